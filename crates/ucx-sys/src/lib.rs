@@ -1,0 +1,1 @@
+//! Raw bindings to UCX, opened at run time.

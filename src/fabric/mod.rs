@@ -1,0 +1,197 @@
+//! Fabrics: what carries the bytes of a transfer from one process's memory to another's.
+//!
+//! One small object-safe trait, batch-granular and non-blocking, with differences as values in [`Limits`].
+//! Queueing, splitting, retry, completion accounting and every decision about a transfer live above the
+//! trait, once; a fabric only moves bytes and says when they have arrived.
+//!
+//! # The contract
+//!
+//! * **Threads.** A fabric is driven by one thread at a time, under its agent's lock: it is `Send`, not
+//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`].
+//! * **Memory.** [`Fabric::register`] is the one unsafe method: its caller promises that the region stays
+//!   mapped until `deregister` returns. In return a fabric checks every *local* address it is handed against
+//!   its registered regions and refuses others with `InvalidRegion`, touching nothing. *Remote* addresses are
+//!   checked by the agent above, against the regions the peer has announced.
+//! * **Completion.** [`Sink::completed`] with `Ok` means that every byte of the batch is in place at its
+//!   destination and visible there; for a framed fabric it means that every byte has been handed to the
+//!   kernel, and arrival is the receiver's to tell ([`Sink::landed`]). Each accepted batch completes exactly
+//!   once, in any order unless [`Limits::ordered`]; after [`Fabric::disconnect`] returns, no byte of that
+//!   peer's batches lands any more and none of its tokens completes any more.
+//! * **Back-pressure** is a value: [`Posted::Full`] hands the batch back unchanged; it may be tried again
+//!   after the next completion of any batch.
+//! * **Errors** say what the caller could not foresee. `PeerLost` is reported once per peer through
+//!   [`Sink::lost`]; what is in flight to that peer completes with an error first.
+//! * **Dropping** a fabric closes it: nothing moves afterwards and nothing stays behind (files, sockets).
+
+mod regions;
+
+use std::os::fd::BorrowedFd;
+
+pub use regions::RegionSet;
+
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
+use crate::error::FabricError;
+
+/// What a fabric can do, as values. The agent plans by these and never asks which fabric it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Batches with [`TransferOp::Read`] move by this side alone.
+    pub native_read: bool,
+    /// Batches with [`TransferOp::Write`] move by this side alone.
+    pub native_write: bool,
+    /// A write batch travels as a frame (header and payload) that the receiver places: the receiver's sink
+    /// sees [`Sink::arrived`], then [`Sink::landed`]. Excludes the native flags.
+    pub framed: bool,
+    /// Batches to one peer complete, and frames arrive, in the order they were posted.
+    pub ordered: bool,
+    /// Only peers on this host can be reached.
+    pub same_host_only: bool,
+    /// Batches that one peer may have in flight; further ones are handed back.
+    pub batches_in_flight: usize,
+    /// Segments in one batch.
+    pub segments_per_batch: usize,
+    /// Bytes in one batch. A single longer segment must be split above.
+    pub bytes_per_batch: u64,
+    /// Memory kinds that can be registered.
+    pub kinds: &'static [MemoryKind],
+}
+
+/// A region to register: local memory that may be the source or destination of transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The key this agent gave it.
+    pub key: RegionKey,
+    /// Kind of memory.
+    pub kind: MemoryKind,
+    /// Device ordinal; 0 for host memory.
+    pub device: u32,
+    /// Where it is.
+    pub span: Span,
+}
+
+/// Who is at the other end of a Unix socket, as the kernel says (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id in this process's pid namespace; 0 where it is not visible.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+}
+
+/// What a fabric needs to reach one peer.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// What the peer's fabric of the same name returned from [`Fabric::address`].
+    pub address: Vec<u8>,
+    /// The same on both sides and unique to this pair of sessions: lets the accepting side tell whose
+    /// connection has come in.
+    pub link_id: [u8; 16],
+    /// The peer's process, when the control stream is a Unix socket.
+    pub credentials: Option<Credentials>,
+}
+
+/// One batch of copies to or from one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Comes back in [`Sink::completed`].
+    pub token: OpToken,
+    /// Read: `src` is the peer's memory. Write: `dst` is.
+    pub op: TransferOp,
+    /// What to copy; never empty, within [`Limits`].
+    pub segments: Vec<Segment>,
+    /// For framed fabrics: travels ahead of the payload and is handed to the receiver's sink as it is.
+    /// At most [`HEADER_MAX_BYTES`]. Empty otherwise.
+    pub header: Vec<u8>,
+}
+
+impl Batch {
+    /// Bytes that the batch moves.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+}
+
+/// The answer to a post.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// The batch is the fabric's; its token will complete.
+    Accepted,
+    /// The peer's queue is full: here is the batch again, untouched.
+    Full(Batch),
+}
+
+/// Where the payload of an arrived frame goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// Scatter the payload over these spans in order (their lengths add up to the payload's), then call
+    /// [`Sink::landed`] with the ticket.
+    Scatter {
+        /// Given back when the payload is in place.
+        ticket: u64,
+        /// Destination, in payload order. The fabric checks it against its registered regions.
+        spans: Vec<Span>,
+    },
+    /// Read the payload and throw it away; no further event.
+    Discard,
+}
+
+/// What a fabric tells the agent while it is polled.
+pub trait Sink {
+    /// The link to `peer` is up (or cannot be): the outcome of [`Fabric::connect`], exactly once for each.
+    fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>);
+    /// A batch is over.
+    fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>);
+    /// Framed fabrics: a frame's header is here; where shall its `payload_bytes` go?
+    fn arrived(&mut self, peer: PeerKey, header: &[u8], payload_bytes: u64) -> Landing;
+    /// Framed fabrics: the payload is in place and visible, or could not be placed.
+    fn landed(&mut self, peer: PeerKey, ticket: u64, outcome: Result<(), FabricError>);
+    /// The link to `peer` broke by itself. Not called for [`Fabric::disconnect`].
+    fn lost(&mut self, peer: PeerKey, error: FabricError);
+}
+
+/// Longest header of a framed batch, in bytes: a header of the largest number of spans fits.
+pub const HEADER_MAX_BYTES: usize = 64 * 1024;
+
+/// See the [module](self) for the contract.
+pub trait Fabric: Send {
+    /// Its name, as in `BATON_LANES` and in every log line.
+    fn name(&self) -> &'static str;
+
+    /// What it can do here.
+    fn limits(&self) -> Limits;
+
+    /// What a peer's fabric of the same name needs to connect to this one. Stable while the fabric lives.
+    fn address(&self) -> Vec<u8>;
+
+    /// Makes `region` usable as source and destination and returns the key bytes that a peer needs to reach
+    /// it (empty where none are needed).
+    ///
+    /// # Safety
+    /// Until [`Fabric::deregister`] returns for this key, the region is mapped, readable and writable, and
+    /// nobody holds a Rust reference to it.
+    #[allow(unsafe_code)] // the contract, not a block: the caller vouches for the memory
+    unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError>;
+
+    /// Forgets a region. Batches that use it have been drained by the caller. Unknown keys are ignored.
+    fn deregister(&mut self, key: RegionKey);
+
+    /// Starts to connect; the outcome comes through [`Sink::connected`]. Both sides of a pair connect.
+    fn connect(&mut self, peer: PeerKey, link: Link);
+
+    /// Ends the link, and whatever is in flight on it, before it returns.
+    fn disconnect(&mut self, peer: PeerKey);
+
+    /// Announces a region of the peer with the key bytes its `register` returned; `None` withdraws it.
+    fn import(&mut self, peer: PeerKey, region: &Region, key_bytes: Option<&[u8]>)
+    -> Result<(), FabricError>;
+
+    /// Queues a batch. A framed fabric takes writes only.
+    fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError>;
+
+    /// Moves at most about `budget_bytes` and reports what happened. Returns whether anything did.
+    fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool;
+
+    /// Becomes readable when `poll` has something to do; `None` where the library has no such handle, and
+    /// the agent then polls by a timer while work is in flight.
+    fn wake(&self) -> Option<BorrowedFd<'_>>;
+}
