@@ -112,6 +112,32 @@ pub struct Span {
     pub len: u64,
 }
 
+impl Span {
+    /// One past the last byte, or `None` where that would wrap.
+    pub fn end(&self) -> Option<u64> {
+        self.addr.checked_add(self.len)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}+{}", self.addr, self.len)
+    }
+}
+
+/// A registered region: memory of one agent that may be the source or destination of transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// The key its agent gave it.
+    pub key: RegionKey,
+    /// Kind of memory.
+    pub kind: MemoryKind,
+    /// Device ordinal; 0 for host memory.
+    pub device: u32,
+    /// Where it is, in the address space of its owner.
+    pub span: Span,
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*

@@ -27,6 +27,7 @@ mod regions;
 
 use std::os::fd::BorrowedFd;
 
+pub use crate::desc::Region;
 pub use regions::RegionSet;
 
 use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
@@ -54,19 +55,6 @@ pub struct Limits {
     pub bytes_per_batch: u64,
     /// Memory kinds that can be registered.
     pub kinds: &'static [MemoryKind],
-}
-
-/// A region to register: local memory that may be the source or destination of transfers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// The key this agent gave it.
-    pub key: RegionKey,
-    /// Kind of memory.
-    pub kind: MemoryKind,
-    /// Device ordinal; 0 for host memory.
-    pub device: u32,
-    /// Where it is.
-    pub span: Span,
 }
 
 /// Who is at the other end of a Unix socket, as the kernel says (`SO_PEERCRED`).
