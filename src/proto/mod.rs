@@ -2,3 +2,5 @@
 //! and decisions come out; the agent above owns everything else.
 
 pub mod codec;
+pub mod plan;
+pub mod regions;

@@ -1,0 +1,420 @@
+//! The planner: two descriptor lists become the copies to post, cut into chunks.
+//!
+//! ```text
+//!   src descriptors   dst descriptors         [a b][c][d e f]   segments
+//!     0 1 2 3 4 ...     0 1 2 3 4 ...   -->    chunk 0 | chunk 1
+//!        pair, check, merge, cut
+//! ```
+//!
+//! * **Pair.** `src[i]` is copied to `dst[i]`; both must be of one non-zero length and each must lie inside
+//!   one registered region of its side.
+//! * **Merge.** Neighbours in the list that touch on *both* sides, inside the same two regions, become one
+//!   segment; runs that ascend and runs that descend (block pools hand out both) merge alike.
+//! * **Order.** The given order stays, lists are never sorted. So the pass is linear, and where destinations
+//!   overlap the segments mean what the list meant. Sorting would only gain where neighbours on both sides
+//!   lie apart in both lists alike, and fragmented pools are fragmented differently on the two sides.
+//! * **Cut.** A chunk takes segments until one more would break a cap; a segment longer than a whole chunk
+//!   is split over chunks of its own, the rest opens the next one.
+//!
+//! Pure and without allocation per descriptor: the vectors are reserved once, and [`Plan::rebuild`] uses
+//! them again. A region is looked up only where a descriptor leaves the region of the one before it.
+//! Source and destination must not overlap each other, as for any copy.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::regions::{Miss, RegionLookup};
+use crate::desc::{Descriptor, MemoryKind, Segment, Span};
+
+/// Most descriptors in each list of one transfer.
+pub const MAX_DESCRIPTORS: usize = 1 << 20;
+
+/// Most segments of one plan, after splitting: bounds what a transfer of absurd length can allocate.
+pub const MAX_SEGMENTS: usize = 1 << 23;
+
+/// One side of a transfer.
+#[derive(Debug)]
+pub struct Side<'a, R> {
+    /// Whose memory this is; errors say it.
+    pub party: Party,
+    /// Kind of all the descriptors.
+    pub kind: MemoryKind,
+    /// The descriptors.
+    pub descs: &'a [Descriptor],
+    /// The regions that side has registered.
+    pub regions: &'a R,
+}
+
+/// Whose memory a descriptor points into, seen from the agent that submits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+        })
+    }
+}
+
+/// What one chunk may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanCaps {
+    /// Segments in one chunk; 0 is taken as 1.
+    pub segments_per_chunk: usize,
+    /// Bytes in one chunk; 0 is taken as 1.
+    pub bytes_per_chunk: u64,
+}
+
+/// Why a transfer cannot be planned. Everything here is the caller's to mend.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// There is nothing to do.
+    #[error("the transfer names no memory, both descriptor lists are empty: pass at least one descriptor")]
+    Empty,
+    /// The lists cannot be paired.
+    #[error(
+        "{local} local descriptors but {remote} remote ones: they are paired one to one, pass as many of each"
+    )]
+    CountsDiffer {
+        /// Local descriptors.
+        local: usize,
+        /// Remote descriptors.
+        remote: usize,
+    },
+    /// The lists are too long.
+    #[error("{count} descriptors are more than one transfer may have ({MAX_DESCRIPTORS}): split it")]
+    TooMany {
+        /// Descriptors in each list.
+        count: usize,
+    },
+    /// The bytes are too many for one plan.
+    #[error("descriptor {index} takes the transfer past {MAX_SEGMENTS} chunks: split it into several")]
+    TooLarge {
+        /// The descriptor that went too far.
+        index: usize,
+    },
+    /// A pair differs in length.
+    #[error("descriptor {index}: local {local} and remote {remote} differ in length: a pair is one copy")]
+    LengthsDiffer {
+        /// Which pair.
+        index: usize,
+        /// Its local half.
+        local: Descriptor,
+        /// Its remote half.
+        remote: Descriptor,
+    },
+    /// A descriptor has no bytes.
+    #[error("{party} descriptor {index} ({descriptor}) has zero length: leave the pair out")]
+    ZeroLength {
+        /// Which one.
+        index: usize,
+        /// Whose.
+        party: Party,
+        /// What it says.
+        descriptor: Descriptor,
+    },
+    /// A descriptor leaves the address space.
+    #[error(
+        "{party} descriptor {index} ({descriptor}) runs past the end of the address space: check its length"
+    )]
+    Wraps {
+        /// Which one.
+        index: usize,
+        /// Whose.
+        party: Party,
+        /// What it says.
+        descriptor: Descriptor,
+    },
+    /// A descriptor is not in a registered region.
+    #[error(
+        "{party} descriptor {index} ({kind} {descriptor}) is not inside one registered region: {miss}; {}",
+        advice(*party)
+    )]
+    OutsideRegion {
+        /// Which one.
+        index: usize,
+        /// Whose.
+        party: Party,
+        /// Kind of memory.
+        kind: MemoryKind,
+        /// What it says.
+        descriptor: Descriptor,
+        /// What is there instead.
+        miss: Miss,
+    },
+}
+
+/// The copies of one transfer, cut into chunks. See the [module](self).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    segments: Vec<Segment>,
+    chunk_ends: Vec<u32>,
+    bytes: u64,
+}
+
+/// A new plan for `src` to `dst`. Where plans are made over and over, [`Plan::rebuild`] saves the
+/// allocations.
+pub fn plan<S: RegionLookup, D: RegionLookup>(
+    src: Side<'_, S>,
+    dst: Side<'_, D>,
+    caps: PlanCaps,
+) -> Result<Plan, PlanError> {
+    let mut plan = Plan::default();
+    plan.rebuild(src, dst, caps)?;
+    Ok(plan)
+}
+
+impl Plan {
+    /// Replaces this plan by the one for `src` to `dst`, in the memory it has. Empty after an error.
+    pub fn rebuild<S: RegionLookup, D: RegionLookup>(
+        &mut self,
+        src: Side<'_, S>,
+        dst: Side<'_, D>,
+        caps: PlanCaps,
+    ) -> Result<(), PlanError> {
+        self.clear();
+        check_counts(&src, &dst)?;
+        let built = self.build(src, dst, caps);
+        if built.is_err() {
+            self.clear();
+        }
+        built
+    }
+
+    /// All segments, in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Bytes to move.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many chunks there are.
+    pub fn chunk_count(&self) -> usize {
+        self.chunk_ends.len()
+    }
+
+    /// The segments of one chunk; never empty, within the caps.
+    pub fn chunk(&self, index: usize) -> Option<&[Segment]> {
+        let end = *self.chunk_ends.get(index)? as usize;
+        let start = if index == 0 { 0 } else { self.chunk_ends[index - 1] as usize };
+        Some(&self.segments[start..end])
+    }
+
+    /// The chunks, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = &[Segment]> {
+        let mut start = 0;
+        self.chunk_ends
+            .iter()
+            .map(move |&end| &self.segments[std::mem::replace(&mut start, end as usize)..end as usize])
+    }
+
+    /// Empties the plan and keeps its memory.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.chunk_ends.clear();
+        self.bytes = 0;
+    }
+
+    fn build<S: RegionLookup, D: RegionLookup>(
+        &mut self,
+        src: Side<'_, S>,
+        dst: Side<'_, D>,
+        caps: PlanCaps,
+    ) -> Result<(), PlanError> {
+        self.segments.reserve(src.descs.len());
+        let mut from = Cursor::new(src);
+        let mut to = Cursor::new(dst);
+        let mut cutter = Cutter::new(self, caps);
+        let mut bytes = 0_u64;
+        let mut open: Option<Segment> = None;
+        for (index, (s, d)) in from.side.descs.iter().zip(to.side.descs).enumerate() {
+            if s.len != d.len || s.len == 0 {
+                return Err(mismatch(index, &from, &to));
+            }
+            bytes = bytes.checked_add(s.len).ok_or(PlanError::TooLarge { index })?;
+            let same_regions = from.holds(s) & to.holds(d);
+            if !same_regions {
+                from.enter(index, s)?;
+                to.enter(index, d)?;
+            } else if let Some(open) = &mut open
+                && extend(open, s, d)
+            {
+                continue;
+            }
+            let next = Segment { src: s.addr, dst: d.addr, len: s.len };
+            if let Some(done) = open.replace(next) {
+                cutter.take(done, index)?;
+            }
+        }
+        if let Some(done) = open {
+            cutter.take(done, from.side.descs.len() - 1)?;
+        }
+        cutter.close();
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// Grows `open` by a neighbour that touches it on both sides, in front or behind.
+#[inline]
+fn extend(open: &mut Segment, s: &Descriptor, d: &Descriptor) -> bool {
+    // Nothing wraps: both lie inside one region, and regions do not.
+    let behind = open.src + open.len == s.addr && open.dst + open.len == d.addr;
+    let in_front = s.addr + s.len == open.src && d.addr + d.len == open.dst;
+    if in_front {
+        (open.src, open.dst) = (s.addr, d.addr);
+    }
+    if behind | in_front {
+        open.len += s.len;
+    }
+    behind | in_front
+}
+
+/// One side while it is walked: the region of the last descriptor, which most likely holds the next one.
+struct Cursor<'a, R> {
+    side: Side<'a, R>,
+    base: u64,
+    len: u64,
+    device: u32,
+}
+
+impl<'a, R: RegionLookup> Cursor<'a, R> {
+    fn new(side: Side<'a, R>) -> Self {
+        Self { side, base: 0, len: 0, device: 0 }
+    }
+
+    /// Whether the region at hand holds `desc`. Implies that it does not wrap.
+    #[inline]
+    fn holds(&self, desc: &Descriptor) -> bool {
+        let offset = desc.addr.wrapping_sub(self.base);
+        offset < self.len && desc.len <= self.len - offset && desc.device == self.device
+    }
+
+    /// Moves to a region that holds `desc`, unless the one at hand does.
+    fn enter(&mut self, index: usize, desc: &Descriptor) -> Result<(), PlanError> {
+        if self.holds(desc) {
+            return Ok(());
+        }
+        let Side { party, kind, regions, .. } = self.side;
+        let descriptor = *desc;
+        let span = Span { addr: desc.addr, len: desc.len };
+        if span.end().is_none() {
+            return Err(PlanError::Wraps { index, party, descriptor });
+        }
+        let Some(region) = regions.containing(kind, desc.device, span) else {
+            let miss = regions.explain(kind, desc.device, span);
+            return Err(PlanError::OutsideRegion { index, party, kind, descriptor, miss });
+        };
+        (self.base, self.len, self.device) = (region.span.addr, region.span.len, region.device);
+        Ok(())
+    }
+}
+
+/// Cuts finished segments into chunks.
+struct Cutter<'a> {
+    plan: &'a mut Plan,
+    caps: PlanCaps,
+    segments: usize,
+    bytes: u64,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(plan: &'a mut Plan, caps: PlanCaps) -> Self {
+        let caps = PlanCaps {
+            segments_per_chunk: caps.segments_per_chunk.max(1),
+            bytes_per_chunk: caps.bytes_per_chunk.max(1),
+        };
+        Self { plan, caps, segments: 0, bytes: 0 }
+    }
+
+    /// Takes the next segment; `index` is the descriptor that ended it.
+    #[inline]
+    fn take(&mut self, segment: Segment, index: usize) -> Result<(), PlanError> {
+        if self.segments == self.caps.segments_per_chunk
+            || segment.len > self.caps.bytes_per_chunk - self.bytes
+        {
+            self.close();
+            return self.split(segment, index);
+        }
+        self.push(segment);
+        Ok(())
+    }
+
+    /// Lays `segment` out from the start of a chunk.
+    fn split(&mut self, mut rest: Segment, index: usize) -> Result<(), PlanError> {
+        let piece = self.caps.bytes_per_chunk;
+        while rest.len > piece {
+            if self.plan.segments.len() >= MAX_SEGMENTS {
+                return Err(PlanError::TooLarge { index });
+            }
+            self.push(Segment { len: piece, ..rest });
+            self.close();
+            rest = Segment { src: rest.src + piece, dst: rest.dst + piece, len: rest.len - piece };
+        }
+        self.push(rest);
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, segment: Segment) {
+        self.plan.segments.push(segment);
+        self.segments += 1;
+        self.bytes += segment.len;
+    }
+
+    /// Ends the chunk at hand, if it has anything.
+    fn close(&mut self) {
+        if self.segments > 0 {
+            // At most MAX_SEGMENTS and MAX_DESCRIPTORS together: far below u32::MAX.
+            self.plan.chunk_ends.push(self.plan.segments.len() as u32);
+        }
+        (self.segments, self.bytes) = (0, 0);
+    }
+}
+
+fn check_counts<S, D>(src: &Side<'_, S>, dst: &Side<'_, D>) -> Result<(), PlanError> {
+    let (from, to) = (src.descs.len(), dst.descs.len());
+    if from != to {
+        let (local, remote) = if src.party == Party::Local { (from, to) } else { (to, from) };
+        return Err(PlanError::CountsDiffer { local, remote });
+    }
+    match from {
+        0 => Err(PlanError::Empty),
+        count if count > MAX_DESCRIPTORS => Err(PlanError::TooMany { count }),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with a pair that is of two lengths or none.
+#[cold]
+fn mismatch<S, D>(index: usize, from: &Cursor<'_, S>, to: &Cursor<'_, D>) -> PlanError {
+    let (s, d) = (from.side.descs[index], to.side.descs[index]);
+    for (party, descriptor) in [(from.side.party, s), (to.side.party, d)] {
+        if descriptor.len == 0 {
+            return PlanError::ZeroLength { index, party, descriptor };
+        }
+    }
+    let (local, remote) = if from.side.party == Party::Local { (s, d) } else { (d, s) };
+    PlanError::LengthsDiffer { index, local, remote }
+}
+
+fn advice(party: Party) -> &'static str {
+    match party {
+        Party::Local => "register the memory with this agent first",
+        Party::Remote => "register the memory on the peer, then load the peer's metadata again",
+    }
+}
+
+#[cfg(test)]
+mod tests;

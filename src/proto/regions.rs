@@ -1,0 +1,241 @@
+//! The registered regions of one agent, as one side of a transfer sees them: what may be read and written.
+//!
+//! Used twice: for our own regions and for those that a peer has announced. It answers one question, "which
+//! region holds this span?", in a binary search with a single candidate, however many regions overlap. It
+//! does not know rkeys and does not touch memory.
+//!
+//! Regions may overlap, and the same memory may be registered more than once: hosts do. Invariant of each
+//! [`Space`]: `front` holds the regions that lie inside no other one, so that addresses and ends both ascend
+//! and the last region that starts at or before an address reaches farthest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::desc::{MemoryKind, Region, RegionKey, Span};
+
+/// Most regions one agent may have.
+pub const MAX_REGIONS: usize = 1 << 20;
+
+/// Something that knows which region holds a span.
+pub trait RegionLookup {
+    /// A region of this kind and device that holds all of `span`.
+    fn containing(&self, kind: MemoryKind, device: u32, span: Span) -> Option<&Region>;
+
+    /// Why no region holds `span`, for the error that says so.
+    fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss;
+}
+
+/// Why no region holds a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// No region touches it.
+    Nowhere {
+        /// Regions of the same kind and device there are.
+        regions: usize,
+    },
+    /// It begins or ends inside this region but is not all in it.
+    Straddles(Region),
+    /// It is registered, but as memory of another kind or device.
+    OtherMemory(Region),
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere { regions: 0 } => f.write_str("no such memory is registered at all"),
+            Self::Nowhere { regions } => write!(f, "none of the {regions} registered regions touches it"),
+            Self::Straddles(region) => write!(f, "it crosses the edge of region {}", region.span),
+            Self::OtherMemory(region) => {
+                write!(f, "that memory is registered as {} of device {}", region.kind, region.device)
+            }
+        }
+    }
+}
+
+/// Why a region was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RegionError {
+    /// It has no bytes.
+    #[error("region {key} at {span} has zero length: leave it out")]
+    Empty {
+        /// Its key.
+        key: RegionKey,
+        /// Where it is.
+        span: Span,
+    },
+    /// It runs past the end of the address space.
+    #[error("region {key} at {span} runs past the end of the address space: check its length")]
+    Wraps {
+        /// Its key.
+        key: RegionKey,
+        /// Where it is.
+        span: Span,
+    },
+    /// Its key is in use.
+    #[error("region key {key} is already in use: withdraw that region first")]
+    KeyInUse {
+        /// The key.
+        key: RegionKey,
+    },
+    /// The table is full.
+    #[error("more than {MAX_REGIONS} regions: register fewer, larger ones")]
+    Full,
+}
+
+/// The registered regions of one agent.
+#[derive(Debug, Default)]
+pub struct RegionTable {
+    spaces: Vec<Space>,
+    by_key: HashMap<RegionKey, Region>,
+}
+
+impl RegionTable {
+    /// Adds a region, or says why it cannot be one.
+    pub fn insert(&mut self, region: Region) -> Result<(), RegionError> {
+        let Region { key, span, .. } = region;
+        if span.len == 0 {
+            return Err(RegionError::Empty { key, span });
+        }
+        if span.end().is_none() {
+            return Err(RegionError::Wraps { key, span });
+        }
+        if self.by_key.contains_key(&key) {
+            return Err(RegionError::KeyInUse { key });
+        }
+        if self.by_key.len() >= MAX_REGIONS {
+            return Err(RegionError::Full);
+        }
+        self.by_key.insert(key, region);
+        self.space_mut(region.kind, region.device).insert(region);
+        Ok(())
+    }
+
+    /// Removes the region with this key and returns it.
+    pub fn remove(&mut self, key: RegionKey) -> Option<Region> {
+        let region = self.by_key.remove(&key)?;
+        self.space_mut(region.kind, region.device).remove(&region);
+        Some(region)
+    }
+
+    /// The region with this key.
+    pub fn by_key(&self, key: RegionKey) -> Option<&Region> {
+        self.by_key.get(&key)
+    }
+
+    /// All regions, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Region> {
+        self.by_key.values()
+    }
+
+    /// How many regions there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    fn space(&self, kind: MemoryKind, device: u32) -> Option<&Space> {
+        self.spaces.iter().find(|space| space.kind == kind && space.device == device)
+    }
+
+    fn space_mut(&mut self, kind: MemoryKind, device: u32) -> &mut Space {
+        let known = self.spaces.iter().position(|space| space.kind == kind && space.device == device);
+        let at = known.unwrap_or_else(|| {
+            self.spaces.push(Space { kind, device, all: BTreeMap::new(), front: Vec::new() });
+            self.spaces.len() - 1
+        });
+        &mut self.spaces[at]
+    }
+}
+
+impl RegionLookup for RegionTable {
+    fn containing(&self, kind: MemoryKind, device: u32, span: Span) -> Option<&Region> {
+        self.space(kind, device)?.containing(span)
+    }
+
+    fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss {
+        let other = self.spaces.iter().filter(|space| (space.kind, space.device) != (kind, device));
+        if let Some(region) = other.filter_map(|space| space.containing(span)).next() {
+            return Miss::OtherMemory(*region);
+        }
+        let Some(space) = self.space(kind, device) else { return Miss::Nowhere { regions: 0 } };
+        match space.front.iter().find(|region| touches(region.span, span)) {
+            Some(region) => Miss::Straddles(*region),
+            None => Miss::Nowhere { regions: space.all.len() },
+        }
+    }
+}
+
+/// The regions of one memory kind and device.
+#[derive(Debug)]
+struct Space {
+    kind: MemoryKind,
+    device: u32,
+    all: BTreeMap<Place, Region>,
+    front: Vec<Region>,
+}
+
+/// Orders regions by address, the longest first where addresses are equal.
+type Place = (u64, std::cmp::Reverse<u64>, RegionKey);
+
+impl Space {
+    fn containing(&self, span: Span) -> Option<&Region> {
+        let end = span.end()?;
+        let upto = self.front.partition_point(|region| region.span.addr <= span.addr);
+        self.front[..upto].last().filter(|region| end_of(region) >= end)
+    }
+
+    fn insert(&mut self, region: Region) {
+        self.all.insert(place(&region), region);
+        if self.containing(region.span).is_some() {
+            return;
+        }
+        let from = self.front.partition_point(|known| known.span.addr < region.span.addr);
+        let covered = self.front[from..].partition_point(|known| end_of(known) <= end_of(&region));
+        self.front.splice(from..from + covered, [region]);
+    }
+
+    /// Takes the region out; those that only it had covered step into the front in its place.
+    fn remove(&mut self, region: &Region) {
+        self.all.remove(&place(region));
+        let at = self.front.partition_point(|known| known.span.addr < region.span.addr);
+        if self.front.get(at).is_none_or(|known| known.key != region.key) {
+            return;
+        }
+        let mut reach = if at == 0 { 0 } else { end_of(&self.front[at - 1]) };
+        let next = self.front.get(at + 1).map_or(end_of(region), |next| next.span.addr);
+        let mut uncovered = Vec::new();
+        let first = (region.span.addr, std::cmp::Reverse(u64::MAX), RegionKey(0));
+        for candidate in self.all.range(first..).map(|(_, candidate)| candidate) {
+            if candidate.span.addr >= next {
+                break;
+            }
+            if end_of(candidate) > reach {
+                reach = end_of(candidate);
+                uncovered.push(*candidate);
+            }
+        }
+        self.front.splice(at..=at, uncovered);
+    }
+}
+
+fn place(region: &Region) -> Place {
+    (region.span.addr, std::cmp::Reverse(region.span.len), region.key)
+}
+
+/// One past the last byte; the table holds no region that wraps.
+fn end_of(region: &Region) -> u64 {
+    region.span.addr + region.span.len
+}
+
+fn touches(a: Span, b: Span) -> bool {
+    a.addr < b.addr.saturating_add(b.len) && b.addr < a.addr.saturating_add(a.len)
+}
+
+#[cfg(test)]
+mod tests;
