@@ -84,6 +84,18 @@ pub enum RegionError {
     Full,
 }
 
+/// Whether this can be a region at all: it has bytes and does not wrap.
+pub fn check_region(region: &Region) -> Result<(), RegionError> {
+    let Region { key, span, .. } = *region;
+    if span.len == 0 {
+        return Err(RegionError::Empty { key, span });
+    }
+    if span.end().is_none() {
+        return Err(RegionError::Wraps { key, span });
+    }
+    Ok(())
+}
+
 /// The registered regions of one agent.
 #[derive(Debug, Default)]
 pub struct RegionTable {
@@ -94,13 +106,8 @@ pub struct RegionTable {
 impl RegionTable {
     /// Adds a region, or says why it cannot be one.
     pub fn insert(&mut self, region: Region) -> Result<(), RegionError> {
-        let Region { key, span, .. } = region;
-        if span.len == 0 {
-            return Err(RegionError::Empty { key, span });
-        }
-        if span.end().is_none() {
-            return Err(RegionError::Wraps { key, span });
-        }
+        let key = region.key;
+        check_region(&region)?;
         if self.by_key.contains_key(&key) {
             return Err(RegionError::KeyInUse { key });
         }
