@@ -1,2 +1,30 @@
 //! The `baton` command.
-fn main() {}
+//!
+//! One module per subcommand; this file only names them and turns their failures into exit codes.
+
+mod config;
+mod table;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Carries the KV cache of disaggregated LLM serving from context to generation workers.
+#[derive(Parser)]
+#[command(name = "baton", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what a configuration means: every value, where it came from, what it does
+    Config(config::ConfigArgs),
+    // Further subcommands stand here, one line each: `Demo(demo::DemoArgs)`.
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Config(args) => config::run(&args),
+    }
+}
