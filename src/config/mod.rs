@@ -1,7 +1,25 @@
 //! What Baton is told: the serving YAML and the environment, parsed once into validated values.
 //!
+//! ```text
+//!   process environment          cache_transceiver_config (YAML, JSON)
+//!           |                                  |
+//!     [`environment`]                          |
+//!       |         \                            |
+//!   [`engine`]   [`backend`]
+//! ```
+//!
 //! [`environment`] is the only reader of the process environment in the tree. Nothing here acts on a
-//! setting: the engine receives plain values.
+//! setting, opens a library or logs: the engine receives plain values and logs the warnings.
 
+pub mod backend;
+pub mod engine;
+pub mod environment;
 pub mod model;
 mod nearest;
+pub mod variables;
+
+pub use engine::{
+    EngineSettings, LaneChoice, abi_override, log_filter, process_abi_override, process_log_filter,
+    ucx_transports,
+};
+pub use environment::{Environment, SettingError};

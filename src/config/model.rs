@@ -56,7 +56,8 @@ impl Model {
     /// # Errors
     /// A `tp` of 0, or one that would split a head unevenly.
     pub fn check_tp(&self, tp: u32) -> Result<(), ModelError> {
-        let splits = tp != 0 && (self.is_mla || self.kv_heads % tp == 0 || tp % self.kv_heads == 0);
+        let even = self.kv_heads.is_multiple_of(tp) || tp.is_multiple_of(self.kv_heads);
+        let splits = tp != 0 && (self.is_mla || even);
         if splits {
             return Ok(());
         }

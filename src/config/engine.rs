@@ -1,0 +1,404 @@
+//! What the engine is told: lanes, address, and the bounds of its waits.
+//!
+//! Parsed once, at the start of an agent, from an [`Environment`]; plain values from then on.
+
+use super::backend::{self, NixlBackend, NixlChoice};
+use super::environment::{Environment, SettingError};
+use super::nearest::did_you_mean;
+use super::variables;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything about an agent that a person can set from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// The lanes that may carry data.
+    pub lanes: LaneChoice,
+    /// The network interface whose address peers are told; `None` leaves it to the route.
+    pub interface: Option<String>,
+    /// The TCP port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// How long the progress thread spins after the last frame before it parks.
+    pub spin: Duration,
+    /// The silence after which a peer counts as lost.
+    pub peer_timeout: Duration,
+    /// The time without progress after which a wait fails.
+    pub stall_timeout: Duration,
+    /// How long a connection to a peer may take.
+    pub connect_timeout: Duration,
+    /// The libucp to open instead of the system's.
+    pub ucx_library: Option<PathBuf>,
+    /// UCX was asked for by name: its absence is [`backend::ucx_unavailable`], not a fallback.
+    pub ucx_required: bool,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        EngineSettings {
+            lanes: LaneChoice::default(),
+            interface: None,
+            port: 0,
+            spin: Duration::from_micros(50),
+            peer_timeout: Duration::from_millis(5000),
+            stall_timeout: Duration::from_millis(30_000),
+            connect_timeout: Duration::from_millis(5000),
+            ucx_library: None,
+            ucx_required: false,
+        }
+    }
+}
+
+impl EngineSettings {
+    /// The settings, and the warnings to log once.
+    ///
+    /// # Errors
+    /// A variable whose value cannot be used, or a NIXL backend that this version does not have.
+    pub fn from_environment(
+        environment: &Environment,
+    ) -> Result<(EngineSettings, Vec<String>), SettingError> {
+        let mut warnings = variables::warnings(environment);
+        check_abi(environment)?;
+        let nixl = NixlChoice::from_environment(environment)?;
+        if nixl.backend == NixlBackend::Libfabric {
+            return Err(backend::libfabric_unavailable());
+        }
+        warnings.extend(nixl.warning);
+        let lanes = LaneChoice::from_environment(environment, &mut warnings)?;
+        if nixl.explicit && !lanes.ucx {
+            warnings.push(
+                "TRTLLM_NIXL_KVCACHE_BACKEND=UCX is set, but BATON_LANES leaves ucx out: UCX is not used"
+                    .to_owned(),
+            );
+        }
+        let default = EngineSettings::default();
+        let settings = EngineSettings {
+            lanes,
+            interface: interface(environment)?,
+            port: port(environment)?,
+            spin: duration(environment, "BATON_SPIN_US", Duration::from_micros, SPIN_US, default.spin)?,
+            peer_timeout: milliseconds(environment, "BATON_PEER_TIMEOUT_MS", default.peer_timeout)?,
+            stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
+            connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
+            ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
+            ucx_required: nixl.explicit && lanes.ucx,
+        };
+        Ok((settings, warnings))
+    }
+}
+
+/// The lanes that may carry data; `BATON_LANES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneChoice {
+    /// Same host, the owner of the destination pulls.
+    pub local: bool,
+    /// One-sided writes through UCX's native transports.
+    pub ucx: bool,
+    /// Baton's stream over a Unix socket.
+    pub stream_unix: bool,
+    /// Baton's stream over TCP.
+    pub stream_tcp: bool,
+    /// Somebody chose: a choice without a stream has no fallback, and a peer it cannot reach is refused.
+    pub explicit: bool,
+}
+
+impl Default for LaneChoice {
+    fn default() -> Self {
+        LaneChoice { local: true, ucx: true, stream_unix: true, stream_tcp: true, explicit: false }
+    }
+}
+
+impl LaneChoice {
+    /// The lanes' names, in the order of preference.
+    pub fn names(&self) -> Vec<&'static str> {
+        [
+            (self.local, "local"),
+            (self.ucx, "ucx"),
+            (self.stream_unix, "stream-unix"),
+            (self.stream_tcp, "stream-tcp"),
+        ]
+        .into_iter()
+        .filter_map(|(chosen, name)| chosen.then_some(name))
+        .collect()
+    }
+
+    fn from_environment(
+        environment: &Environment,
+        warnings: &mut Vec<String>,
+    ) -> Result<LaneChoice, SettingError> {
+        let Some(list) = environment.setting(LANES)? else { return Ok(LaneChoice::default()) };
+        let mut choice =
+            LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            choice.add(name, list, warnings)?;
+        }
+        if choice.names().is_empty() {
+            let expected =
+                format!("it leaves no lane that this version has; valid: {}", LANE_NAMES.join(", "));
+            return Err(unusable(LANES, list, expected));
+        }
+        Ok(choice)
+    }
+
+    fn add(&mut self, name: &str, list: &str, warnings: &mut Vec<String>) -> Result<(), SettingError> {
+        match name {
+            "local" => self.local = true,
+            "ucx" => self.ucx = true,
+            "stream" => (self.stream_unix, self.stream_tcp) = (true, true),
+            "stream-unix" => self.stream_unix = true,
+            "stream-tcp" => self.stream_tcp = true,
+            "libfabric" | "mpi" => {
+                warnings.push(format!("{LANES} names {name}, which this version does not have yet"));
+            }
+            unknown => {
+                let hint = did_you_mean(unknown, &LANE_NAMES);
+                let expected = format!("unknown lane \"{unknown}\"{hint}; valid: {}", LANE_NAMES.join(", "));
+                return Err(unusable(LANES, list, expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The age of the host's ABI that `BATON_TRTLLM_ABI` names, as written.
+pub fn abi_override(environment: &Environment) -> Option<String> {
+    environment.setting(ABI).ok().flatten().map(str::to_owned)
+}
+
+/// [`abi_override`] of this process.
+pub fn process_abi_override() -> Option<String> {
+    abi_override(&Environment::from_process())
+}
+
+/// The filter that `BATON_LOG` names.
+pub fn log_filter(environment: &Environment) -> Option<String> {
+    environment.setting("BATON_LOG").ok().flatten().map(str::to_owned)
+}
+
+/// [`log_filter`] of this process.
+pub fn process_log_filter() -> Option<String> {
+    log_filter(&Environment::from_process())
+}
+
+/// The transports that the user leaves to UCX (`UCX_TLS`), for the fabric to cut its native set with.
+pub fn ucx_transports(environment: &Environment) -> Option<String> {
+    environment.setting("UCX_TLS").ok().flatten().map(str::to_owned)
+}
+
+fn check_abi(environment: &Environment) -> Result<(), SettingError> {
+    match environment.setting(ABI)? {
+        None => Ok(()),
+        Some(age) if AGES.contains(&age) => Ok(()),
+        Some(other) => {
+            let hint = did_you_mean(other, &AGES);
+            Err(unusable(ABI, other, format!("unknown age{hint}; valid: {}", AGES.join(", "))))
+        }
+    }
+}
+
+fn interface(environment: &Environment) -> Result<Option<String>, SettingError> {
+    const VARIABLE: &str = "TRTLLM_NIXL_INTERFACE";
+    let Some(name) = environment.setting(VARIABLE)? else { return Ok(None) };
+    let plausible =
+        name.len() <= MAX_INTERFACE_BYTES && !name.contains(|c: char| c == '/' || c.is_whitespace());
+    if plausible {
+        return Ok(Some(name.to_owned()));
+    }
+    Err(unusable(
+        VARIABLE,
+        name,
+        format!("the name of one network interface, at most {MAX_INTERFACE_BYTES} bytes (see `ip link`)"),
+    ))
+}
+
+fn port(environment: &Environment) -> Result<u16, SettingError> {
+    const VARIABLE: &str = "TRTLLM_NIXL_PORT";
+    let Some(text) = environment.setting(VARIABLE)? else { return Ok(0) };
+    text.parse().map_err(|_| unusable(VARIABLE, text, "a TCP port from 0 (any) to 65535".to_owned()))
+}
+
+fn milliseconds(
+    environment: &Environment,
+    variable: &'static str,
+    default: Duration,
+) -> Result<Duration, SettingError> {
+    duration(environment, variable, Duration::from_millis, TIMEOUT_MS, default)
+}
+
+fn duration(
+    environment: &Environment,
+    variable: &'static str,
+    unit: fn(u64) -> Duration,
+    range: RangeInclusive<u64>,
+    default: Duration,
+) -> Result<Duration, SettingError> {
+    let Some(text) = environment.setting(variable)? else { return Ok(default) };
+    match text.parse::<u64>() {
+        Ok(value) if range.contains(&value) => Ok(unit(value)),
+        _ => {
+            let expected = format!("a whole number from {} to {}", range.start(), range.end());
+            Err(unusable(variable, text, expected))
+        }
+    }
+}
+
+fn unusable(variable: &'static str, value: &str, expected: String) -> SettingError {
+    SettingError::Unusable { variable, value: value.to_owned(), expected }
+}
+
+const LANES: &str = "BATON_LANES";
+const ABI: &str = "BATON_TRTLLM_ABI";
+const AGES: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
+const LANE_NAMES: [&str; 7] = ["local", "ucx", "libfabric", "mpi", "stream", "stream-unix", "stream-tcp"];
+/// Longer spinning would only burn a core that the model wants.
+const SPIN_US: RangeInclusive<u64> = 0..=10_000;
+const TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// IFNAMSIZ less the closing zero.
+const MAX_INTERFACE_BYTES: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<(EngineSettings, Vec<String>), SettingError> {
+        EngineSettings::from_environment(&Environment::from_map(variables.iter().copied()))
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults_and_no_warning() {
+        assert_eq!(parse(&[]), Ok((EngineSettings::default(), vec![])));
+    }
+
+    #[test]
+    fn every_setting_arrives() {
+        let (settings, warnings) = parse(&[
+            ("BATON_LANES", "local, stream-tcp"),
+            ("BATON_SPIN_US", "0"),
+            ("BATON_PEER_TIMEOUT_MS", "100"),
+            ("BATON_STALL_TIMEOUT_MS", "600000"),
+            ("BATON_CONNECT_TIMEOUT_MS", "250"),
+            ("BATON_UCX_LIBRARY", "/opt/ucx/lib/libucp.so.0"),
+            ("TRTLLM_NIXL_INTERFACE", "ib0"),
+            ("TRTLLM_NIXL_PORT", "18515"),
+        ])
+        .unwrap();
+        assert_eq!(settings.lanes.names(), ["local", "stream-tcp"]);
+        assert!(settings.lanes.explicit);
+        assert_eq!(settings.spin, Duration::ZERO);
+        assert_eq!(settings.peer_timeout, Duration::from_millis(100));
+        assert_eq!(settings.stall_timeout, Duration::from_secs(600));
+        assert_eq!(settings.connect_timeout, Duration::from_millis(250));
+        assert_eq!(settings.ucx_library, Some(PathBuf::from("/opt/ucx/lib/libucp.so.0")));
+        assert_eq!(settings.interface.as_deref(), Some("ib0"));
+        assert_eq!(settings.port, 18515);
+        assert_eq!(warnings, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn lane_lists() {
+        let table: &[(&str, &[&str])] = &[
+            ("stream", &["stream-unix", "stream-tcp"]),
+            ("ucx", &["ucx"]),
+            ("stream-unix,local", &["local", "stream-unix"]),
+            ("local,,local,", &["local"]),
+            ("libfabric,stream-tcp", &["stream-tcp"]),
+        ];
+        for (list, names) in table {
+            assert_eq!(parse(&[("BATON_LANES", list)]).unwrap().0.lanes.names(), *names, "{list}");
+        }
+    }
+
+    #[test]
+    fn unusable_values_are_errors_that_say_what_is_valid() {
+        let table = [
+            (
+                "BATON_LANES",
+                "locl,ucx",
+                "BATON_LANES=\"locl,ucx\" is not usable: unknown lane \"locl\" (did you mean \"local\"?); \
+                 valid: local, ucx, libfabric, mpi, stream, stream-unix, stream-tcp",
+            ),
+            (
+                "BATON_LANES",
+                "mpi",
+                "BATON_LANES=\"mpi\" is not usable: it leaves no lane that this version has; valid: local, \
+                 ucx, libfabric, mpi, stream, stream-unix, stream-tcp",
+            ),
+            (
+                "BATON_TRTLLM_ABI",
+                "P4",
+                "BATON_TRTLLM_ABI=\"P4\" is not usable: unknown age (did you mean \"p4\"?); valid: p0, p1, \
+                 p2, p3, p4",
+            ),
+            (
+                "BATON_SPIN_US",
+                "10001",
+                "BATON_SPIN_US=\"10001\" is not usable: a whole number from 0 to 10000",
+            ),
+            (
+                "BATON_PEER_TIMEOUT_MS",
+                "5s",
+                "BATON_PEER_TIMEOUT_MS=\"5s\" is not usable: a whole number from 100 to 600000",
+            ),
+            (
+                "BATON_PEER_TIMEOUT_MS",
+                "99",
+                "BATON_PEER_TIMEOUT_MS=\"99\" is not usable: a whole number from 100 to 600000",
+            ),
+            (
+                "TRTLLM_NIXL_PORT",
+                "65536",
+                "TRTLLM_NIXL_PORT=\"65536\" is not usable: a TCP port from 0 (any) to 65535",
+            ),
+            (
+                "TRTLLM_NIXL_INTERFACE",
+                "eth0 eth1",
+                "TRTLLM_NIXL_INTERFACE=\"eth0 eth1\" is not usable: the name of one network interface, at \
+                 most 15 bytes (see `ip link`)",
+            ),
+            (
+                "TRTLLM_NIXL_KVCACHE_BACKEND",
+                "LIBFABRIC",
+                "Failed to create NIXL backend: LIBFABRIC: this version of Baton has no libfabric lane \
+                 yet; unset TRTLLM_NIXL_KVCACHE_BACKEND or set it to UCX",
+            ),
+        ];
+        for (name, value, text) in table {
+            assert_eq!(parse(&[(name, value)]).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn ucx_is_required_only_when_named_and_allowed() {
+        const BACKEND: &str = "TRTLLM_NIXL_KVCACHE_BACKEND";
+        let required = |variables: &[(&str, &str)]| parse(variables).unwrap().0.ucx_required;
+        assert!(!required(&[]));
+        assert!(required(&[(BACKEND, "UCX")]));
+        assert!(!required(&[(BACKEND, "ucx")]));
+        assert!(!required(&[(BACKEND, "UCX"), ("BATON_LANES", "stream")]));
+        let (_, warnings) = parse(&[(BACKEND, "UCX"), ("BATON_LANES", "stream")]).unwrap();
+        assert_eq!(
+            warnings,
+            ["TRTLLM_NIXL_KVCACHE_BACKEND=UCX is set, but BATON_LANES leaves ucx out: UCX is not used"]
+        );
+        assert_eq!(parse(&[(BACKEND, "ucx")]).unwrap().1, ["Unsupported NIXL backend: ucx, fallback to UCX"]);
+    }
+
+    #[test]
+    fn overrides_are_handed_on_as_written() {
+        let environment = Environment::from_map([("BATON_TRTLLM_ABI", "p3"), ("BATON_LOG", "debug")]);
+        assert_eq!(abi_override(&environment).as_deref(), Some("p3"));
+        assert_eq!(log_filter(&environment).as_deref(), Some("debug"));
+        assert_eq!(abi_override(&Environment::default()), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_parses_or_fails_without_a_panic(
+            index in 0..variables::VARIABLES.len(),
+            value in "\\PC{0,40}",
+        ) {
+            let name = variables::VARIABLES[index].name;
+            let _ = parse(&[(name, &value)]);
+        }
+    }
+}
