@@ -1,0 +1,59 @@
+# The commands that people and scripts use. `make` alone lists them.
+#
+#   DEMO_FLAGS="--lane local --requests 10"   is handed to `baton demo`
+#   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX     ?= /usr/local
+DEMO_FLAGS ?=
+JOBS       ?= $(shell nproc)
+# A hung test must fail the run, not outlast it.
+TEST_LIMIT_S ?= 1500
+
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# Nothing is rebuilt in CI, and incremental data costs time and disk.
+ifeq ($(CI),true)
+export CARGO_INCREMENTAL := 0
+endif
+
+BATON := target/release/baton
+HOST  := build/bin/baton-engine-host
+LIBS  := build/lib
+
+.PHONY: help demo test gate build install clean deps
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: build ## hand real requests' KV over between processes; details in target/demo.json
+	$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_FLAGS)
+
+test: build ## every test, Rust and C++
+	timeout $(TEST_LIMIT_S) cargo test --workspace --locked
+	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
+
+gate: ## formatting, lints, the rules of the tree, documentation
+	scripts/install-deps.sh --gate
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --locked --test tidy
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	@echo "gate: passed"
+
+# The staticlib and the program come from one cargo call; CMake finds the staticlib fresh and links it.
+build: deps ## the library under its names (build/lib), the engine host, the baton program
+	cargo build --release --locked
+	cmake -S . -B build -DCMAKE_BUILD_TYPE=Release
+	cmake --build build --parallel $(JOBS)
+
+install: build ## libraries, header, CMake package and program under PREFIX
+	cmake --install build --prefix $(PREFIX)
+
+clean: ## remove what was built
+	rm -rf build target
+
+deps:
+	scripts/install-deps.sh
