@@ -1,9 +1,19 @@
 //! The protocol, sans-IO: no FFI, thread, clock, environment, socket or log. Frames and times go in, frames
 //! and decisions come out; the agent above owns everything else.
+//!
+//! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of;
+//! * [`session`], [`transfer`] and [`notify`] are the machines, one idea each;
+//! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
+//! * [`endpoint`] owns them all and is driven from outside.
 
 pub mod blob;
 pub mod codec;
-pub mod nixl_document;
+pub mod endpoint;
+mod nixl_document;
+pub mod notify;
 pub mod plan;
 pub mod regions;
 pub mod section;
+pub mod session;
+pub mod transfer;
+pub mod wire;

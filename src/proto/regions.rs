@@ -97,7 +97,7 @@ pub fn check_region(region: &Region) -> Result<(), RegionError> {
 }
 
 /// The registered regions of one agent.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RegionTable {
     spaces: Vec<Space>,
     by_key: HashMap<RegionKey, Region>,
@@ -129,6 +129,12 @@ impl RegionTable {
     /// The region with this key.
     pub fn by_key(&self, key: RegionKey) -> Option<&Region> {
         self.by_key.get(&key)
+    }
+
+    /// A region that holds all of `span`, whatever its kind: host and device memory of one process share one
+    /// address space, so an address alone says what it is.
+    pub fn holding(&self, span: Span) -> Option<&Region> {
+        self.spaces.iter().find_map(|space| space.containing(span))
     }
 
     /// All regions, in no particular order.
@@ -179,7 +185,7 @@ impl RegionLookup for RegionTable {
 }
 
 /// The regions of one memory kind and device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Space {
     kind: MemoryKind,
     device: u32,

@@ -1,0 +1,87 @@
+//! What time brings: heartbeats, silence, late handshakes, stalled transfers, streams nobody needs.
+
+use std::time::{Duration, Instant};
+
+use crate::desc::PeerKey;
+use crate::proto::session::{SessionPhase, Verdict};
+use crate::proto::transfer::{OutgoingPhase, TransferError};
+use crate::proto::wire::Frame;
+
+use super::{Action, Endpoint};
+
+/// How often an endpoint with peers wants to be woken.
+const TICK: Duration = Duration::from_millis(250);
+
+impl Endpoint {
+    /// When [`Endpoint::handle_timeout`] wants to be called next; `None` while there are no peers.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        (!self.peers.is_empty()).then(|| now + TICK)
+    }
+
+    /// Does what is due at `now`. May be called at any time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let keys: Vec<_> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.judge_peer(key, now);
+            self.judge_transfers(key, now);
+        }
+    }
+
+    fn judge_peer(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.phase == SessionPhase::Over {
+            return;
+        }
+        match peer.liveness.judge(peer.phase, &self.deadlines, now) {
+            Verdict::Fine => {}
+            Verdict::Speak => peer.say(&Frame::Heartbeat),
+            Verdict::Silent(silence) => {
+                peer.liveness.reported = true;
+                self.actions.push_back(Action::Silent { peer: key, silent_ms: silence.as_millis() as u64 });
+            }
+            Verdict::Dead(silence) => {
+                self.close(key, &format!("nothing was heard of it for {} ms", silence.as_millis()));
+            }
+            Verdict::HandshakeLate => {
+                let limit = self.deadlines.handshake.as_millis();
+                self.close(key, &format!("its handshake took longer than {limit} ms"));
+            }
+        }
+        let idle = self.peers.get(&key).is_some_and(|peer| {
+            peer.phase == SessionPhase::Up
+                && !(peer.loaded_by_us || peer.loaded_by_them)
+                && peer.outgoing.is_empty()
+                && peer.incoming.is_empty()
+        });
+        if idle {
+            self.close(key, "neither side has the other loaded");
+        }
+    }
+
+    fn judge_transfers(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let stall = self.deadlines.stall;
+        let stalled: Vec<_> = peer
+            .outgoing
+            .values()
+            .filter(|transfer| now.saturating_duration_since(transfer.last_progress) > stall)
+            .map(|transfer| {
+                let reason = TransferError::Stalled {
+                    seconds: stall.as_secs(),
+                    landed: transfer.done.len(),
+                    chunks: transfer.chunks(),
+                    in_flight: transfer.in_flight,
+                };
+                (transfer.id, transfer.phase, reason)
+            })
+            .collect();
+        for (id, phase, reason) in stalled {
+            match phase {
+                OutgoingPhase::Draining | OutgoingPhase::Aborting => {
+                    self.close(key, "it does not answer an abort");
+                }
+                _ => self.break_off_at(id, reason, now),
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The handshake's flow: hello, welcome, lanes, ready; and the small frames of a session's life.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::desc::{PeerKey, SessionId};
+use crate::proto::codec::Reader;
+use crate::proto::section::{AnnouncedRegion, Section};
+use crate::proto::regions::RegionTable;
+use crate::proto::session::{SessionEvent, SessionPhase};
+use crate::proto::wire::{Frame, Hello, RefuseReason};
+
+use super::peer::LaneState;
+use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
+
+/// Prefix of the reason of a stream that closed only because both sides dialed at once.
+pub const CROSSED: &str = "crossed";
+
+impl Endpoint {
+    /// A stream that we dialed to the agent `name` with this session. Says hello. `random` is 16 fresh
+    /// random bytes. Our host's load is what dials, so the peer counts as loaded.
+    pub fn open_dialed(
+        &mut self,
+        name: &str,
+        session: SessionId,
+        random: [u8; 16],
+        now: Instant,
+    ) -> PeerKey {
+        let mut peer = Peer::new(name.into(), SessionPhase::Greeting, random, now);
+        peer.expected = Some(session.0);
+        peer.loaded_by_us = true;
+        let section = self.encoded_section();
+        let hello =
+            Hello { link_id: random, expected: session.0, name: &self.identity.name, section: &section };
+        peer.say(&Frame::Hello(hello));
+        self.lost.remove(name);
+        self.add_peer(peer)
+    }
+
+    /// A stream that somebody dialed to us. `None` when there is no room for another peer.
+    pub fn open_accepted(&mut self, now: Instant) -> Option<PeerKey> {
+        (self.peers.len() < PEERS_MAX)
+            .then(|| self.add_peer(Peer::new(String::new(), SessionPhase::Listening, [0; 16], now)))
+    }
+
+    /// A newer blob of this name has been loaded: a live stream to another session is fenced off. Returns
+    /// where the name stands after that.
+    pub fn fence(&mut self, name: &str, session: SessionId) -> Standing {
+        let standing = self.standing(name);
+        let key = match standing {
+            Standing::Absent => return standing,
+            Standing::Connecting(key) | Standing::Up(key) => key,
+        };
+        let known = self.peers.get(&key).and_then(|peer| peer.section.as_ref());
+        if known.is_some_and(|section| section.session == session) {
+            return standing;
+        }
+        self.close(key, "its host has loaded a newer agent of the same name");
+        self.names.remove(name);
+        Standing::Absent
+    }
+
+    /// A fabric has connected to the peer, or cannot.
+    pub fn handle_lane(&mut self, key: PeerKey, lane: &str, outcome: Result<(), String>) {
+        let Some(index) = self.lanes.iter().position(|spec| spec.name == lane) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let was_pending = peer.lane_states[index] == LaneState::Pending;
+        peer.lane_states[index] = match outcome {
+            Ok(()) => LaneState::Up,
+            Err(reason) => LaneState::Down(reason),
+        };
+        if was_pending {
+            self.announce_when_settled(key);
+        } else if peer.lane == Some(index) && peer.lane_states[index] != LaneState::Up {
+            let reasons = peer.lane_reasons(&self.lanes);
+            self.close(key, &format!("its lane broke ({reasons})"));
+        }
+    }
+
+    pub(super) fn handle_hello(&mut self, key: PeerKey, hello: &Hello<'_>, now: Instant) {
+        match self.peers.get_mut(&key) {
+            Some(peer) if peer.phase == SessionPhase::Listening => peer.link_id = hello.link_id,
+            _ => return self.close(key, "a second HELLO came"),
+        }
+        let section = match Section::decode(hello.section) {
+            Ok(section) => section,
+            Err(error) => return self.refuse(key, RefuseReason::Malformed, &error.to_string()),
+        };
+        if hello.expected != self.identity.section.session.0 {
+            let text = format!("agent '{}' has been restarted since that blob was made", self.identity.name);
+            return self.refuse(key, RefuseReason::StaleSession, &text);
+        }
+        if hello.name.is_empty() || hello.name == self.identity.name {
+            return self.refuse(key, RefuseReason::NameTaken, "the dialer has no name, or our own");
+        }
+        if let Err((reason, text)) = self.settle_crossing(hello.name, section.session) {
+            return self.refuse(key, reason, &text);
+        }
+        let own = self.encoded_section();
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Ok(phase) = peer.phase.on(SessionEvent::Hello) else { return };
+        (peer.phase, peer.name) = (phase, hello.name.into());
+        peer.loaded_by_them = true;
+        peer.say(&Frame::Welcome { name: &self.identity.name, section: &own });
+        self.become_known(key, section, now);
+    }
+
+    /// What a hello meets that comes while the same name has a stream already.
+    fn settle_crossing(&mut self, name: &str, session: SessionId) -> Result<(), (RefuseReason, String)> {
+        let dialing = self.peers.iter().find(|(_, peer)| {
+            peer.phase == SessionPhase::Greeting && peer.expected == Some(session.0) && peer.name == name
+        });
+        if let Some((&ours, _)) = dialing {
+            if self.identity.section.session < session {
+                return Err((RefuseReason::Crossed, "our own stream to you is under way".into()));
+            }
+            self.close(ours, CROSSED);
+        }
+        let Some(live) = self.names.get(name).and_then(|key| self.peers.get(key)) else { return Ok(()) };
+        match &live.section {
+            Some(known) if known.session == session => {
+                Err((RefuseReason::Crossed, "a stream between these two agents is up already".into()))
+            }
+            _ => Err((RefuseReason::NameTaken, format!("a live agent is already known as '{name}'"))),
+        }
+    }
+
+    pub(super) fn handle_welcome(&mut self, key: PeerKey, name: &str, section: &[u8], now: Instant) {
+        let section = match Section::decode(section) {
+            Ok(section) => section,
+            Err(error) => return self.close(key, &format!("its section cannot be read: {error}")),
+        };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let expected = peer.expected;
+        let Ok(phase) = peer.phase.on(SessionEvent::Welcome) else {
+            return self.close(key, "a WELCOME came out of turn");
+        };
+        if name != peer.name || expected != Some(section.session.0) {
+            let text = format!("agent '{name}' of session {} answered in its place", section.session);
+            return self.close(key, &text);
+        }
+        if self.names.contains_key(name) {
+            return self.close(key, CROSSED);
+        }
+        peer.phase = phase;
+        self.become_known(key, section, now);
+    }
+
+    /// Both sections are known: import regions, connect lanes.
+    fn become_known(&mut self, key: PeerKey, mut section: Section, now: Instant) {
+        let announced = std::mem::take(&mut section.regions);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let theirs: Vec<_> = section.fabrics.iter().map(|fabric| fabric.name.clone()).collect();
+        peer.lane_states = self
+            .lanes
+            .iter()
+            .map(|lane| match theirs.iter().any(|name| name == lane.name) {
+                true => LaneState::Pending,
+                false => LaneState::Down("the peer does not offer it".into()),
+            })
+            .collect();
+        peer.section = Some(section);
+        peer.liveness.opened = now;
+        let link_id = peer.link_id;
+        self.names.insert(peer.name.clone(), key);
+        self.actions.push_back(Action::Link { peer: key, link_id });
+        announced.into_iter().for_each(|region| self.import(key, region));
+        self.announce_when_settled(key);
+    }
+
+    fn announce_when_settled(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.phase != SessionPhase::Linking || peer.lane_states.contains(&LaneState::Pending) {
+            return;
+        }
+        let Ok(phase) = peer.phase.on(SessionEvent::LanesSettled) else { return };
+        let up = self.lanes.iter().zip(&peer.lane_states).filter(|(_, state)| **state == LaneState::Up);
+        let lanes: Vec<_> = up.map(|(lane, _)| lane.name).collect();
+        peer.say(&Frame::Ready { lanes });
+        peer.phase = phase;
+        self.come_up_when_ready(key);
+    }
+
+    pub(super) fn handle_ready(&mut self, key: PeerKey, lanes: &[&str]) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.their_lanes = Some(lanes.iter().map(|lane| (*lane).to_owned()).collect());
+        self.come_up_when_ready(key);
+    }
+
+    fn come_up_when_ready(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let (SessionPhase::Announced, Some(theirs)) = (peer.phase, &peer.their_lanes) else { return };
+        let Ok(phase) = peer.phase.on(SessionEvent::BothReady) else { return };
+        let both = self.lanes.iter().zip(&peer.lane_states).position(|(lane, state)| {
+            *state == LaneState::Up && theirs.iter().any(|name| name == lane.name)
+        });
+        peer.lane = both;
+        peer.phase = phase;
+        self.actions.push_back(Action::Up { peer: key });
+    }
+
+    pub(super) fn handle_region_add(&mut self, key: PeerKey, bytes: &[u8]) {
+        let section = self.peers.get(&key).and_then(|peer| peer.section.as_ref());
+        let fabrics = section.map_or(0, |section| section.fabrics.len());
+        match AnnouncedRegion::decode(&mut Reader::new(bytes), fabrics) {
+            Ok(announced) => self.import(key, announced),
+            Err(error) => self.close(key, &format!("a region it announces cannot be read: {error}")),
+        }
+    }
+
+    fn import(&mut self, key: PeerKey, announced: AnnouncedRegion) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match Arc::make_mut(&mut peer.regions).insert(announced.region) {
+            Ok(()) => self.actions.push_back(Action::Import { peer: key, announced }),
+            Err(error) => self.close(key, &format!("a region it announces cannot be: {error}")),
+        }
+    }
+
+    pub(super) fn handle_region_remove(&mut self, key: PeerKey, region: crate::desc::RegionKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let table: &mut RegionTable = Arc::make_mut(&mut peer.regions);
+        if let Some(region) = table.remove(region) {
+            self.actions.push_back(Action::Withdraw { peer: key, region });
+        }
+    }
+
+    pub(super) fn handle_refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {
+        let reason = match reason {
+            RefuseReason::Crossed => CROSSED.to_owned(),
+            _ => format!("the peer refused the stream: {text}"),
+        };
+        self.close(key, &reason);
+    }
+
+    fn refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.say(&Frame::Refuse { reason, text });
+        }
+        self.close(key, &format!("refused: {text}"));
+    }
+
+    fn add_peer(&mut self, peer: Peer) -> PeerKey {
+        let key = PeerKey(self.next_peer);
+        self.next_peer += 1;
+        self.peers.insert(key, peer);
+        key
+    }
+
+    fn encoded_section(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.identity.section.encode(&mut bytes);
+        bytes
+    }
+}

@@ -1,0 +1,303 @@
+//! Transfers of a peer: its frames, its chunks, their landing, and the answers.
+
+use std::time::Instant;
+
+use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::proto::transfer::{Committed, Incoming, IncomingEvent, IncomingPhase};
+use crate::proto::wire::{Commit, DataHeader, Frame};
+
+use super::outgoing::lane_has_room;
+use super::peer::ChunkRequest;
+use super::{Action, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX};
+
+/// Segments of chunk requests that may wait for one peer.
+const SEGMENTS_WAITING_MAX: usize = 16 << 20;
+
+impl Endpoint {
+    /// A data frame's header has come over a framed lane.
+    pub fn handle_arrived(&mut self, key: PeerKey, header: &[u8], payload_bytes: u64) -> Placement {
+        let header = match DataHeader::decode(header) {
+            Ok(header) => header,
+            Err(error) => {
+                self.close(key, &format!("a data frame cannot be understood: {error}"));
+                return Placement::Discard;
+            }
+        };
+        match self.peers.get(&key) {
+            Some(peer) if peer.tag() == header.link => {}
+            _ => return Placement::Discard,
+        }
+        match header.answer {
+            true => self.place_answer(key, &header, payload_bytes),
+            false => self.place_write(key, header, payload_bytes),
+        }
+    }
+
+    pub(super) fn handle(&mut self, key: PeerKey, frame: Frame<'_>, now: Instant) {
+        let known = self.peers.get(&key).is_some_and(|peer| peer.phase.is_known());
+        match frame {
+            Frame::Hello(hello) => self.handle_hello(key, &hello, now),
+            Frame::Welcome { name, section } => self.handle_welcome(key, name, section, now),
+            Frame::Refuse { reason, text } => self.handle_refuse(key, reason, text),
+            Frame::Heartbeat => {}
+            _ if !known => self.close(key, "a frame came before the handshake was over"),
+            Frame::Ready { lanes } => self.handle_ready(key, &lanes),
+            Frame::Loaded { loaded } => self.set_loaded_by_them(key, loaded),
+            Frame::RegionAdd { region } => self.handle_region_add(key, region),
+            Frame::RegionRemove { key: region } => self.handle_region_remove(key, region),
+            Frame::Notify { sequence, message } => self.handle_notify(key, sequence, message),
+            Frame::Pull { id, chunk, segments } => self.handle_request(key, id, chunk, segments, false),
+            Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
+            Frame::Commit(commit) => self.handle_commit(key, &commit),
+            Frame::Ack { id } => self.handle_ack(key, id, now),
+            Frame::Fail { id, text } => self.handle_fail(key, id, text),
+            Frame::Abort { id, issued } => self.handle_abort(key, id, issued),
+            Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
+            Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {text}")),
+            Frame::Fetch | Frame::Blob { .. } => self.close(key, "a blob was asked for on an agent's stream"),
+        }
+    }
+
+    fn set_loaded_by_them(&mut self, key: PeerKey, loaded: bool) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.loaded_by_them = loaded;
+        }
+    }
+
+    fn handle_notify(&mut self, key: PeerKey, sequence: u64, message: &[u8]) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match peer.notifications.accept(sequence) {
+            Ok(true) => {
+                let (peer, message) = (peer.name.clone(), message.to_vec());
+                self.actions.push_back(Action::Deliver { peer, message });
+            }
+            Ok(false) => {}
+            Err(error) => self.close(key, &error.to_string()),
+        }
+    }
+
+    /// A chunk to pull (a write of the peer's) or to send (a read).
+    fn handle_request(
+        &mut self,
+        key: PeerKey,
+        id: TransferId,
+        chunk: u32,
+        segments: Vec<Segment>,
+        answer: bool,
+    ) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let waiting: usize = peer.requests.iter().map(|request| request.segments.len()).sum();
+        let Some(incoming) = incoming_entry(peer, id) else {
+            return self.close(key, "it has too many unfinished transfers");
+        };
+        if incoming.phase != IncomingPhase::Receiving {
+            return;
+        }
+        if !incoming.seen.insert(chunk) {
+            return self.fault(key, id, format!("chunk {chunk} was asked for twice"));
+        }
+        if segments.is_empty() || waiting + segments.len() > SEGMENTS_WAITING_MAX {
+            return self.fault(key, id, format!("chunk {chunk} is empty or one too many"));
+        }
+        incoming.in_flight += 1;
+        peer.requests.push_back(ChunkRequest { id, chunk, segments, answer });
+    }
+
+    /// Posts requested chunks while the lane has room.
+    pub(super) fn pump_requests(&mut self, key: PeerKey) {
+        while let Some(peer) = self.peers.get_mut(&key).filter(|peer| lane_has_room(&self.lanes, peer)) {
+            let Some(request) = peer.requests.pop_front() else { return };
+            let tag = peer.tag();
+            let alive = peer.incoming.get(&request.id).map(|incoming| incoming.phase);
+            if alive != Some(IncomingPhase::Receiving) {
+                self.drop_request(key, request.id);
+                continue;
+            }
+            match self.check_segments(&request) {
+                Ok(regions) => self.post_request(key, request, regions, tag),
+                Err(text) => {
+                    self.drop_request(key, request.id);
+                    self.fault(key, request.id, text);
+                }
+            }
+        }
+    }
+
+    fn post_request(&mut self, key: PeerKey, request: ChunkRequest, regions: Vec<RegionKey>, tag: u64) {
+        let ChunkRequest { id, chunk, segments, answer } = request;
+        let bytes = segments.iter().map(|segment| segment.len).sum();
+        let (kind, op, header) = match answer {
+            true => {
+                let header = DataHeader { link: tag, id, answer, chunk, spans: Vec::new() };
+                (FlightKind::AnswerPost, TransferOp::Write, header.encode())
+            }
+            false => (FlightKind::PullPost, TransferOp::Read, Vec::new()),
+        };
+        let token = OpToken(self.take_off(Flight { peer: key, id, chunk, bytes, kind, regions }));
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.posted += 1;
+        if let Some(incoming) = peer.incoming.get_mut(&id) {
+            incoming.answered += u32::from(answer);
+        }
+        let lane = peer.lane.unwrap_or_default(); // invariant: lane_has_room was true, so there is a lane
+        self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
+    }
+
+    /// The regions of ours that a request touches: the destination of a pull, the source of an answer.
+    fn check_segments(&self, request: &ChunkRequest) -> Result<Vec<RegionKey>, String> {
+        let spans = request.segments.iter().map(|segment| Span {
+            addr: if request.answer { segment.src } else { segment.dst },
+            len: segment.len,
+        });
+        self.check_spans(spans)
+    }
+
+    fn check_spans(&self, spans: impl Iterator<Item = Span>) -> Result<Vec<RegionKey>, String> {
+        let mut keys: Vec<RegionKey> = Vec::new();
+        for span in spans {
+            match self.regions.holding(span) {
+                Some(region) if span.len > 0 => {
+                    if !keys.contains(&region.key) {
+                        keys.push(region.key);
+                    }
+                }
+                _ => {
+                    let name = &self.identity.name;
+                    return Err(format!("{span} is not in a registered region of agent '{name}'"));
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    fn place_write(&mut self, key: PeerKey, header: DataHeader, payload: u64) -> Placement {
+        let DataHeader { id, chunk, spans, .. } = header;
+        let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
+        let checked = self.check_spans(spans.iter().copied());
+        let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
+        let Some(incoming) = incoming_entry(peer, id) else {
+            self.close(key, "it has too many unfinished transfers");
+            return Placement::Discard;
+        };
+        incoming.arrived += 1;
+        if incoming.phase != IncomingPhase::Receiving {
+            self.settle_incoming(key, id);
+            return Placement::Discard;
+        }
+        let fault = match checked {
+            Err(text) => text,
+            Ok(_) if total != Some(payload) => {
+                format!("chunk {chunk} has a payload of {payload} bytes for other spans")
+            }
+            Ok(_) if !incoming.seen.insert(chunk) => format!("chunk {chunk} came twice"),
+            Ok(regions) => {
+                incoming.in_flight += 1;
+                let kind = FlightKind::WriteLanding;
+                let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
+                return Placement::Scatter { ticket: self.take_off(flight), spans };
+            }
+        };
+        self.fault(key, id, fault);
+        Placement::Discard
+    }
+
+    pub(super) fn incoming_flight_done(&mut self, flight: &Flight, outcome: Result<(), String>) {
+        let (key, id) = (flight.peer, flight.id);
+        let Some(incoming) = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id)) else {
+            return;
+        };
+        incoming.in_flight = incoming.in_flight.saturating_sub(1);
+        match outcome {
+            Err(text) => return self.fault(key, id, text),
+            Ok(()) if flight.kind == FlightKind::AnswerPost => {}
+            Ok(()) => {
+                incoming.landed.insert(flight.chunk);
+                incoming.bytes += flight.bytes;
+            }
+        }
+        self.settle_incoming(key, id);
+    }
+
+    fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(incoming) = incoming_entry(peer, commit.id) else {
+            return self.close(key, "it has too many unfinished transfers");
+        };
+        incoming.commit = Some(Committed {
+            chunks: commit.chunks,
+            bytes: commit.bytes,
+            sync_message: commit.sync_message.map(<[u8]>::to_vec),
+        });
+        self.settle_incoming(key, commit.id);
+    }
+
+    fn handle_abort(&mut self, key: PeerKey, id: TransferId, issued: u32) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(incoming) = incoming_entry(peer, id) else {
+            return self.close(key, "it has too many unfinished transfers");
+        };
+        incoming.owed = issued;
+        match incoming.phase.on(IncomingEvent::Abort) {
+            Ok(phase) => incoming.phase = phase,
+            Err(bad) => return self.close(key, &bad.to_string()),
+        }
+        let waiting = std::mem::take(&mut peer.requests);
+        let (dropped, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|request| request.id == id);
+        peer.requests = kept.into();
+        dropped.iter().for_each(|request| self.drop_request(key, request.id));
+        self.settle_incoming(key, id);
+    }
+
+    /// Fails a transfer of the peer's on our side: it is told, and what still comes is discarded.
+    fn fault(&mut self, key: PeerKey, id: TransferId, text: String) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(incoming) = peer.incoming.get_mut(&id) else { return };
+        let was = incoming.phase;
+        incoming.phase = was.on(IncomingEvent::Fault).unwrap_or(was);
+        if was == IncomingPhase::Receiving {
+            incoming.failure = Some(text.clone());
+            peer.say(&Frame::Fail { id, text: &text });
+        }
+        self.settle_incoming(key, id);
+    }
+
+    fn drop_request(&mut self, key: PeerKey, id: TransferId) {
+        let incoming = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id));
+        if let Some(incoming) = incoming {
+            incoming.in_flight = incoming.in_flight.saturating_sub(1);
+        }
+        self.settle_incoming(key, id);
+    }
+
+    /// Sends ACK or ABORTED when it is due, and forgets the transfer then.
+    fn settle_incoming(&mut self, key: PeerKey, id: TransferId) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(incoming) = peer.incoming.get_mut(&id) else { return };
+        if incoming.is_quiet() {
+            let sent = incoming.answered;
+            peer.incoming.remove(&id);
+            peer.say(&Frame::Aborted { id, sent });
+            return;
+        }
+        match incoming.is_whole() {
+            Ok(false) => {}
+            Err(text) => self.fault(key, id, text),
+            Ok(true) => {
+                let message = incoming.commit.take().and_then(|commit| commit.sync_message);
+                peer.incoming.remove(&id);
+                if let Some(message) = message {
+                    self.actions.push_back(Action::Deliver { peer: peer.name.clone(), message });
+                }
+                peer.say(&Frame::Ack { id });
+            }
+        }
+    }
+}
+
+/// The incoming transfer with this id, new if need be; `None` when there are too many.
+fn incoming_entry(peer: &mut Peer, id: TransferId) -> Option<&mut Incoming> {
+    if peer.incoming.len() >= TRANSFERS_PER_PEER_MAX && !peer.incoming.contains_key(&id) {
+        return None;
+    }
+    Some(peer.incoming.entry(id).or_insert_with(|| Incoming::new(id)))
+}

@@ -1,0 +1,532 @@
+//! The endpoint: the one that owns every peer's machines and is driven from outside.
+//!
+//! It is deterministic. Times and random bytes are arguments; nothing blocks, logs or touches memory.
+//!
+//! # Calling it
+//! * *getters* look;
+//! * *commands* are what the host asks for ([`Endpoint::submit`], [`Endpoint::notify`], ...);
+//! * *handle_\** take in what happened: frames, fabric events, time, broken streams;
+//! * *poll_\** give out what is to be done. After any command or handle, call [`Endpoint::poll_action`] until
+//!   it returns `None`, then [`Endpoint::poll_output`] for each peer that [`Endpoint::peers_with_output`]
+//!   names, and [`Endpoint::handle_timeout`] whenever [`Endpoint::poll_timeout`] has passed.
+//!
+//! The flows of the two ends of a transfer are in [`outgoing`] and [`incoming`], the handshake is in
+//! [`handshake`], what time brings is in [`clock`].
+
+mod clock;
+mod handshake;
+mod incoming;
+mod outgoing;
+mod peer;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::desc::{OpToken, PeerKey, Region, RegionKey, Segment, Span, TransferId, TransferOp};
+
+use super::section::{AnnouncedRegion, Section};
+use super::codec::Writer;
+use super::regions::{RegionError, RegionTable};
+use super::session::{Deadlines, SessionPhase};
+use super::transfer::{OutgoingPhase, TransferError};
+use super::wire::Frame;
+
+pub use outgoing::Submission;
+pub use peer::{LaneSpec, Peer};
+
+/// Who we are, as peers see it. Its regions are kept up to date by the endpoint.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The agent's name.
+    pub name: String,
+    /// What our blob says.
+    pub section: Section,
+}
+
+/// What the owner of an endpoint has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect every fabric that both sides have, then tell [`Endpoint::handle_lane`] of each.
+    Link {
+        /// Whom.
+        peer: PeerKey,
+        /// Unique to this stream.
+        link_id: [u8; 16],
+    },
+    /// Tell the peer's fabrics of a region of the peer.
+    Import {
+        /// Whose region.
+        peer: PeerKey,
+        /// The region, with its keys.
+        announced: AnnouncedRegion,
+    },
+    /// A region of the peer is gone.
+    Withdraw {
+        /// Whose region.
+        peer: PeerKey,
+        /// The region.
+        region: Region,
+    },
+    /// Post a batch on a lane.
+    Post {
+        /// To whom.
+        peer: PeerKey,
+        /// Index into the lanes given at construction.
+        lane: usize,
+        /// Comes back through [`Endpoint::handle_completed`].
+        token: OpToken,
+        /// Read or write, for the fabric.
+        op: TransferOp,
+        /// What to move.
+        segments: Vec<Segment>,
+        /// For framed lanes.
+        header: Vec<u8>,
+    },
+    /// Queue a message for our host.
+    Deliver {
+        /// Who sent it.
+        peer: String,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// A transfer of ours is over.
+    Ended {
+        /// Which.
+        id: TransferId,
+        /// How.
+        outcome: Result<(), TransferError>,
+    },
+    /// The peer is ready for transfers.
+    Up {
+        /// Whom.
+        peer: PeerKey,
+    },
+    /// The peer has been silent for so many milliseconds; it is not given up yet.
+    Silent {
+        /// Whom.
+        peer: PeerKey,
+        /// How long.
+        silent_ms: u64,
+    },
+    /// Disconnect the peer's fabrics, close its stream once its output is written, then call
+    /// [`Endpoint::handle_closed`].
+    Close {
+        /// Whom.
+        peer: PeerKey,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where the payload of an arrived data frame goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Over these spans; report the ticket when it is there.
+    Scatter {
+        /// For [`Endpoint::handle_landed`].
+        ticket: u64,
+        /// Where to.
+        spans: Vec<Span>,
+    },
+    /// Nowhere.
+    Discard,
+}
+
+/// A command that cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// The name was never loaded, or has been invalidated.
+    #[error("peer '{name}' is not loaded: call loadRemoteAgent first")]
+    UnknownPeer {
+        /// The name.
+        name: String,
+    },
+    /// The peer was loaded and is gone.
+    #[error("peer '{name}' was lost: {reason}; load it again to reconnect")]
+    PeerLost {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// No lane to the peer can do this.
+    #[error("no lane to peer '{name}' can {op} ({reasons})")]
+    NoLane {
+        /// The name.
+        name: String,
+        /// What was wanted.
+        op: TransferOp,
+        /// What is wrong with each lane.
+        reasons: String,
+    },
+    /// A bound was reached.
+    #[error("peer '{name}' has {count} {what} already; wait for some to end")]
+    TooMany {
+        /// The name.
+        name: String,
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// A message longer than a frame.
+    #[error("a message of {len_bytes} bytes for peer '{name}' is longer than the limit of {max_bytes}")]
+    MessageTooLong {
+        /// The name.
+        name: String,
+        /// Its length.
+        len_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+}
+
+/// Where a peer of some name stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No live stream.
+    Absent,
+    /// A stream is being set up.
+    Connecting(PeerKey),
+    /// Ready.
+    Up(PeerKey),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Endpoint {
+    identity: Identity,
+    lanes: Vec<LaneSpec>,
+    deadlines: Deadlines,
+    regions: Arc<RegionTable>,
+    peers: BTreeMap<PeerKey, Peer>,
+    names: HashMap<String, PeerKey>,
+    lost: HashMap<String, String>,
+    flights: HashMap<u64, Flight>,
+    owners: HashMap<TransferId, PeerKey>,
+    next_peer: u32,
+    next_transfer: u64,
+    next_flight: u64,
+    actions: VecDeque<Action>,
+}
+
+/// Something on its way: a posted batch or a landing payload.
+#[derive(Debug)]
+struct Flight {
+    peer: PeerKey,
+    id: TransferId,
+    chunk: u32,
+    bytes: u64,
+    kind: FlightKind,
+    /// Our regions it touches.
+    regions: Vec<RegionKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlightKind {
+    /// A batch we posted for a transfer of ours.
+    OutgoingPost,
+    /// The payload of an answer to a read of ours.
+    AnswerLanding,
+    /// A batch that pulls for the peer's write.
+    PullPost,
+    /// A batch that answers the peer's read.
+    AnswerPost,
+    /// The payload of the peer's write.
+    WriteLanding,
+}
+
+/// Transfers that one peer may have unfinished, in each direction.
+pub const TRANSFERS_PER_PEER_MAX: usize = 4096;
+/// Peers that an endpoint keeps.
+pub const PEERS_MAX: usize = 1024;
+/// Control bytes waiting for a peer above which no further chunk request is issued.
+pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
+/// Control bytes waiting for a peer above which further commands are refused.
+pub const OUTPUT_HARD_LIMIT_BYTES: usize = 256 << 20;
+/// Longest notification or sync message.
+pub const MESSAGE_MAX_BYTES: usize = 8 << 20;
+/// Names of lost peers whose reason is remembered.
+const LOST_MAX: usize = 1024;
+
+impl Endpoint {
+    /// An endpoint without peers. `lanes` are in order of preference, the same on every agent.
+    pub fn new(identity: Identity, lanes: Vec<LaneSpec>, deadlines: Deadlines) -> Self {
+        Self {
+            identity,
+            lanes,
+            deadlines,
+            regions: Arc::default(),
+            peers: BTreeMap::new(),
+            names: HashMap::new(),
+            lost: HashMap::new(),
+            flights: HashMap::new(),
+            owners: HashMap::new(),
+            next_peer: 1,
+            next_transfer: 1,
+            next_flight: 1,
+            actions: VecDeque::new(),
+        }
+    }
+
+    // ---- getters ------------------------------------------------------------------------------------
+
+    /// Who we are, regions included.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Our registered regions, as they are now.
+    pub fn regions(&self) -> Arc<RegionTable> {
+        Arc::clone(&self.regions)
+    }
+
+    /// The lanes, in order of preference.
+    pub fn lanes(&self) -> &[LaneSpec] {
+        &self.lanes
+    }
+
+    /// A peer by key.
+    pub fn peer(&self, key: PeerKey) -> Option<&Peer> {
+        self.peers.get(&key)
+    }
+
+    /// Every peer with a stream, known or not.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
+        self.peers.iter().map(|(key, peer)| (*key, peer))
+    }
+
+    /// Where the peer of this name stands.
+    pub fn standing(&self, name: &str) -> Standing {
+        match self.names.get(name).and_then(|key| Some((*key, self.peers.get(key)?))) {
+            None => Standing::Absent,
+            Some((key, peer)) if peer.phase == SessionPhase::Up => Standing::Up(key),
+            Some((key, _)) => Standing::Connecting(key),
+        }
+    }
+
+    /// The loaded peer of this name, or the error that says why there is none.
+    pub fn loaded_peer(&self, name: &str) -> Result<(PeerKey, &Peer), CommandError> {
+        let found = self.names.get(name).and_then(|key| Some((*key, self.peers.get(key)?)));
+        match found {
+            Some((key, peer)) if peer.loaded_by_us => Ok((key, peer)),
+            _ => Err(match self.lost.get(name) {
+                Some(reason) => CommandError::PeerLost { name: name.into(), reason: reason.clone() },
+                None => CommandError::UnknownPeer { name: name.into() },
+            }),
+        }
+    }
+
+    /// Whether anything in flight touches one of our regions, or a transfer of ours still will.
+    pub fn region_is_busy(&self, key: RegionKey) -> bool {
+        self.flights.values().any(|flight| flight.regions.contains(&key))
+            || self.peers.values().flat_map(|peer| peer.outgoing.values()).any(|transfer| {
+                transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key)
+            })
+    }
+
+    /// Whether any transfer is unfinished or any batch in flight.
+    pub fn is_busy(&self) -> bool {
+        !self.flights.is_empty()
+            || self.peers.values().any(|peer| !peer.outgoing.is_empty() || !peer.incoming.is_empty())
+    }
+
+    // ---- commands -----------------------------------------------------------------------------------
+
+    /// Makes a region reachable, and tells every peer.
+    pub fn add_region(&mut self, announced: AnnouncedRegion) -> Result<(), RegionError> {
+        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        let mut bytes = Vec::new();
+        announced.encode(&mut Writer::new(&mut bytes));
+        self.identity.section.regions.push(announced);
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
+            peer.say(&Frame::RegionAdd { region: &bytes });
+        }
+        Ok(())
+    }
+
+    /// Revokes a region: peers are told, transfers that use it are broken off. It is quiet once
+    /// [`Endpoint::region_is_busy`] is false.
+    pub fn remove_region(&mut self, key: RegionKey) {
+        Arc::make_mut(&mut self.regions).remove(key);
+        self.identity.section.regions.retain(|announced| announced.region.key != key);
+        let mut hit = Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
+            peer.say(&Frame::RegionRemove { key });
+            let touched = peer.outgoing.values().filter(|transfer| transfer.regions.contains(&key));
+            hit.extend(touched.map(|transfer| transfer.id));
+        }
+        hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
+    }
+
+    /// Marks a known peer as loaded by our host.
+    pub fn mark_loaded(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        self.lost.remove(&peer.name);
+        if !peer.loaded_by_us {
+            peer.loaded_by_us = true;
+            if peer.phase.is_known() {
+                peer.say(&Frame::Loaded { loaded: true });
+            }
+        }
+    }
+
+    /// Forgets what we may do to a peer: its transfers of ours are broken off, its notifications stay, the
+    /// stream lives on while the peer has us loaded. Unknown names are ignored.
+    pub fn invalidate(&mut self, name: &str) {
+        self.lost.remove(name);
+        let Some(key) = self.names.get(name).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.loaded_by_us {
+            peer.loaded_by_us = false;
+            peer.say(&Frame::Loaded { loaded: false });
+        }
+        let ids: Vec<_> = peer.outgoing.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.break_off(id, TransferError::Invalidated));
+    }
+
+    /// Queues a notification for a loaded peer's host.
+    pub fn notify(&mut self, name: &str, message: &[u8]) -> Result<(), CommandError> {
+        check_message(name, message)?;
+        let (key, peer) = self.loaded_peer(name)?;
+        if peer.output_bytes() > OUTPUT_HARD_LIMIT_BYTES {
+            let count = peer.output_bytes();
+            return Err(CommandError::TooMany { name: name.into(), what: "bytes of control data", count });
+        }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            let sequence = peer.notifications.number();
+            peer.say(&Frame::Notify { sequence, message });
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to everybody; transfers are broken off first.
+    pub fn shutdown(&mut self) {
+        let ids: Vec<_> = self.owners.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.break_off(id, TransferError::Shutdown));
+    }
+
+    /// Closes every stream, for the end of [`Endpoint::shutdown`].
+    pub fn close_all(&mut self) {
+        let keys: Vec<_> = self.peers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.close(key, "the agent was shut down"));
+    }
+
+    // ---- what to do ---------------------------------------------------------------------------------
+
+    /// The next thing to do, until `None`.
+    #[must_use]
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            let keys: Vec<_> =
+                self.peers.iter().filter(|(_, peer)| peer.wants_pump()).map(|(key, _)| *key).collect();
+            keys.into_iter().for_each(|key| self.pump(key, now));
+        }
+        self.actions.pop_front()
+    }
+
+    /// Peers whose stream has bytes to take.
+    pub fn peers_with_output(&self) -> impl Iterator<Item = PeerKey> {
+        self.peers.iter().filter(|(_, peer)| peer.output_bytes() > 0).map(|(key, _)| *key)
+    }
+
+    /// Takes the bytes to write to a peer's stream, in order after those taken before.
+    #[must_use]
+    pub fn poll_output(&mut self, key: PeerKey, now: Instant) -> Vec<u8> {
+        match self.peers.get_mut(&key) {
+            Some(peer) => peer.take_output(now),
+            None => Vec::new(),
+        }
+    }
+
+    // ---- what happened ------------------------------------------------------------------------------
+
+    /// One frame of a peer's stream, without its length. An error means that the stream cannot go on: the
+    /// endpoint has asked for [`Action::Close`].
+    pub fn handle_frame(&mut self, key: PeerKey, bytes: &[u8], now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.liveness.hear(now);
+        match Frame::decode(bytes) {
+            Ok((link, frame)) if peer.accepts(link, &frame) => self.handle(key, frame, now),
+            Ok((link, _)) => self.close(key, &format!("a frame carries the tag {link:#x} of another stream")),
+            Err(error) => self.close(key, &format!("a frame cannot be understood: {error}")),
+        }
+    }
+
+    /// A posted batch is over.
+    pub fn handle_completed(&mut self, token: OpToken, outcome: Result<(), String>, now: Instant) {
+        let Some(flight) = self.flights.remove(&token.0) else { return };
+        if let Some(peer) = self.peers.get_mut(&flight.peer) {
+            peer.posted = peer.posted.saturating_sub(1);
+        }
+        match flight.kind {
+            FlightKind::OutgoingPost => self.outgoing_post_done(&flight, outcome, now),
+            _ => self.incoming_flight_done(&flight, outcome),
+        }
+    }
+
+    /// A landing payload is in place, or could not be placed.
+    pub fn handle_landed(&mut self, ticket: u64, outcome: Result<(), String>, now: Instant) {
+        let Some(flight) = self.flights.remove(&ticket) else { return };
+        match flight.kind {
+            FlightKind::AnswerLanding => self.answer_landed(&flight, outcome, now),
+            _ => self.incoming_flight_done(&flight, outcome),
+        }
+    }
+
+    /// The stream is closed and the fabrics have let go of the peer: everything that hung on it ends.
+    pub fn handle_closed(&mut self, key: PeerKey, reason: &str) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        if self.names.get(&peer.name) == Some(&key) {
+            self.names.remove(&peer.name);
+            if peer.loaded_by_us {
+                self.remember_lost(&peer.name, reason);
+            }
+        }
+        self.flights.retain(|_, flight| flight.peer != key);
+        for (id, transfer) in peer.outgoing {
+            self.owners.remove(&id);
+            let failure = transfer.failure.unwrap_or_else(|| TransferError::PeerLost(reason.into()));
+            let outcome = if transfer.phase == OutgoingPhase::Settling { Ok(()) } else { Err(failure) };
+            self.actions.push_back(Action::Ended { id, outcome });
+        }
+    }
+
+    fn remember_lost(&mut self, name: &str, reason: &str) {
+        if self.lost.len() >= LOST_MAX {
+            self.lost.clear();
+        }
+        self.lost.insert(name.into(), reason.into());
+    }
+
+    /// Asks for a stream to be closed, with a goodbye where the peer can read one.
+    fn close(&mut self, key: PeerKey, reason: &str) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.phase == SessionPhase::Over {
+            return;
+        }
+        if peer.phase.is_known() {
+            peer.say(&Frame::Goodbye { text: reason });
+        }
+        peer.phase = SessionPhase::Over;
+        self.actions.push_back(Action::Close { peer: key, reason: reason.into() });
+    }
+
+    fn take_off(&mut self, flight: Flight) -> u64 {
+        let ticket = self.next_flight;
+        self.next_flight += 1;
+        self.flights.insert(ticket, flight);
+        ticket
+    }
+}
+
+fn check_message(name: &str, message: &[u8]) -> Result<(), CommandError> {
+    if message.len() <= MESSAGE_MAX_BYTES {
+        return Ok(());
+    }
+    let (len_bytes, max_bytes) = (message.len(), MESSAGE_MAX_BYTES);
+    Err(CommandError::MessageTooLong { name: name.into(), len_bytes, max_bytes })
+}

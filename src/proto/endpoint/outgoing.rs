@@ -1,0 +1,270 @@
+//! Transfers of ours: submit, issue chunks, commit, and the ways they end.
+
+use std::time::Instant;
+
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::proto::plan::Plan;
+use crate::proto::transfer::{ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, TransferError};
+use crate::proto::wire::{Commit, DataHeader, Frame};
+
+use super::{
+    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX, check_message,
+};
+
+/// A planned transfer, ready to go.
+#[derive(Debug)]
+pub struct Submission {
+    /// The loaded peer's name.
+    pub peer: String,
+    /// Direction.
+    pub op: TransferOp,
+    /// Kind of the peer's memory, for the error that says what no lane can do.
+    pub kind: MemoryKind,
+    /// Chunks within the agreed lane's bounds.
+    pub plan: Plan,
+    /// Our regions that the plan touches.
+    pub regions: Vec<RegionKey>,
+    /// For the peer's host, after the data.
+    pub sync_message: Option<Vec<u8>>,
+}
+
+impl Endpoint {
+    /// Starts a transfer. [`Action::Ended`] tells its end, exactly once.
+    pub fn submit(&mut self, submission: Submission, now: Instant) -> Result<TransferId, CommandError> {
+        let Submission { peer: name, op, plan, regions, sync_message, kind: _ } = submission;
+        check_message(&name, sync_message.as_deref().unwrap_or_default())?;
+        let (key, peer) = self.loaded_peer(&name)?;
+        let Some((_, mover)) = peer.mover(&self.lanes, op) else {
+            let reasons = peer.lane_reasons(&self.lanes);
+            return Err(CommandError::NoLane { name, op, reasons });
+        };
+        let count = peer.outgoing.len();
+        if count >= TRANSFERS_PER_PEER_MAX {
+            return Err(CommandError::TooMany { name, what: "unfinished transfers", count });
+        }
+        let id = TransferId(self.next_transfer);
+        self.next_transfer += 1;
+        let transfer = Outgoing {
+            id,
+            op,
+            mover,
+            plan,
+            regions,
+            sync_message,
+            phase: OutgoingPhase::Moving,
+            failure: None,
+            last_progress: now,
+            next_chunk: 0,
+            in_flight: 0,
+            done: ChunkSet::default(),
+            answers: 0,
+            answers_owed: None,
+        };
+        self.owners.insert(id, key);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.outgoing.insert(id, transfer);
+        }
+        Ok(id)
+    }
+
+    /// Cancels a transfer: nothing more is issued; [`Action::Ended`] comes once no byte can land any more.
+    /// Unknown and ended ids are ignored.
+    pub fn cancel(&mut self, id: TransferId) {
+        self.break_off(id, TransferError::Cancelled);
+    }
+
+    /// Issues what is due and there is room for.
+    pub(super) fn pump(&mut self, key: PeerKey, now: Instant) {
+        self.pump_requests(key);
+        let ids: Vec<_> = match self.peers.get(&key) {
+            Some(peer) => peer.outgoing.keys().copied().collect(),
+            None => return,
+        };
+        for id in ids {
+            while self.issue_chunk(key, id, now) {}
+            self.settle(key, id, now);
+        }
+    }
+
+    /// Issues the next chunk of a transfer; false when there is none or no room.
+    fn issue_chunk(&mut self, key: PeerKey, id: TransferId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let room = lane_has_room(&self.lanes, peer);
+        let output_has_room = peer.output_has_room();
+        let (lane, tag) = (peer.lane, peer.tag());
+        let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue()) else {
+            return false;
+        };
+        let (chunk, mover, op) = (transfer.next_chunk, transfer.mover, transfer.op);
+        let has_room = match mover {
+            Mover::Native | Mover::Framed => room,
+            Mover::Pulled | Mover::Answered => output_has_room,
+        };
+        let (true, Some(segments)) = (has_room, transfer.plan.chunk(chunk as usize)) else { return false };
+        let segments = segments.to_vec();
+        transfer.next_chunk += 1;
+        transfer.last_progress = now;
+        match mover {
+            Mover::Pulled => peer.say(&Frame::Pull { id, chunk, segments }),
+            Mover::Answered => peer.say(&Frame::Send { id, chunk, segments }),
+            Mover::Native | Mover::Framed => {
+                transfer.in_flight += 1;
+                peer.posted += 1;
+                let regions = transfer.regions.clone();
+                let header = match mover {
+                    Mover::Framed => write_header(tag, id, chunk, &segments),
+                    _ => Vec::new(),
+                };
+                let bytes = segments.iter().map(|segment| segment.len).sum();
+                let flight = Flight { peer: key, id, chunk, bytes, kind: FlightKind::OutgoingPost, regions };
+                let token = OpToken(self.take_off(flight));
+                let lane = lane.unwrap_or_default(); // invariant: a mover was chosen, so there is a lane
+                self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
+            }
+        }
+        true
+    }
+
+    /// Takes the steps that need no room: commit, abort, end.
+    fn settle(&mut self, key: PeerKey, id: TransferId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
+        if transfer.commit_is_due() {
+            transfer.apply(OutgoingEvent::AllMoved);
+            transfer.last_progress = now;
+            let counts = transfer.mover.responder_counts();
+            let sync_message = transfer.sync_message.take();
+            let commit = Commit {
+                id,
+                op: transfer.op,
+                chunks: if counts { transfer.chunks() } else { 0 },
+                bytes: if counts { transfer.plan.bytes() } else { 0 },
+                sync_message: sync_message.as_deref(),
+            };
+            peer.say(&Frame::Commit(commit));
+            return;
+        }
+        match transfer.phase {
+            OutgoingPhase::Settling if transfer.in_flight == 0 => {
+                transfer.apply(OutgoingEvent::Quiet);
+                self.end(key, id);
+            }
+            OutgoingPhase::Draining if transfer.in_flight == 0 => {
+                transfer.apply(OutgoingEvent::Quiet);
+                transfer.last_progress = now;
+                let frames = if transfer.mover == Mover::Framed { transfer.next_chunk } else { 0 };
+                peer.say(&Frame::Abort { id, issued: frames });
+            }
+            OutgoingPhase::Aborting if transfer.abort_is_settled() => {
+                transfer.apply(OutgoingEvent::Aborted);
+                self.end(key, id);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, key: PeerKey, id: TransferId) {
+        self.owners.remove(&id);
+        let transfer = self.peers.get_mut(&key).and_then(|peer| peer.outgoing.remove(&id));
+        let failure = transfer.and_then(|transfer| transfer.failure);
+        self.actions.push_back(Action::Ended { id, outcome: failure.map_or(Ok(()), Err) });
+    }
+
+    pub(super) fn break_off(&mut self, id: TransferId, reason: TransferError) {
+        let Some(key) = self.owners.get(&id).copied() else { return };
+        let transfer = self.peers.get_mut(&key).and_then(|peer| peer.outgoing.get_mut(&id));
+        if let Some(transfer) = transfer {
+            transfer.break_off(reason);
+        }
+    }
+
+    pub(super) fn break_off_at(&mut self, id: TransferId, reason: TransferError, now: Instant) {
+        let Some(key) = self.owners.get(&id).copied() else { return };
+        if let Some(transfer) = self.peers.get_mut(&key).and_then(|peer| peer.outgoing.get_mut(&id)) {
+            transfer.last_progress = now;
+        }
+        self.break_off(id, reason);
+        self.settle(key, id, now);
+    }
+
+    pub(super) fn outgoing_post_done(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
+        let Some(transfer) = self.outgoing_mut(flight.peer, flight.id) else { return };
+        transfer.in_flight = transfer.in_flight.saturating_sub(1);
+        transfer.last_progress = now;
+        match outcome {
+            Ok(()) => _ = transfer.done.insert(flight.chunk),
+            Err(text) => transfer.break_off(TransferError::Local(text)),
+        }
+    }
+
+    /// The header of an answer to a read of ours has come.
+    pub(super) fn place_answer(&mut self, key: PeerKey, header: &DataHeader, payload: u64) -> Placement {
+        let (id, chunk) = (header.id, header.chunk);
+        let Some(transfer) = self.outgoing_mut(key, id) else { return Placement::Discard };
+        transfer.answers += 1;
+        if transfer.phase != OutgoingPhase::Moving {
+            return Placement::Discard;
+        }
+        let segments = transfer.plan.chunk(chunk as usize).filter(|_| chunk < transfer.next_chunk);
+        let Some(segments) = segments.filter(|_| !transfer.done.contains(chunk)) else {
+            transfer.break_off(TransferError::Remote(format!("it sent chunk {chunk}, which was not due")));
+            return Placement::Discard;
+        };
+        let spans: Vec<_> = segments.iter().map(|s| Span { addr: s.dst, len: s.len }).collect();
+        let bytes: u64 = spans.iter().map(|span| span.len).sum();
+        if bytes != payload {
+            let text = format!("chunk {chunk} came with {payload} bytes instead of {bytes}");
+            transfer.break_off(TransferError::Remote(text));
+            return Placement::Discard;
+        }
+        transfer.in_flight += 1;
+        let regions = transfer.regions.clone();
+        let flight = Flight { peer: key, id, chunk, bytes, kind: FlightKind::AnswerLanding, regions };
+        Placement::Scatter { ticket: self.take_off(flight), spans }
+    }
+
+    pub(super) fn answer_landed(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
+        self.outgoing_post_done(flight, outcome, now);
+    }
+
+    pub(super) fn handle_ack(&mut self, key: PeerKey, id: TransferId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let theirs = std::sync::Arc::clone(&peer.regions);
+        let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
+        transfer.last_progress = now;
+        let source_gone = transfer.op == TransferOp::Read
+            && transfer.plan.segments().iter().any(|s| theirs.holding(Span { addr: s.src, len: s.len }).is_none());
+        if source_gone {
+            transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
+        } else {
+            transfer.apply(OutgoingEvent::Acked);
+        }
+    }
+
+    pub(super) fn handle_fail(&mut self, key: PeerKey, id: TransferId, text: &str) {
+        if let Some(transfer) = self.outgoing_mut(key, id) {
+            transfer.break_off(TransferError::Remote(text.into()));
+        }
+    }
+
+    pub(super) fn handle_aborted(&mut self, key: PeerKey, id: TransferId, sent: u32, now: Instant) {
+        if let Some(transfer) = self.outgoing_mut(key, id) {
+            transfer.answers_owed = Some(sent);
+            transfer.last_progress = now;
+        }
+    }
+
+    fn outgoing_mut(&mut self, key: PeerKey, id: TransferId) -> Option<&mut Outgoing> {
+        self.peers.get_mut(&key)?.outgoing.get_mut(&id)
+    }
+}
+
+/// Whether the agreed lane takes another batch to this peer.
+pub(super) fn lane_has_room(lanes: &[super::LaneSpec], peer: &Peer) -> bool {
+    peer.lane.and_then(|lane| lanes.get(lane)).is_some_and(|lane| peer.posted < lane.batches_in_flight)
+}
+
+fn write_header(link: u64, id: TransferId, chunk: u32, segments: &[Segment]) -> Vec<u8> {
+    let spans = segments.iter().map(|s| Span { addr: s.dst, len: s.len }).collect();
+    DataHeader { link, id, answer: false, chunk, spans }.encode()
+}

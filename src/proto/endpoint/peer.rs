@@ -1,0 +1,194 @@
+//! All that an endpoint knows of one peer, for the life of one control stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::desc::{Segment, TransferId, TransferOp};
+use crate::proto::section::Section;
+use crate::proto::notify::Sequencer;
+use crate::proto::regions::RegionTable;
+use crate::proto::session::{Liveness, SessionPhase};
+use crate::proto::transfer::{Incoming, Mover, Outgoing};
+use crate::proto::wire::Frame;
+
+use super::OUTPUT_SOFT_LIMIT_BYTES;
+
+/// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSpec {
+    /// The fabric's name.
+    pub name: &'static str,
+    /// It reads on its own.
+    pub native_read: bool,
+    /// It writes on its own.
+    pub native_write: bool,
+    /// It carries frames that the receiver places.
+    pub framed: bool,
+    /// Batches that may be in flight to one peer.
+    pub batches_in_flight: usize,
+    /// Segments in a chunk.
+    pub segments_per_chunk: usize,
+    /// Bytes in a chunk.
+    pub bytes_per_chunk: u64,
+}
+
+/// The state of one lane to one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LaneState {
+    /// Still connecting.
+    Pending,
+    /// Connected on our side.
+    Up,
+    /// Not to be had, and why.
+    Down(String),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) name: String,
+    pub(super) phase: SessionPhase,
+    pub(super) liveness: Liveness,
+    pub(super) link_id: [u8; 16],
+    pub(super) expected: Option<[u8; 16]>,
+    pub(super) section: Option<Section>,
+    pub(super) regions: Arc<RegionTable>,
+    pub(super) lane_states: Vec<LaneState>,
+    pub(super) their_lanes: Option<Vec<String>>,
+    /// The agreed lane, once up; `None` where there is none in common.
+    pub(super) lane: Option<usize>,
+    pub(super) loaded_by_us: bool,
+    pub(super) loaded_by_them: bool,
+    pub(super) notifications: Sequencer,
+    pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
+    pub(super) incoming: BTreeMap<TransferId, Incoming>,
+    /// Chunks the peer has asked for and that wait for room on the lane.
+    pub(super) requests: VecDeque<ChunkRequest>,
+    /// Batches of ours in flight on the lane.
+    pub(super) posted: usize,
+    output: Vec<u8>,
+}
+
+/// A chunk that the peer wants pulled or sent.
+#[derive(Debug)]
+pub(super) struct ChunkRequest {
+    pub id: TransferId,
+    pub chunk: u32,
+    pub segments: Vec<Segment>,
+    pub answer: bool,
+}
+
+impl Peer {
+    pub(super) fn new(name: String, phase: SessionPhase, link_id: [u8; 16], now: Instant) -> Self {
+        Self {
+            name,
+            phase,
+            liveness: Liveness::new(now),
+            link_id,
+            expected: None,
+            section: None,
+            regions: Arc::default(),
+            lane_states: Vec::new(),
+            their_lanes: None,
+            lane: None,
+            loaded_by_us: false,
+            loaded_by_them: false,
+            notifications: Sequencer::default(),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            requests: VecDeque::new(),
+            posted: 0,
+            output: Vec::new(),
+        }
+    }
+
+    /// Its agent's name; empty before the handshake on an accepted stream.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its stream stands.
+    pub fn phase(&self) -> SessionPhase {
+        self.phase
+    }
+
+    /// What it says of itself, once known.
+    pub fn section(&self) -> Option<&Section> {
+        self.section.as_ref()
+    }
+
+    /// Its regions, as it has announced them.
+    pub fn regions(&self) -> Arc<RegionTable> {
+        Arc::clone(&self.regions)
+    }
+
+    /// The agreed lane, as an index into the endpoint's lanes.
+    pub fn lane(&self) -> Option<usize> {
+        self.lane
+    }
+
+    /// Whether our host has it loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded_by_us
+    }
+
+    /// Why each lane is not used, for errors and logs.
+    pub fn lane_reasons(&self, lanes: &[LaneSpec]) -> String {
+        let theirs = self.their_lanes.as_deref().unwrap_or_default();
+        let reasons = lanes.iter().zip(&self.lane_states).map(|(lane, state)| match state {
+            LaneState::Pending => format!("{}: still connecting", lane.name),
+            LaneState::Down(reason) => format!("{}: {reason}", lane.name),
+            LaneState::Up if !theirs.iter().any(|name| name == lane.name) => {
+                format!("{}: not up on the peer's side", lane.name)
+            }
+            LaneState::Up => format!("{}: up", lane.name),
+        });
+        let reasons: Vec<_> = reasons.collect();
+        if reasons.is_empty() { "no lane is enabled".into() } else { reasons.join("; ") }
+    }
+
+    /// Who would move an operation on the agreed lane.
+    pub(super) fn mover(&self, lanes: &[LaneSpec], op: TransferOp) -> Option<(usize, Mover)> {
+        let index = self.lane?;
+        let lane = lanes.get(index)?;
+        Some((index, Mover::choose(op, lane.native_read, lane.native_write, lane.framed)?))
+    }
+
+    /// The tag that frames of this stream carry.
+    pub(super) fn tag(&self) -> u64 {
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&self.link_id[..8]);
+        u64::from_le_bytes(tag)
+    }
+
+    /// Whether a frame belongs to this stream.
+    pub(super) fn accepts(&self, link: u64, frame: &Frame<'_>) -> bool {
+        link == self.tag() || matches!(frame, Frame::Hello(_) | Frame::Refuse { .. })
+    }
+
+    /// Queues a frame for the stream.
+    pub(super) fn say(&mut self, frame: &Frame<'_>) {
+        if self.phase != SessionPhase::Over {
+            frame.encode(self.tag(), &mut self.output);
+        }
+    }
+
+    pub(super) fn output_bytes(&self) -> usize {
+        self.output.len()
+    }
+
+    pub(super) fn take_output(&mut self, now: Instant) -> Vec<u8> {
+        self.liveness.spoke = now;
+        std::mem::take(&mut self.output)
+    }
+
+    /// Whether another chunk request may be queued on the stream.
+    pub(super) fn output_has_room(&self) -> bool {
+        self.output.len() < OUTPUT_SOFT_LIMIT_BYTES
+    }
+
+    pub(super) fn wants_pump(&self) -> bool {
+        self.phase == SessionPhase::Up && !(self.outgoing.is_empty() && self.requests.is_empty())
+    }
+}
