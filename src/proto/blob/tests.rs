@@ -34,6 +34,15 @@ fn every_truncation_is_an_error() {
     }
 }
 
+/// A document of a stock agent of NIXL 1.5.1 with its UCX backend and one registered region of 4096 bytes;
+/// the bytes of its worker address and the region's address are blanked.
+#[test]
+fn a_real_stock_document_is_named_for_what_it_is() {
+    let stock = from_hex(include_str!("../../../tests/golden/nixl-1.5.1-ucx.hex"));
+    let error = BlobError::NoBaton { agent: "stock-agent".into(), backends: vec!["UCX".into()] };
+    assert_eq!(Blob::decode(&stock), Err(error));
+}
+
 fn document(agent: &str, connections: &[(&str, &[u8])]) -> Vec<u8> {
     let connections = connections.iter().map(|&(backend, blob)| Connection { backend, blob }).collect();
     Document { agent, connections }.encode()
