@@ -11,8 +11,9 @@
 //! * **Merge.** Neighbours in the list that touch on *both* sides, inside the same two regions, become one
 //!   segment; runs that ascend and runs that descend (block pools hand out both) merge alike.
 //! * **Order.** The given order stays, lists are never sorted. So the pass is linear, and where destinations
-//!   overlap the segments mean what the list meant. Sorting would only gain where neighbours on both sides
-//!   lie apart in both lists alike, and fragmented pools are fragmented differently on the two sides.
+//!   overlap the segments, done in order, leave what the list done in order would. Sorting would gain only
+//!   where neighbours on both sides lie apart in the list, as when two pools take turns; fragmented pools
+//!   are fragmented differently on the two sides and merge in no order.
 //! * **Cut.** A chunk takes segments until one more would break a cap; a segment longer than a whole chunk
 //!   is split over chunks of its own, the rest opens the next one.
 //!
@@ -135,7 +136,7 @@ impl Plan {
     }
 
     /// The chunks, in order.
-    pub fn chunks(&self) -> impl Iterator<Item = &[Segment]> {
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[Segment]> {
         let mut start = 0;
         self.chunk_ends
             .iter()

@@ -5,10 +5,10 @@
 //! does not know rkeys and does not touch memory.
 //!
 //! Regions may overlap, and the same memory may be registered more than once: hosts do. Invariant of each
-//! [`Space`]: `front` holds the regions that lie inside no other one, so that addresses and ends both ascend
+//! `Space`: `front` holds the regions that lie inside no other one, so that addresses and ends both ascend
 //! and the last region that starts at or before an address reaches farthest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
@@ -100,7 +100,7 @@ pub fn check_region(region: &Region) -> Result<(), RegionError> {
 #[derive(Clone, Debug, Default)]
 pub struct RegionTable {
     spaces: Vec<Space>,
-    by_key: HashMap<RegionKey, Region>,
+    by_key: BTreeMap<RegionKey, Region>,
 }
 
 impl RegionTable {
@@ -137,7 +137,7 @@ impl RegionTable {
         self.spaces.iter().find_map(|space| space.containing(span))
     }
 
-    /// All regions, in no particular order.
+    /// All regions, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &Region> {
         self.by_key.values()
     }
