@@ -6,7 +6,8 @@
 
 use thiserror::Error;
 
-use super::nixl_document::{Connection, Document, DocumentError};
+pub use super::nixl_document::DocumentError;
+use super::nixl_document::{Connection, Document};
 pub use super::section::{
     AnnouncedRegion, Endpoint, FabricAddress, FabricKey, HostId, MAJOR, MINOR, Section, SectionError,
 };
