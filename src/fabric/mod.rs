@@ -24,6 +24,7 @@
 //! * **Dropping** a fabric closes it: nothing moves afterwards and nothing stays behind (files, sockets).
 
 mod regions;
+pub mod stream;
 
 use std::os::fd::BorrowedFd;
 

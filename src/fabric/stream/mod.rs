@@ -1,0 +1,438 @@
+//! The `stream` fabric: frames over Unix sockets on one host and TCP between hosts. It needs no library and
+//! no privilege, so it is what every machine can do.
+//!
+//! Not the control stream: this carries payload only, so that control never waits behind it.
+//!
+//! ```text
+//!        this side                                     the peer
+//!   post --> Sender ==== our connection ===========> Receiver --> sink.arrived, sink.landed
+//!   sink <-- Receiver <=========== its connection ==== Sender <-- post
+//! ```
+//! * Each side dials one connection for what it writes and accepts one for what it reads. A connection opens
+//!   with a preface that names the link; a link is up when both are there.
+//! * Bytes go from user memory to the socket and from the socket to their destination by gathered writes and
+//!   scattered reads, with no copy between ([`iovec`], the only leaf that touches memory by address).
+//! * A frame that may not land is read and thrown away: a refusal never puts the stream out of step. After
+//!   [`Fabric::disconnect`] the receiver reads nothing more of that peer, so nothing lands; what the sender
+//!   has handed to the kernel is the receiver's to refuse.
+//! * Nothing blocks. One epoll set holds all sockets and a timer; a poll with nothing to do is one system
+//!   call. Connections take turns of at most [`TURN_BYTES`].
+//!
+//! Driven by one thread at a time, like every fabric.
+
+mod address;
+mod credentials;
+mod fault;
+mod frame;
+mod iovec;
+mod listener;
+mod peer;
+mod readiness;
+mod receiver;
+mod sender;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+
+pub use address::{AddressError, StreamAddress};
+
+use self::listener::Listener;
+use self::peer::Peer;
+use self::readiness::{Readiness, Source};
+use self::receiver::Workspace;
+use self::socket::Target;
+use super::{Batch, Fabric, HEADER_MAX_BYTES, Limits, Link, Posted, Region, RegionSet, Sink};
+use crate::desc::{MemoryKind, PeerKey, RegionKey, Span, TransferOp};
+use crate::error::{FabricError, FabricErrorKind};
+
+/// How a stream fabric is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Offer and use Unix sockets for peers on this host.
+    pub unix: bool,
+    /// Offer and use TCP.
+    pub tcp: bool,
+    /// The address that the TCP listener binds to and that peers are told.
+    pub bind_ip: IpAddr,
+    /// How long a link may take from [`Fabric::connect`] until both connections are there.
+    pub connect_deadline: Duration,
+    /// How long a connection that has come in may take to say whose it is, and to be claimed.
+    pub preface_deadline: Duration,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            unix: true,
+            tcp: true,
+            bind_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            connect_deadline: Duration::from_secs(5),
+            preface_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Frames over Unix sockets and TCP. See the [module](self).
+#[derive(Debug)]
+pub struct StreamFabric {
+    config: StreamConfig,
+    address: StreamAddress,
+    regions: RegionSet,
+    peers: HashMap<PeerKey, Peer>,
+    listener: Listener,
+    /// Outcomes of `connect` that were known at once, for the next poll.
+    news: VecDeque<(PeerKey, Result<(), FabricError>)>,
+    workspace: Workspace,
+    events: Vec<(Source, EventFlags)>,
+    /// Connections that can move bytes now; empty between polls.
+    turns: VecDeque<Side>,
+    /// Whose turn it was when the last poll ran out of budget.
+    next_turn: Option<Side>,
+    /// Last: closing a socket takes it out of the epoll set, so the set may go after them.
+    readiness: Readiness,
+}
+
+/// One of the two connections of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Send(PeerKey),
+    Receive(PeerKey),
+}
+
+impl StreamFabric {
+    /// Opens the listeners that `config` asks for.
+    pub fn open(config: StreamConfig) -> Result<Self, FabricError> {
+        if !config.unix && !config.tcp {
+            let detail = "neither Unix sockets nor TCP are enabled: enable one of them";
+            return Err(fault::of_kind("open", FabricErrorKind::Unsupported, detail));
+        }
+        let readiness =
+            Readiness::new().map_err(|error| fault::of_call("epoll_create1", &error, "opening a fabric"))?;
+        let (listener, address) = Listener::open(&config, &readiness)?;
+        Ok(Self {
+            config,
+            address,
+            regions: RegionSet::default(),
+            peers: HashMap::new(),
+            listener,
+            news: VecDeque::new(),
+            workspace: Workspace::default(),
+            events: Vec::new(),
+            turns: VecDeque::new(),
+            next_turn: None,
+            readiness,
+        })
+    }
+
+    /// Where the data listeners are.
+    pub fn stream_address(&self) -> &StreamAddress {
+        &self.address
+    }
+
+    /// `unix` or `tcp`: what carries our bytes to a peer, for log lines and reports.
+    pub fn carrier(&self, peer: PeerKey) -> Option<&'static str> {
+        self.peers.get(&peer).map(Peer::carrier)
+    }
+
+    /// Connections that came in and belong to no peer yet.
+    pub fn unclaimed(&self) -> usize {
+        self.listener.callers()
+    }
+
+    fn start(&mut self, key: PeerKey, link: &Link) -> Result<Peer, FabricError> {
+        let targets = self.targets(link)?;
+        let deadline = Instant::now() + self.config.connect_deadline;
+        let mut peer = Peer::dial(key, link.link_id, targets, deadline, &self.readiness)?;
+        if let Some(socket) = self.listener.claim(link.link_id) {
+            peer.attach(socket, &self.readiness)?;
+        }
+        Ok(peer)
+    }
+
+    /// The ways to a peer that both sides have, best first.
+    fn targets(&self, link: &Link) -> Result<VecDeque<Target>, FabricError> {
+        let remote = StreamAddress::decode(&link.address)
+            .map_err(|error| fault::of_kind("connect", FabricErrorKind::Unreachable, error.to_string()))?;
+        let unix = remote.unix.as_ref().zip(link.credentials).filter(|_| self.config.unix);
+        let tcp = remote.tcp.filter(|_| self.config.tcp);
+        let targets: VecDeque<_> = unix
+            .map(|(name, credentials)| Target::Unix(name.clone(), credentials))
+            .into_iter()
+            .chain(tcp.map(Target::Tcp))
+            .collect();
+        if targets.is_empty() {
+            let host = if link.credentials.is_some() { "this" } else { "another" };
+            let detail = format!(
+                "no common way to a peer on {host} host: it offers {remote}, this side {}",
+                self.address
+            );
+            return Err(fault::of_kind("connect", FabricErrorKind::Unreachable, detail));
+        }
+        Ok(targets)
+    }
+
+    fn check(&self, batch: &Batch) -> Result<(), FabricError> {
+        let refuse = |kind, detail: String| Err(fault::of_kind("post", kind, detail));
+        if batch.op != TransferOp::Write {
+            return refuse(FabricErrorKind::Unsupported, "a stream only writes; the peer has to send".into());
+        }
+        let bytes = batch.segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len));
+        let fits = bytes.is_some_and(|bytes| bytes <= LIMITS.bytes_per_batch);
+        if batch.segments.is_empty() || batch.segments.len() > LIMITS.segments_per_batch || !fits {
+            let detail = format!("a batch of {} segments, {bytes:?} bytes", batch.segments.len());
+            return refuse(FabricErrorKind::Internal, detail);
+        }
+        if batch.header.len() > HEADER_MAX_BYTES {
+            return refuse(FabricErrorKind::Internal, format!("a header of {} bytes", batch.header.len()));
+        }
+        let source = |segment: &crate::desc::Segment| Span { addr: segment.src, len: segment.len };
+        match batch.segments.iter().map(source).find(|span| self.regions.containing(*span).is_none()) {
+            None => Ok(()),
+            Some(span) => refuse(
+                FabricErrorKind::InvalidRegion,
+                format!("source {:#x}+{} is not inside registered memory", span.addr, span.len),
+            ),
+        }
+    }
+
+    fn tell_news(&mut self, sink: &mut dyn Sink) -> bool {
+        let any = !self.news.is_empty();
+        for (peer, outcome) in self.news.drain(..) {
+            sink.connected(peer, outcome);
+        }
+        any
+    }
+
+    fn dispatch(&mut self, source: Source, flags: EventFlags, sink: &mut dyn Sink) -> bool {
+        match source {
+            Source::Timer => self.on_timer(sink),
+            Source::UnixListener | Source::TcpListener => {
+                self.listener.accept(source, &mut self.readiness, Instant::now());
+            }
+            Source::Caller(id) => self.on_caller(id, flags, sink),
+            Source::Inbound(key) => self.turns.push_back(Side::Receive(key)),
+            Source::Outbound(key) => return self.on_outbound(key, flags, sink),
+        }
+        true
+    }
+
+    fn on_timer(&mut self, sink: &mut dyn Sink) {
+        let now = Instant::now();
+        self.listener.expire(&self.readiness, now);
+        let waiting = || self.peers.values().filter(|peer| !peer.announced);
+        let late: Vec<_> = waiting().filter(|peer| peer.deadline <= now).map(|peer| peer.key).collect();
+        for key in late {
+            let missing = self.peers.get(&key).map_or("", Peer::missing);
+            let within = self.config.connect_deadline.as_millis();
+            let detail = format!("no link within {within} ms: {missing}");
+            self.lose(key, fault::of_kind("connect", FabricErrorKind::Timeout, detail), sink);
+        }
+        let peers = self.peers.values().filter(|peer| !peer.announced).map(|peer| peer.deadline);
+        self.readiness.rearm(peers.chain(self.listener.next_deadline()).min());
+    }
+
+    fn on_caller(&mut self, id: u32, flags: EventFlags, sink: &mut dyn Sink) {
+        let Some(link_id) = self.listener.read_preface(id, &self.readiness) else {
+            if flags.contains(EventFlags::HUP) {
+                self.listener.dismiss(id);
+            }
+            return;
+        };
+        let Some(peer) = self.peers.values_mut().find(|peer| peer.link_id == link_id) else { return };
+        let Some(socket) = self.listener.claim(link_id) else { return };
+        let key = peer.key;
+        match peer.attach(socket, &self.readiness) {
+            Ok(()) => self.announce(key, sink),
+            Err(error) => self.lose(key, error, sink),
+        }
+    }
+
+    fn on_outbound(&mut self, key: PeerKey, flags: EventFlags, sink: &mut dyn Sink) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        if peer.is_dialing() {
+            match peer.finish_dial(&self.readiness) {
+                Ok(()) => self.announce(key, sink),
+                Err(error) => self.lose(key, error, sink),
+            }
+            return true;
+        }
+        let ended = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        let alive = if flags.intersects(ended) { peer.outbound_ended() } else { Ok(()) };
+        match alive.and_then(|()| peer.wants_to_send(&self.readiness)) {
+            Ok(true) => self.turns.push_back(Side::Send(key)),
+            Ok(false) => return false,
+            Err(error) => self.lose(key, error, sink),
+        }
+        true
+    }
+
+    /// Tells the agent that a link is up, once both its connections are there.
+    fn announce(&mut self, key: PeerKey, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.is_linked() && !peer.announced {
+            peer.announced = true;
+            tracing::debug!(peer = %key, carrier = peer.carrier(), "data link is up");
+            sink.connected(key, Ok(()));
+        }
+    }
+
+    /// Ends a link that failed, and tells the agent what of it will not happen.
+    fn lose(&mut self, key: PeerKey, error: FabricError, sink: &mut dyn Sink) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        let announced = peer.announced;
+        let (tokens, ticket) = peer.close();
+        if !announced {
+            return sink.connected(key, Err(error));
+        }
+        for token in tokens {
+            sink.completed(token, Err(error.clone()));
+        }
+        if let Some(ticket) = ticket {
+            sink.landed(key, ticket, Err(error.clone()));
+        }
+        sink.lost(key, error);
+    }
+
+    /// Lets the ready connections take turns until they or the budget are exhausted.
+    fn move_bytes(&mut self, budget_bytes: u64, sink: &mut dyn Sink) {
+        if let Some(first) = self.turns.iter().position(|side| Some(*side) == self.next_turn) {
+            self.turns.rotate_left(first);
+        }
+        let mut left = budget_bytes.max(1);
+        while left > 0
+            && let Some(side) = self.turns.pop_front()
+        {
+            let (Side::Send(key) | Side::Receive(key)) = side;
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let memory = (&self.regions, &mut self.workspace);
+            let most = left.min(TURN_BYTES);
+            let turn = match side {
+                Side::Send(_) => peer.send(memory, most, sink),
+                Side::Receive(_) => peer.receive(memory, most, sink),
+            };
+            match turn {
+                Ok(turn) => {
+                    left = left.saturating_sub(turn.bytes);
+                    if turn.more {
+                        self.turns.push_back(side);
+                    }
+                }
+                Err(error) => self.lose(key, error, sink),
+            }
+        }
+        self.next_turn = self.turns.front().copied();
+        self.turns.clear();
+    }
+}
+
+#[allow(unsafe_code)] // only to implement the trait: there is no unsafe block here
+impl Fabric for StreamFabric {
+    fn name(&self) -> &'static str {
+        fault::NAME
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn address(&self) -> Vec<u8> {
+        self.address.encode()
+    }
+
+    unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
+        let refuse = |kind, detail| Err(fault::of_kind("register", kind, detail));
+        if region.kind != MemoryKind::Dram {
+            let detail = format!("{} memory: a stream reads and writes DRAM only", region.kind);
+            return refuse(FabricErrorKind::Unsupported, detail);
+        }
+        if region.span.addr.checked_add(region.span.len).is_none() {
+            let detail = format!("{:#x}+{} wraps the address space", region.span.addr, region.span.len);
+            return refuse(FabricErrorKind::InvalidRegion, detail);
+        }
+        self.regions.insert(*region);
+        Ok(Vec::new())
+    }
+
+    fn deregister(&mut self, key: RegionKey) {
+        self.regions.remove(key);
+    }
+
+    fn connect(&mut self, peer: PeerKey, link: Link) {
+        match self.start(peer, &link) {
+            Ok(mut started) => {
+                self.readiness.wake_by(started.deadline);
+                started.announced = started.is_linked();
+                if started.announced {
+                    self.news.push_back((peer, Ok(())));
+                }
+                self.peers.insert(peer, started);
+            }
+            Err(error) => self.news.push_back((peer, Err(error))),
+        }
+        if !self.news.is_empty() {
+            self.readiness.wake_by(Instant::now());
+        }
+    }
+
+    fn disconnect(&mut self, peer: PeerKey) {
+        self.peers.remove(&peer);
+        self.news.retain(|(about, _)| *about != peer);
+    }
+
+    fn import(&mut self, _: PeerKey, _: &Region, _: Option<&[u8]>) -> Result<(), FabricError> {
+        Ok(()) // the receiver places every frame: no key is needed
+    }
+
+    fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
+        self.check(&batch)?;
+        let Some(link) = self.peers.get_mut(&peer).filter(|link| link.announced) else {
+            let detail = format!("no link to peer {peer} is up");
+            return Err(fault::of_kind("post", FabricErrorKind::Unreachable, detail));
+        };
+        if link.batches() >= LIMITS.batches_in_flight {
+            return Ok(Posted::Full(batch));
+        }
+        link.push(batch, &self.readiness)?;
+        Ok(Posted::Accepted)
+    }
+
+    fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool {
+        let mut did = self.tell_news(sink);
+        let mut events = std::mem::take(&mut self.events);
+        if let Err(error) = self.readiness.ready(&mut events) {
+            tracing::error!(%error, "epoll_wait failed: the stream fabric cannot see its sockets");
+        }
+        for (source, flags) in events.drain(..) {
+            did |= self.dispatch(source, flags, sink);
+        }
+        self.events = events;
+        self.move_bytes(budget_bytes, sink);
+        did
+    }
+
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.readiness.handle())
+    }
+}
+
+/// Most bytes of one turn: what one system call moves stays in the caches, and no connection waits long.
+const TURN_BYTES: u64 = 256 * 1024;
+
+const LIMITS: Limits = Limits {
+    native_read: false,
+    native_write: false,
+    framed: true,
+    ordered: true,
+    same_host_only: false,
+    batches_in_flight: 64,
+    segments_per_batch: 1024,
+    bytes_per_batch: 1 << 20,
+    kinds: &[MemoryKind::Dram],
+};

@@ -1,0 +1,292 @@
+//! The link to one peer: our connection to it, its connection to us, and how far the two have come.
+//!
+//! ```text
+//!   dialing ---> up, waiting for the peer's connection ---> linked
+//! ```
+//! A link that is not linked at its deadline, or whose dial fails at every target, never was; a linked one is
+//! lost when either connection ends.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::fault;
+use super::frame::encode_preface;
+use super::readiness::{Readiness, Source};
+use super::receiver::{Receiver, Workspace};
+use super::sender::{Sender, Turn};
+use super::socket::{self, Dialed, Target};
+use crate::desc::{OpToken, PeerKey};
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Batch, RegionSet, Sink};
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Who it is to the agent.
+    pub(super) key: PeerKey,
+    /// What its connection to us will say.
+    pub(super) link_id: [u8; 16],
+    /// When the link must be complete.
+    pub(super) deadline: Instant,
+    /// Whether the agent has been told that the link is up.
+    pub(super) announced: bool,
+    outbound: Outbound,
+    inbound: Option<Inbound>,
+}
+
+#[derive(Debug)]
+struct Outbound {
+    socket: OwnedFd,
+    target: Target,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not decided; further targets if this one fails.
+    Dialing(VecDeque<Target>),
+    /// Established. `armed`: the socket is watched for room to write.
+    Up { sender: Sender, armed: bool },
+}
+
+#[derive(Debug)]
+struct Inbound {
+    socket: OwnedFd,
+    receiver: Receiver,
+}
+
+impl Peer {
+    /// Starts to dial the first of `targets` that does not fail at once.
+    pub(super) fn dial(
+        key: PeerKey,
+        link_id: [u8; 16],
+        targets: VecDeque<Target>,
+        deadline: Instant,
+        readiness: &Readiness,
+    ) -> Result<Self, FabricError> {
+        let outbound = Outbound::dial(key, link_id, targets, readiness)?;
+        Ok(Self { key, link_id, deadline, announced: false, outbound, inbound: None })
+    }
+
+    /// Whether both connections are there.
+    pub(super) fn is_linked(&self) -> bool {
+        !self.is_dialing() && self.inbound.is_some()
+    }
+
+    /// `unix` or `tcp`.
+    pub(super) fn carrier(&self) -> &'static str {
+        self.outbound.target.carrier()
+    }
+
+    /// What a link that is not complete waits for.
+    pub(super) fn missing(&self) -> &'static str {
+        if self.is_dialing() {
+            "our data connection to it is not established"
+        } else {
+            "it has not opened its data connection to us"
+        }
+    }
+
+    /// Takes the peer's connection; a second one is closed.
+    pub(super) fn attach(&mut self, socket: OwnedFd, readiness: &Readiness) -> Result<(), FabricError> {
+        if self.inbound.is_some() {
+            tracing::debug!(peer = %self.key, "a second data connection for one link was turned away");
+            return Ok(());
+        }
+        self.inbound = Some(Inbound { socket, receiver: Receiver::new(self.key) });
+        self.watch_inbound(readiness)
+    }
+
+    /// Carries on after our connection became ready while it was being dialed.
+    pub(super) fn finish_dial(&mut self, readiness: &Readiness) -> Result<(), FabricError> {
+        let Phase::Dialing(others) = &mut self.outbound.phase else { return Ok(()) };
+        match socket::finish(&self.outbound.socket, &self.outbound.target) {
+            Ok(()) => self.outbound.establish(self.key, self.link_id, readiness)?,
+            Err(error) if others.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::info!(peer = %self.key, %error, "trying the next way to the peer");
+                self.outbound = Outbound::dial(self.key, self.link_id, std::mem::take(others), readiness)?;
+            }
+        }
+        self.watch_inbound(readiness)
+    }
+
+    /// Whether our connection is still being dialed.
+    pub(super) fn is_dialing(&self) -> bool {
+        matches!(self.outbound.phase, Phase::Dialing(_))
+    }
+
+    /// Batches that wait or are being written.
+    pub(super) fn batches(&self) -> usize {
+        match &self.outbound.phase {
+            Phase::Dialing(_) => 0,
+            Phase::Up { sender, .. } => sender.len(),
+        }
+    }
+
+    /// Queues a batch and asks to be woken when the socket takes it.
+    pub(super) fn push(&mut self, batch: Batch, readiness: &Readiness) -> Result<(), FabricError> {
+        let Outbound { socket, phase: Phase::Up { sender, armed }, .. } = &mut self.outbound else {
+            return Err(fault::of_kind("post", FabricErrorKind::Unreachable, self.missing()));
+        };
+        arm(self.key, socket, armed, true, readiness)?;
+        sender.push(batch);
+        Ok(())
+    }
+
+    /// Stops asking when the socket takes more, if there is nothing to write; says whether there is.
+    pub(super) fn wants_to_send(&mut self, readiness: &Readiness) -> Result<bool, FabricError> {
+        let Outbound { socket, phase: Phase::Up { sender, armed }, .. } = &mut self.outbound else {
+            return Ok(false);
+        };
+        if sender.is_empty() {
+            arm(self.key, socket, armed, false, readiness)?;
+        }
+        Ok(!sender.is_empty())
+    }
+
+    /// What it means that our connection, on which the peer never writes, has something to read.
+    pub(super) fn outbound_ended(&self) -> Result<(), FabricError> {
+        match rustix::net::recv(&self.outbound.socket, &mut [0u8; 1][..], RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok((_, 0)) => Err(fault::closed()),
+            Ok(_) => {
+                let detail = "the peer wrote on a connection that only we write on";
+                Err(fault::of_kind("recv", FabricErrorKind::PeerLost, detail))
+            }
+            Err(error) => Err(fault::of_call("recv", &error.into(), "watching our connection to the peer")),
+        }
+    }
+
+    /// One turn at writing.
+    pub(super) fn send(
+        &mut self,
+        memory: (&RegionSet, &mut Workspace),
+        max_bytes: u64,
+        sink: &mut dyn Sink,
+    ) -> Result<Turn, FabricError> {
+        let Outbound { socket, phase: Phase::Up { sender, .. }, .. } = &mut self.outbound else {
+            return Ok(NOTHING);
+        };
+        let memory = (memory.0, &mut memory.1.pieces);
+        sender.send(socket.as_fd(), memory, max_bytes, &mut |token| sink.completed(token, Ok(())))
+    }
+
+    /// One turn at reading.
+    pub(super) fn receive(
+        &mut self,
+        memory: (&RegionSet, &mut Workspace),
+        max_bytes: u64,
+        sink: &mut dyn Sink,
+    ) -> Result<Turn, FabricError> {
+        if !self.is_linked() {
+            return Err(fault::closed()); // it is watched for nothing else yet
+        }
+        let Some(Inbound { socket, receiver }) = &mut self.inbound else { return Ok(NOTHING) };
+        receiver.receive(socket.as_fd(), memory, max_bytes, sink)
+    }
+
+    /// Closes both connections: the tokens that will not complete, and the ticket that will not land.
+    pub(super) fn close(self) -> (Vec<OpToken>, Option<u64>) {
+        let tokens = match self.outbound.phase {
+            Phase::Dialing(_) => Vec::new(),
+            Phase::Up { sender, .. } => sender.abandon().collect(),
+        };
+        (tokens, self.inbound.and_then(|inbound| inbound.receiver.abandon()))
+    }
+
+    /// Frames are read only once the link is complete, so that `connected` comes before them.
+    fn watch_inbound(&self, readiness: &Readiness) -> Result<(), FabricError> {
+        let Some(inbound) = &self.inbound else { return Ok(()) };
+        let interest = if self.is_dialing() { EventFlags::empty() } else { EventFlags::IN };
+        readiness
+            .change(inbound.socket.as_fd(), Source::Inbound(self.key), interest)
+            .map_err(|error| fault::of_call("epoll_ctl", &error, "watching the peer's connection"))
+    }
+}
+
+impl Outbound {
+    fn dial(
+        key: PeerKey,
+        link_id: [u8; 16],
+        mut targets: VecDeque<Target>,
+        readiness: &Readiness,
+    ) -> Result<Self, FabricError> {
+        let mut last = fault::of_kind("connect", FabricErrorKind::Unreachable, "there is no way to the peer");
+        while let Some(target) = targets.pop_front() {
+            match target.dial() {
+                Ok(Dialed::Up(socket)) => {
+                    watch(&socket, key, readiness, EventFlags::empty())?;
+                    let mut outbound = Self { socket, target, phase: Phase::Dialing(targets) };
+                    outbound.establish(key, link_id, readiness)?;
+                    return Ok(outbound);
+                }
+                Ok(Dialed::Pending(socket)) => {
+                    watch(&socket, key, readiness, EventFlags::OUT)?;
+                    return Ok(Self { socket, target, phase: Phase::Dialing(targets) });
+                }
+                Err(error) => {
+                    if !targets.is_empty() {
+                        tracing::info!(peer = %key, %error, "trying the next way to the peer");
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// The connection is established: queues the preface, which says who we are.
+    fn establish(
+        &mut self,
+        key: PeerKey,
+        link_id: [u8; 16],
+        readiness: &Readiness,
+    ) -> Result<(), FabricError> {
+        socket::tune_outbound(&self.socket, &self.target);
+        let mut sender = Sender::default();
+        sender.push_preface(&encode_preface(link_id));
+        let mut armed = false;
+        arm(key, &self.socket, &mut armed, true, readiness)?;
+        self.phase = Phase::Up { sender, armed };
+        Ok(())
+    }
+}
+
+fn watch(
+    socket: &OwnedFd,
+    key: PeerKey,
+    readiness: &Readiness,
+    interest: EventFlags,
+) -> Result<(), FabricError> {
+    readiness
+        .watch(socket.as_fd(), Source::Outbound(key), interest)
+        .map_err(|error| fault::of_call("epoll_ctl", &error, "watching our connection to the peer"))
+}
+
+/// Watches our established connection for its end and, if `wanted`, for room to write.
+fn arm(
+    key: PeerKey,
+    socket: &OwnedFd,
+    armed: &mut bool,
+    wanted: bool,
+    readiness: &Readiness,
+) -> Result<(), FabricError> {
+    if *armed == wanted {
+        return Ok(());
+    }
+    let ended = EventFlags::IN | EventFlags::RDHUP;
+    let interest = if wanted { ended | EventFlags::OUT } else { ended };
+    readiness
+        .change(socket.as_fd(), Source::Outbound(key), interest)
+        .map_err(|error| fault::of_call("epoll_ctl", &error, "watching our connection to the peer"))?;
+    *armed = wanted;
+    Ok(())
+}
+
+const NOTHING: Turn = Turn { bytes: 0, more: false };

@@ -1,0 +1,138 @@
+//! What of a stream fabric has something to do: one epoll set over its sockets and one timer.
+//!
+//! Level-triggered, so nothing is lost when a poll ends early on its budget. The set's own descriptor is the
+//! fabric's wake handle.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use crate::desc::PeerKey;
+
+/// What a readiness event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The fabric's timer.
+    Timer,
+    /// The Unix listener.
+    UnixListener,
+    /// The TCP listener.
+    TcpListener,
+    /// A connection that came in and belongs to no peer yet.
+    Caller(u32),
+    /// Our connection to a peer.
+    Outbound(PeerKey),
+    /// A peer's connection to us.
+    Inbound(PeerKey),
+}
+
+/// The epoll set and its timer.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    due: Option<Instant>,
+}
+
+impl Readiness {
+    /// An empty set.
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let readiness = Self { epoll, timer, due: None };
+        readiness.watch(readiness.timer.as_fd(), Source::Timer, EventFlags::IN)?;
+        Ok(readiness)
+    }
+
+    /// Watches a descriptor until it is closed.
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>, source: Source, interest: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, source.into_data(), interest)?)
+    }
+
+    /// Changes what a watched descriptor is watched for, and whose it is.
+    pub(super) fn change(&self, fd: BorrowedFd<'_>, source: Source, interest: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, source.into_data(), interest)?)
+    }
+
+    /// What is ready now, without waiting.
+    pub(super) fn ready(&self, out: &mut Vec<(Source, EventFlags)>) -> io::Result<()> {
+        out.clear();
+        let mut room = [MaybeUninit::<Event>::uninit(); EVENTS_PER_POLL];
+        let events = match epoll::wait(&self.epoll, &mut room, Some(&ZERO)) {
+            Ok((events, _)) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let known = |event: &Event| Some((Source::from_data(event.data.u64())?, event.flags));
+        out.extend(events.iter().filter_map(known));
+        Ok(())
+    }
+
+    /// Sees to it that [`Source::Timer`] is ready at `when` or before.
+    pub(super) fn wake_by(&mut self, when: Instant) {
+        if self.due.is_none_or(|due| when < due) {
+            self.set_timer(Some(when));
+        }
+    }
+
+    /// Ends a ring of the timer and sets it to `next`.
+    pub(super) fn rearm(&mut self, next: Option<Instant>) {
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+        self.set_timer(next);
+    }
+
+    /// The wake handle.
+    pub(super) fn handle(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn set_timer(&mut self, when: Option<Instant>) {
+        let wait = match when {
+            None => Duration::ZERO, // disarms
+            Some(when) => when.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)),
+        };
+        let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        let setting = Itimerspec { it_interval: ZERO, it_value };
+        // Cannot fail: the descriptor is a timer and both fields are in range.
+        let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting);
+        debug_assert!(set.is_ok(), "{set:?}");
+        self.due = when;
+    }
+}
+
+impl Source {
+    fn into_data(self) -> EventData {
+        let (kind, id) = match self {
+            Self::Timer => (0, 0),
+            Self::UnixListener => (1, 0),
+            Self::TcpListener => (2, 0),
+            Self::Caller(id) => (3, id),
+            Self::Outbound(PeerKey(id)) => (4, id),
+            Self::Inbound(PeerKey(id)) => (5, id),
+        };
+        EventData::new_u64((kind << 32) | u64::from(id))
+    }
+
+    fn from_data(data: u64) -> Option<Self> {
+        let id = data as u32;
+        Some(match data >> 32 {
+            0 => Self::Timer,
+            1 => Self::UnixListener,
+            2 => Self::TcpListener,
+            3 => Self::Caller(id),
+            4 => Self::Outbound(PeerKey(id)),
+            5 => Self::Inbound(PeerKey(id)),
+            _ => return None,
+        })
+    }
+}
+
+const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+const EVENTS_PER_POLL: usize = 64;

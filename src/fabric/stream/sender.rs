@@ -1,0 +1,186 @@
+//! The sending half of a link: batches queued as frames, written straight from registered memory.
+//!
+//! One gathered write carries as much as it may: the rest of a frame, several small frames, or a part of a
+//! large one. A write that the socket cuts short is resumed where it stopped. The socket is the caller's.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
+
+use super::fault;
+use super::frame::Head;
+use super::iovec::{Gather, Pieces};
+use crate::desc::{OpToken, Segment, Span};
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Batch, RegionSet};
+
+/// What one turn at a socket did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Bytes moved.
+    pub(super) bytes: u64,
+    /// Whether another turn may move more now; otherwise the socket has to become ready first.
+    pub(super) more: bool,
+}
+
+/// Frames on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    queue: VecDeque<Outgoing>,
+}
+
+/// A frame, or the preface, and how much of it has been written.
+#[derive(Debug)]
+struct Outgoing {
+    /// `None` for the preface, which nobody waits for.
+    token: Option<OpToken>,
+    /// Head and header.
+    lead: Vec<u8>,
+    lead_sent: usize,
+    segments: Vec<Segment>,
+    /// The segment to write next, and how much of it is written.
+    next: usize,
+    offset: u64,
+}
+
+impl Sender {
+    /// Queues bytes that are no batch: the preface.
+    pub(super) fn push_preface(&mut self, bytes: &[u8]) {
+        self.queue.push_back(Outgoing::new(None, bytes.to_vec(), Vec::new()));
+    }
+
+    /// Queues a batch as a frame. The caller has checked it.
+    pub(super) fn push(&mut self, batch: Batch) {
+        let head = Head { header_bytes: batch.header.len(), payload_bytes: batch.bytes() };
+        let mut lead = Vec::with_capacity(super::frame::HEAD_BYTES + batch.header.len());
+        lead.extend(head.encode());
+        lead.extend(&batch.header);
+        self.queue.push_back(Outgoing::new(Some(batch.token), lead, batch.segments));
+    }
+
+    /// Frames that are not wholly written.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Writes about `max_bytes` and calls `done` for each batch that is wholly with the kernel.
+    pub(super) fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        memory: (&RegionSet, &mut Pieces),
+        max_bytes: u64,
+        done: &mut dyn FnMut(OpToken),
+    ) -> Result<Turn, FabricError> {
+        let mut gather = Gather::new(memory.1, memory.0);
+        let asked = self.gather(&mut gather, max_bytes)?;
+        if asked == 0 {
+            return Ok(Turn { bytes: 0, more: false });
+        }
+        match gather.send(socket) {
+            Ok(sent) => {
+                let sent = sent as u64;
+                self.advance(sent, done);
+                Ok(Turn { bytes: sent, more: sent == asked && !self.queue.is_empty() })
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => Ok(Turn { bytes: 0, more: false }),
+                ErrorKind::Interrupted => Ok(Turn { bytes: 0, more: true }),
+                _ => Err(fault::of_call("sendmsg", &error, "writing to the peer")),
+            },
+        }
+    }
+
+    /// Gives up: the tokens of all batches that will not complete, oldest first.
+    pub(super) fn abandon(self) -> impl Iterator<Item = OpToken> {
+        self.queue.into_iter().filter_map(|outgoing| outgoing.token)
+    }
+
+    /// Lists up to about `max_bytes` of what is to be written next, and says how many bytes that is.
+    fn gather<'a>(&'a self, gather: &mut Gather<'a>, max_bytes: u64) -> Result<u64, FabricError> {
+        let mut listed = 0;
+        for outgoing in &self.queue {
+            if listed >= max_bytes || gather.is_full() {
+                break;
+            }
+            listed += outgoing.gather(gather, max_bytes - listed)?;
+        }
+        Ok(listed)
+    }
+
+    fn advance(&mut self, mut sent: u64, done: &mut dyn FnMut(OpToken)) {
+        while let Some(front) = self.queue.front_mut() {
+            sent -= front.advance(sent);
+            if !front.is_written() {
+                return;
+            }
+            if let Some(token) = self.queue.pop_front().and_then(|outgoing| outgoing.token) {
+                done(token);
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    fn new(token: Option<OpToken>, lead: Vec<u8>, segments: Vec<Segment>) -> Self {
+        Self { token, lead, lead_sent: 0, segments, next: 0, offset: 0 }
+    }
+
+    fn is_written(&self) -> bool {
+        self.lead_sent == self.lead.len() && self.next == self.segments.len()
+    }
+
+    fn gather<'a>(&'a self, gather: &mut Gather<'a>, max_bytes: u64) -> Result<u64, FabricError> {
+        let lead = &self.lead[self.lead_sent..];
+        if !lead.is_empty() {
+            gather.push_bytes(lead);
+        }
+        let mut listed = lead.len() as u64;
+        let mut offset = self.offset;
+        for segment in &self.segments[self.next..] {
+            if listed >= max_bytes || gather.is_full() {
+                break;
+            }
+            let span =
+                Span { addr: segment.src + offset, len: (segment.len - offset).min(max_bytes - listed) };
+            if !gather.push_span(span) {
+                return Err(gone(span));
+            }
+            listed += span.len;
+            offset = 0;
+        }
+        Ok(listed)
+    }
+
+    /// Takes note of up to `sent` written bytes and says how many of them were this frame's.
+    fn advance(&mut self, sent: u64) -> u64 {
+        let lead = ((self.lead.len() - self.lead_sent) as u64).min(sent);
+        self.lead_sent += lead as usize;
+        let mut left = sent - lead;
+        while let Some(segment) = self.segments.get(self.next) {
+            let step = (segment.len - self.offset).min(left);
+            left -= step;
+            self.offset += step;
+            if self.offset < segment.len {
+                break;
+            }
+            self.next += 1;
+            self.offset = 0;
+        }
+        sent - left
+    }
+}
+
+/// A region was deregistered under a posted batch: the frame has begun and cannot be taken back, so the link
+/// has to go.
+fn gone(span: Span) -> FabricError {
+    let detail = format!(
+        "source memory {:#x}+{} was deregistered while a batch that uses it was in flight",
+        span.addr, span.len
+    );
+    fault::of_kind("sendmsg", FabricErrorKind::InvalidRegion, detail)
+}
