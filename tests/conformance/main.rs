@@ -1,0 +1,18 @@
+//! The contract of [`baton::fabric::Fabric`], as tests that run against every fabric there is.
+//!
+//! ```text
+//!   harness.rs  what a fabric's author writes: how to open one, how two of them reach each other
+//!   rig.rs      opened fabrics with memory, a recording sink and a bounded driver
+//!   cases/      the contract, one function a promise, generic over the harness
+//!   NAME.rs     the fabric NAME: its harness, and `conformance!(..)` for each way to set it up
+//! ```
+//!
+//! To add a fabric: write `NAME.rs` with a [`harness::Harness`] and one `conformance!(module, TheHarness);` line for
+//! each set-up, and list the module here. Nothing in `cases/` may know which fabric it runs on.
+
+#[macro_use]
+mod harness;
+mod cases;
+mod log;
+mod memory;
+mod rig;

@@ -1,0 +1,90 @@
+//! Memory that fabrics read and write behind Rust's back, with a guard on either side that nobody may touch.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use baton::desc::Span;
+
+/// Bytes before and after the part that is registered.
+const GUARD_BYTES: usize = 4096;
+
+/// `len` bytes between two guards. Never referenced by Rust, only copied in and out.
+pub struct Memory {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Memory {
+    /// Zeroed memory, page aligned.
+    pub fn new(len: usize) -> Self {
+        let layout = Layout::from_size_align(len + 2 * GUARD_BYTES, 4096).expect("a sane length");
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        Self { base: NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+    }
+
+    /// The part to register.
+    pub fn span(&self) -> Span {
+        Span {
+            addr: self.base.as_ptr() as u64 + GUARD_BYTES as u64,
+            len: (self.layout.size() - 2 * GUARD_BYTES) as u64,
+        }
+    }
+
+    /// Sets every byte, guards included.
+    pub fn fill(&self, mut byte: impl FnMut(usize) -> u8) {
+        let bytes: Vec<u8> = (0..self.layout.size()).map(&mut byte).collect();
+        // SAFETY: both are `size` bytes long, the vector is new, so they do not overlap; no reference exists.
+        unsafe { self.base.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// A copy of everything, guards included.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut bytes = vec![0; self.layout.size()];
+        // SAFETY: both are `size` bytes long, the vector is new, so they do not overlap; no reference exists.
+        unsafe { self.base.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) }
+        Snapshot { addr: self.base.as_ptr() as u64, bytes }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, freed once.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// What memory held, addressed as it was.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    addr: u64,
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// The bytes at a span that lies within.
+    pub fn at(&self, span: Span) -> &[u8] {
+        let start = (span.addr - self.addr) as usize;
+        &self.bytes[start..start + span.len as usize]
+    }
+
+    /// Replaces the bytes at an address.
+    pub fn put(&mut self, addr: u64, bytes: &[u8]) {
+        let start = (addr - self.addr) as usize;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Panics with the first difference, unless equal.
+    #[track_caller]
+    pub fn assert_same(&self, wanted: &Snapshot, what: &str) {
+        assert_eq!(self.addr, wanted.addr, "{what}: snapshots of different memory");
+        let differ = || self.bytes.iter().zip(&wanted.bytes).enumerate().filter(|(_, (a, b))| a != b);
+        if let Some((at, (found, wanted))) = differ().next() {
+            let offset = at as i64 - GUARD_BYTES as i64;
+            panic!(
+                "{what}: {} bytes differ, first at offset {offset}: {found:#x}, not {wanted:#x}",
+                differ().count()
+            );
+        }
+    }
+}
