@@ -16,3 +16,4 @@ mod cases;
 mod log;
 mod memory;
 mod rig;
+mod stream;

@@ -181,7 +181,8 @@ impl StreamFabric {
     fn check(&self, batch: &Batch) -> Result<(), FabricError> {
         let refuse = |kind, detail: String| Err(fault::of_kind("post", kind, detail));
         if batch.op != TransferOp::Write {
-            return refuse(FabricErrorKind::Unsupported, "a stream only writes; the peer has to send".into());
+            let detail = format!("a stream carries no {}: the owner of the memory has to send it", batch.op);
+            return refuse(FabricErrorKind::Unsupported, detail);
         }
         let bytes = batch.segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len));
         let fits = bytes.is_some_and(|bytes| bytes <= LIMITS.bytes_per_batch);
