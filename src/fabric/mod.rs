@@ -23,6 +23,7 @@
 //!   [`Sink::lost`]; what is in flight to that peer completes with an error first.
 //! * **Dropping** a fabric closes it: nothing moves afterwards and nothing stays behind (files, sockets).
 
+pub mod local;
 mod regions;
 pub mod stream;
 

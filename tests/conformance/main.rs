@@ -16,4 +16,6 @@ mod cases;
 mod log;
 mod memory;
 mod rig;
+
+mod local;
 mod stream;

@@ -1,0 +1,169 @@
+//! One peer: who it is, how that is proved, what is queued for it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Batch, Credentials, Link};
+
+use super::error;
+use super::nonce::NonceAt;
+use super::ptracer::Allowance;
+use super::pull::Puller;
+
+/// A process, pinned: the pid cannot come to mean another one unnoticed.
+pub(super) struct Identity {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    pub nonce: NonceAt,
+    /// Held while the peer may read us; `None` where no leave is needed.
+    _allowance: Option<Allowance>,
+}
+
+impl Identity {
+    /// Pins the process that the kernel says is at the other end. Whether it is the one that wrote the address is
+    /// for [`Identity::prove`] to find out.
+    pub fn pin(link: &Link, yama_scope: Option<u32>) -> Result<Self, FabricError> {
+        let nonce = NonceAt::parse(&link.address)?;
+        let pid = same_user(link.credentials)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => {
+                error("pidfd_open", FabricErrorKind::Unreachable, errno, format!("process {pid} is gone"))
+            }
+            _ => error(
+                "pidfd_open",
+                FabricErrorKind::Unsupported,
+                errno,
+                format!("cannot pin process {pid} (Linux 5.3 or later is needed)"),
+            ),
+        })?;
+        let leave = yama_scope == Some(1) && pid != rustix::process::getpid();
+        Ok(Self { pid, pidfd, nonce, _allowance: leave.then(|| Allowance::new(pid)) })
+    }
+
+    /// Reads the nonce where the peer says it is.
+    pub fn prove(&self, puller: &mut Puller) -> Result<(), FabricError> {
+        puller.clear();
+        let pid = self.pid;
+        match puller.pull(pid.as_raw_pid(), &self.nonce) {
+            Ok(pulled) if pulled.proven => Ok(()),
+            Ok(_) => Err(self.stranger(0)),
+            Err(errno @ Errno::FAULT) => Err(self.stranger(errno.raw_os_error())),
+            Err(errno @ Errno::SRCH) => {
+                Err(error(READV, FabricErrorKind::Unreachable, errno, format!("process {pid} is gone")))
+            }
+            Err(errno) => Err(refused(pid, errno)),
+        }
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
+    }
+
+    fn stranger(&self, code: i32) -> FabricError {
+        let detail = format!(
+            "process {} does not hold the nonce at {:#x}: it is not the one that gave this address (restarted, \
+             or its agent is closed)",
+            self.pid, self.nonce.addr
+        );
+        FabricError::new("local", READV, FabricErrorKind::Unreachable, code, detail)
+    }
+}
+
+/// The pid of a peer that runs as the same user in a pid namespace that we see.
+fn same_user(credentials: Option<Credentials>) -> Result<Pid, FabricError> {
+    let unsupported = |detail| FabricError::new("local", "connect", FabricErrorKind::Unsupported, 0, detail);
+    let Some(credentials) = credentials else {
+        return Err(unsupported(String::from(
+            "the kernel does not say which process the peer is: its control stream is no Unix socket",
+        )));
+    };
+    let Some(pid) = Pid::from_raw(credentials.pid).filter(|_| credentials.pid > 0) else {
+        return Err(unsupported(String::from(
+            "the peer's process is in a pid namespace that is not visible here",
+        )));
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if credentials.uid != own {
+        return Err(unsupported(format!(
+            "needs the same user on both sides: process {pid} runs as uid {}, this one as uid {own}",
+            credentials.uid
+        )));
+    }
+    Ok(pid)
+}
+
+/// What a refusal of `process_vm_readv` means to the person who has to act on it.
+pub(super) fn refused(pid: Pid, errno: Errno) -> FabricError {
+    let detail = match errno {
+        Errno::PERM => format!(
+            "may not read the memory of process {pid}: another uid, a process that is not dumpable, \
+             kernel.yama.ptrace_scope above 1, or seccomp (docker: --cap-add SYS_PTRACE) forbids it; without this \
+             lane the bytes go by stream"
+        ),
+        Errno::NOSYS => format!(
+            "process_vm_readv is not to be had here (kernel or seccomp) to read process {pid}; without this lane \
+             the bytes go by stream"
+        ),
+        _ => format!("cannot read the memory of process {pid}: {errno}"),
+    };
+    let kind = if errno == Errno::NOMEM { FabricErrorKind::NoResource } else { FabricErrorKind::Unsupported };
+    error(READV, kind, errno, detail)
+}
+
+/// The call that does the work, as errors name it.
+pub(super) const READV: &str = "process_vm_readv";
+
+/// A batch and how far it is.
+pub(super) struct Flight {
+    pub batch: Batch,
+    /// The segment that is next.
+    pub segment: usize,
+    /// Bytes of it that are there.
+    pub offset: u64,
+}
+
+impl Flight {
+    /// Goes `bytes` ahead. Returns whether that was the end.
+    pub fn advance(&mut self, mut bytes: u64) -> bool {
+        while let Some(segment) = self.batch.segments.get(self.segment) {
+            let left = segment.len - self.offset;
+            if bytes < left {
+                self.offset += bytes;
+                return false;
+            }
+            bytes -= left;
+            self.segment += 1;
+            self.offset = 0;
+        }
+        true
+    }
+}
+
+/// How a link stands.
+pub(super) enum State {
+    /// The proof is refused so far; it is tried again until then.
+    Connecting {
+        /// When the refusal is final.
+        until: Instant,
+    },
+    /// Batches are pulled.
+    Up,
+    /// The peer is gone, and has been reported so.
+    Lost(FabricError),
+}
+
+/// A peer and what is queued for it.
+pub(super) struct Peer {
+    pub identity: Identity,
+    pub state: State,
+    pub queue: VecDeque<Flight>,
+}
