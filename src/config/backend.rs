@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn default_is_resolved_in_the_order_of_each_frontend() {
-        let table: &[(&[(&str, &str)], Backend, Backend)] = &[
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let table: &[(Variables<'_>, Backend, Backend)] = &[
             (&[], Backend::Nixl, Backend::Nixl),
             (&[(NIXL, "1")], Backend::Nixl, Backend::Nixl),
             (&[(UCX, "1")], Backend::Ucx, Backend::Ucx),

@@ -12,10 +12,14 @@
 //! setting, opens a library or logs: the engine receives plain values and logs the warnings.
 
 pub mod backend;
+pub mod bounce;
+pub mod document;
 pub mod engine;
 pub mod environment;
+pub mod fields;
 pub mod model;
 mod nearest;
+pub mod transceiver;
 pub mod variables;
 
 pub use engine::{
