@@ -4,7 +4,7 @@
 //! checked and explained, never acted on. Keys, units and defaults follow TensorRT-LLM 1.4.0rc1.
 
 use super::document::{Node, Value};
-use super::fields::{Located, invalid, switch_text, unknown_field};
+use super::fields::{Located, invalid, switch_text, unknown_name};
 use std::collections::BTreeMap;
 
 /// One knob.
@@ -61,7 +61,7 @@ pub fn read(field: &str, node: &Node) -> Result<Option<BTreeMap<String, String>>
     let mut parameters = BTreeMap::new();
     for entry in entries {
         if !KNOBS.iter().any(|knob| knob.key == entry.key) {
-            return Err((entry.line, unknown_field(&entry.key, &KNOBS.map(|knob| knob.key))));
+            return Err((entry.line, unknown_name("field", &entry.key, &KNOBS.map(|knob| knob.key))));
         }
         let Value::Text(text) = &entry.node.value else {
             let name = format!("{field}.{}", entry.key);

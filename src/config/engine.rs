@@ -4,6 +4,7 @@
 
 use super::backend::{self, NixlBackend, NixlChoice};
 use super::environment::{Environment, SettingError};
+use super::lanes::LaneChoice;
 use super::nearest::did_you_mean;
 use super::variables;
 use std::ops::RangeInclusive;
@@ -87,79 +88,6 @@ impl EngineSettings {
     }
 }
 
-/// The lanes that may carry data; `BATON_LANES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneChoice {
-    /// Same host, the owner of the destination pulls.
-    pub local: bool,
-    /// One-sided writes through UCX's native transports.
-    pub ucx: bool,
-    /// Baton's stream over a Unix socket.
-    pub stream_unix: bool,
-    /// Baton's stream over TCP.
-    pub stream_tcp: bool,
-    /// Somebody chose: a choice without a stream has no fallback, and a peer it cannot reach is refused.
-    pub explicit: bool,
-}
-
-impl Default for LaneChoice {
-    fn default() -> Self {
-        LaneChoice { local: true, ucx: true, stream_unix: true, stream_tcp: true, explicit: false }
-    }
-}
-
-impl LaneChoice {
-    /// The lanes' names, in the order of preference.
-    pub fn names(&self) -> Vec<&'static str> {
-        [
-            (self.local, "local"),
-            (self.ucx, "ucx"),
-            (self.stream_unix, "stream-unix"),
-            (self.stream_tcp, "stream-tcp"),
-        ]
-        .into_iter()
-        .filter_map(|(chosen, name)| chosen.then_some(name))
-        .collect()
-    }
-
-    fn from_environment(
-        environment: &Environment,
-        warnings: &mut Vec<String>,
-    ) -> Result<LaneChoice, SettingError> {
-        let Some(list) = environment.setting(LANES)? else { return Ok(LaneChoice::default()) };
-        let mut choice =
-            LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
-        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            choice.add(name, list, warnings)?;
-        }
-        if choice.names().is_empty() {
-            let expected =
-                format!("it leaves no lane that this version has; valid: {}", LANE_NAMES.join(", "));
-            return Err(unusable(LANES, list, expected));
-        }
-        Ok(choice)
-    }
-
-    fn add(&mut self, name: &str, list: &str, warnings: &mut Vec<String>) -> Result<(), SettingError> {
-        match name {
-            "local" => self.local = true,
-            "ucx" => self.ucx = true,
-            "stream" => (self.stream_unix, self.stream_tcp) = (true, true),
-            "stream-unix" => self.stream_unix = true,
-            "stream-tcp" => self.stream_tcp = true,
-            "libfabric" | "mpi" => {
-                warnings.push(format!("{LANES} names {name}, which this version does not have yet"));
-            }
-            unknown => {
-                let hint = did_you_mean(unknown, &LANE_NAMES);
-                let expected = format!("unknown lane \"{unknown}\"{hint}; valid: {}", LANE_NAMES.join(", "));
-                return Err(unusable(LANES, list, expected));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The age of the host's ABI that `BATON_TRTLLM_ABI` names, as written.
 pub fn abi_override(environment: &Environment) -> Option<String> {
     environment.setting(ABI).ok().flatten().map(str::to_owned)
@@ -191,7 +119,7 @@ fn check_abi(environment: &Environment) -> Result<(), SettingError> {
         Some(age) if AGES.contains(&age) => Ok(()),
         Some(other) => {
             let hint = did_you_mean(other, &AGES);
-            Err(unusable(ABI, other, format!("unknown age{hint}; valid: {}", AGES.join(", "))))
+            Err(SettingError::unusable(ABI, other, format!("unknown age{hint}; valid: {}", AGES.join(", "))))
         }
     }
 }
@@ -204,7 +132,7 @@ fn interface(environment: &Environment) -> Result<Option<String>, SettingError> 
     if plausible {
         return Ok(Some(name.to_owned()));
     }
-    Err(unusable(
+    Err(SettingError::unusable(
         VARIABLE,
         name,
         format!("the name of one network interface, at most {MAX_INTERFACE_BYTES} bytes (see `ip link`)"),
@@ -214,7 +142,8 @@ fn interface(environment: &Environment) -> Result<Option<String>, SettingError> 
 fn port(environment: &Environment) -> Result<u16, SettingError> {
     const VARIABLE: &str = "TRTLLM_NIXL_PORT";
     let Some(text) = environment.setting(VARIABLE)? else { return Ok(0) };
-    text.parse().map_err(|_| unusable(VARIABLE, text, "a TCP port from 0 (any) to 65535".to_owned()))
+    text.parse()
+        .map_err(|_| SettingError::unusable(VARIABLE, text, "a TCP port from 0 (any) to 65535".to_owned()))
 }
 
 fn milliseconds(
@@ -237,19 +166,13 @@ fn duration(
         Ok(value) if range.contains(&value) => Ok(unit(value)),
         _ => {
             let expected = format!("a whole number from {} to {}", range.start(), range.end());
-            Err(unusable(variable, text, expected))
+            Err(SettingError::unusable(variable, text, expected))
         }
     }
 }
 
-fn unusable(variable: &'static str, value: &str, expected: String) -> SettingError {
-    SettingError::Unusable { variable, value: value.to_owned(), expected }
-}
-
-const LANES: &str = "BATON_LANES";
 const ABI: &str = "BATON_TRTLLM_ABI";
 const AGES: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
-const LANE_NAMES: [&str; 7] = ["local", "ucx", "libfabric", "mpi", "stream", "stream-unix", "stream-tcp"];
 /// Longer spinning would only burn a core that the model wants.
 const SPIN_US: RangeInclusive<u64> = 0..=10_000;
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
@@ -292,20 +215,6 @@ mod tests {
         assert_eq!(settings.interface.as_deref(), Some("ib0"));
         assert_eq!(settings.port, 18515);
         assert_eq!(warnings, [] as [&str; 0]);
-    }
-
-    #[test]
-    fn lane_lists() {
-        let table: &[(&str, &[&str])] = &[
-            ("stream", &["stream-unix", "stream-tcp"]),
-            ("ucx", &["ucx"]),
-            ("stream-unix,local", &["local", "stream-unix"]),
-            ("local,,local,", &["local"]),
-            ("libfabric,stream-tcp", &["stream-tcp"]),
-        ];
-        for (list, names) in table {
-            assert_eq!(parse(&[("BATON_LANES", list)]).unwrap().0.lanes.names(), *names, "{list}");
-        }
     }
 
     #[test]

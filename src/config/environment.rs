@@ -102,6 +102,12 @@ pub enum SettingError {
     },
 }
 
+impl SettingError {
+    pub(super) fn unusable(variable: &'static str, value: &str, expected: impl Into<String>) -> Self {
+        SettingError::Unusable { variable, value: value.to_owned(), expected: expected.into() }
+    }
+}
+
 /// The first letters of the variables that are kept.
 const FAMILIES: [&str; 5] = ["BATON_", "TRTLLM_", "TLLM_", "UCX_", "NIXL_"];
 

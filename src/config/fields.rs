@@ -25,27 +25,15 @@ pub enum Problem {
     /// Not a YAML or JSON document.
     #[error("not YAML or JSON: {0}")]
     Syntax(String),
-    /// A name that no field has.
-    #[error("unknown field \"{name}\"{hint}; valid: {valid}")]
-    UnknownField {
+    /// A name that nothing has.
+    #[error("unknown {what} \"{name}\"{advice}")]
+    UnknownName {
+        /// What the name would be of: a field, a backend.
+        what: &'static str,
         /// The name.
         name: String,
-        /// The nearest valid one, as part of a sentence; may be empty.
-        hint: String,
-        /// All valid ones.
-        valid: String,
-    },
-    /// A value that is not one of a field's names.
-    #[error("unknown {what} \"{name}\"{hint}; valid: {valid}")]
-    UnknownName {
-        /// What the names are of.
-        what: &'static str,
-        /// The value.
-        name: String,
-        /// The nearest valid one, as part of a sentence; may be empty.
-        hint: String,
-        /// All valid ones.
-        valid: String,
+        /// The nearest valid one, if any comes near, and all of them.
+        advice: String,
     },
     /// A value of the wrong kind or out of range.
     #[error("{field} must be {expected}, found {found}")]
@@ -65,9 +53,10 @@ pub enum Problem {
 /// A problem and its line.
 pub type Located = (u64, Problem);
 
-/// The names under which a mapping's keys are known, as an error for one that is not among them.
-pub fn unknown_field(name: &str, valid: &[&str]) -> Problem {
-    Problem::UnknownField { name: name.to_owned(), hint: did_you_mean(name, valid), valid: valid.join(", ") }
+/// The error for a name that is not among the valid ones.
+pub fn unknown_name(what: &'static str, name: &str, valid: &[&str]) -> Problem {
+    let advice = format!("{}; valid: {}", did_you_mean(name, valid), valid.join(", "));
+    Problem::UnknownName { what, name: name.to_owned(), advice }
 }
 
 /// A whole number within `range`.

@@ -5,15 +5,15 @@
 
 use super::backend::Backend;
 use super::bounce;
-use super::document::{self, Entry, Node, Value};
-use super::fields::{self, ConfigError, Located, Problem, unknown_field};
-use super::nearest::{did_you_mean, nearest};
+use super::document::{Entry, Node, Value};
+use super::fields::{self, Located, unknown_name};
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
 /// The fields, as configured or by default.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TransceiverConfig {
     /// What moves the cache; `None` turns disaggregated serving off.
     pub backend: Option<Backend>,
@@ -36,7 +36,8 @@ pub struct TransceiverConfig {
     /// Knobs of that bounce buffer.
     pub agent_bounce_params: Option<BTreeMap<String, String>>,
     /// Where each configured field stands.
-    lines: BTreeMap<&'static str, u64>,
+    #[serde(skip)]
+    pub(super) lines: BTreeMap<&'static str, u64>,
 }
 
 impl Default for TransceiverConfig {
@@ -63,24 +64,13 @@ impl TransceiverConfig {
         self.lines.get(field).copied()
     }
 
-    /// A field's value in words.
-    pub fn shown(&self, field: &str) -> String {
-        match field {
-            "backend" => optional(self.backend),
-            "transceiver_runtime" => optional(self.transceiver_runtime),
-            "max_tokens_in_buffer" => optional(self.max_tokens_in_buffer),
-            "kv_transfer_timeout_ms" => optional(self.kv_transfer_timeout_ms),
-            "kv_transfer_sender_future_timeout_ms" => optional(self.kv_transfer_sender_future_timeout_ms),
-            "kv_transfer_poll_interval_ms" => optional(self.kv_transfer_poll_interval_ms),
-            "kv_cache_bounce_size_mb" => self.kv_cache_bounce_size_mb.to_string(),
-            "enable_pipelined_transfer" => self.enable_pipelined_transfer.to_string(),
-            "agent_bounce_buffer_enable" => self.agent_bounce_buffer_enable.to_string(),
-            "agent_bounce_params" => parameters(self.agent_bounce_params.as_ref()),
-            _ => String::new(),
-        }
+    /// A field's value; null for a name that no field has.
+    pub fn value(&self, field: &str) -> serde_json::Value {
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        fields.get(field).cloned().unwrap_or_default()
     }
 
-    fn read(node: &Node) -> Result<TransceiverConfig, Located> {
+    pub(super) fn read(node: &Node) -> Result<TransceiverConfig, Located> {
         let mut config = TransceiverConfig::default();
         match &node.value {
             Value::Null => {}
@@ -92,7 +82,7 @@ impl TransceiverConfig {
 
     fn set(&mut self, entry: &Entry) -> Result<(), Located> {
         let Some(field) = FIELDS.iter().find(|field| field.name == entry.key) else {
-            return Err((entry.line, unknown_field(&entry.key, &field_names())));
+            return Err((entry.line, unknown_name("field", &entry.key, &field_names())));
         };
         let (name, node) = (field.name, &entry.node);
         match name {
@@ -122,80 +112,6 @@ impl TransceiverConfig {
     }
 }
 
-/// A serving configuration, as far as it concerns the KV cache transceiver.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServingConfig {
-    /// The file, as the user named it.
-    pub file: String,
-    /// `cache_transceiver_config`.
-    pub transceiver: TransceiverConfig,
-    /// The document is a whole serving configuration, so what it leaves out is known to be default.
-    pub is_whole: bool,
-    /// `kv_cache_config.tokens_per_block`.
-    pub tokens_per_block: Option<u64>,
-    /// `enable_chunked_prefill`.
-    pub enable_chunked_prefill: Option<bool>,
-    /// `pipeline_parallel_size`.
-    pub pipeline_parallel_size: Option<u64>,
-    /// `context_parallel_size`.
-    pub context_parallel_size: Option<u64>,
-}
-
-impl ServingConfig {
-    /// Parses YAML or JSON: a whole serving configuration with a `cache_transceiver_config` in it, or that
-    /// mapping alone. `file` names it in errors.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, with its line and, for a misspelt name, the nearest valid one.
-    pub fn parse(file: &str, text: &str) -> Result<ServingConfig, ConfigError> {
-        let located = |line, problem| ConfigError { file: file.to_owned(), line, problem };
-        let document =
-            document::parse(text).map_err(|error| located(error.line, Problem::Syntax(error.text)))?;
-        let serving =
-            ServingConfig::read(&document).map_err(|(line, problem)| located(Some(line), problem))?;
-        Ok(ServingConfig { file: file.to_owned(), ..serving })
-    }
-
-    /// An error of this file at a field.
-    pub fn error(&self, field: &str, problem: Problem) -> ConfigError {
-        ConfigError { file: self.file.clone(), line: self.transceiver.line(field), problem }
-    }
-
-    fn read(document: &Node) -> Result<ServingConfig, Located> {
-        if let Some(section) = document.entry(SECTION) {
-            let transceiver = TransceiverConfig::read(&section.node)?;
-            return Ok(ServingConfig { transceiver, ..ServingConfig::around(document) });
-        }
-        if let Some(entry) = document.entries().iter().find(|entry| misspells_section(&entry.key)) {
-            let valid = field_names().into_iter().chain([SECTION]).collect::<Vec<_>>();
-            return Err((entry.line, unknown_field(&entry.key, &valid)));
-        }
-        if document.entries().iter().any(|entry| SERVING_KEYS.contains(&entry.key.as_str())) {
-            return Ok(ServingConfig::around(document));
-        }
-        let transceiver = TransceiverConfig::read(document)?;
-        Ok(ServingConfig { transceiver, ..ServingConfig::default() })
-    }
-
-    /// What a whole serving configuration says around `cache_transceiver_config`. Values of the wrong kind
-    /// are the host's to refuse; here they count as not known.
-    fn around(document: &Node) -> ServingConfig {
-        let number = |entry: Option<&Entry>| {
-            entry.and_then(|entry| fields::number(&entry.key, &entry.node, POSITIVE).ok())
-        };
-        let cache = document.entry("kv_cache_config").map(|entry| &entry.node);
-        let chunked = document.entry("enable_chunked_prefill");
-        ServingConfig {
-            is_whole: true,
-            tokens_per_block: number(cache.and_then(|cache| cache.entry("tokens_per_block"))),
-            enable_chunked_prefill: chunked.and_then(|entry| fields::switch(&entry.key, &entry.node).ok()),
-            pipeline_parallel_size: number(document.entry("pipeline_parallel_size")),
-            context_parallel_size: number(document.entry("context_parallel_size")),
-            ..ServingConfig::default()
-        }
-    }
-}
-
 /// Which transceiver of TensorRT-LLM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
@@ -214,6 +130,12 @@ impl fmt::Display for Runtime {
             Runtime::Python => "PYTHON",
             Runtime::Auto => "auto",
         })
+    }
+}
+
+impl Serialize for Runtime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -248,7 +170,7 @@ pub const FIELDS: [Field; 10] = [
 
 fn backend(node: &Node) -> Result<Option<Backend>, Located> {
     let Some(name) = fields::optional_text("backend", node)? else { return Ok(None) };
-    Backend::parse(name).map(Some).map_err(|_| {
+    Backend::parse(name).map(Some).ok_or_else(|| {
         let valid = Backend::ALL.map(Backend::name);
         (node.line, unknown_name("backend", name, &valid))
     })
@@ -264,61 +186,17 @@ fn runtime(node: &Node) -> Result<Option<Runtime>, Located> {
     }
 }
 
-fn unknown_name(what: &'static str, name: &str, valid: &[&str]) -> Problem {
-    Problem::UnknownName {
-        what,
-        name: name.to_owned(),
-        hint: did_you_mean(name, valid),
-        valid: valid.join(", "),
-    }
-}
-
-fn misspells_section(key: &str) -> bool {
-    let names: Vec<&str> = field_names().into_iter().chain([SECTION]).chain(SERVING_KEYS).collect();
-    nearest(key, &names) == Some(SECTION)
-}
-
-fn field_names() -> Vec<&'static str> {
+/// The fields' names.
+pub(super) fn field_names() -> Vec<&'static str> {
     FIELDS.iter().map(|field| field.name).collect()
-}
-
-fn optional(value: Option<impl fmt::Display>) -> String {
-    value.map_or_else(|| "null".to_owned(), |value| value.to_string())
-}
-
-fn parameters(parameters: Option<&BTreeMap<String, String>>) -> String {
-    let pairs = |map: &BTreeMap<String, String>| {
-        map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
-    };
-    parameters.map_or_else(|| "null".to_owned(), pairs)
 }
 
 const fn field(name: &'static str, meaning: &'static str) -> Field {
     Field { name, meaning }
 }
 
-const SECTION: &str = "cache_transceiver_config";
+/// The key of this part in a serving configuration.
+pub(super) const SECTION: &str = "cache_transceiver_config";
 /// Positive, and an `int` of the C++ side.
-const POSITIVE: RangeInclusive<i128> = 1..=i32::MAX as i128;
+pub(super) const POSITIVE: RangeInclusive<i128> = 1..=i32::MAX as i128;
 const MAX_BOUNCE_MB: i128 = 1 << 20;
-/// Keys that only a whole serving configuration has; one of them marks a document as such.
-const SERVING_KEYS: [&str; 14] = [
-    "build_config",
-    "context_parallel_size",
-    "cuda_graph_config",
-    "disable_overlap_scheduler",
-    "enable_attention_dp",
-    "enable_chunked_prefill",
-    "kv_cache_config",
-    "max_batch_size",
-    "max_num_tokens",
-    "max_seq_len",
-    "model",
-    "moe_config",
-    "pipeline_parallel_size",
-    "tensor_parallel_size",
-];
-
-#[cfg(test)]
-#[path = "transceiver_tests.rs"]
-mod tests;
