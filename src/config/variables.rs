@@ -234,6 +234,18 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
+    /// The rows of other readers are grouped there, so only Baton's own are looked for by name.
+    #[test]
+    fn the_document_names_every_variable_field_and_knob() {
+        let document = include_str!("../../docs/configuration.md");
+        let variables = VARIABLES.iter().filter(|row| row.reader == Reader::Baton).map(|row| row.name);
+        let fields = crate::config::transceiver::FIELDS.iter().map(|field| field.name);
+        let knobs = crate::config::bounce::KNOBS.iter().map(|knob| knob.key);
+        for name in variables.chain(fields).chain(knobs) {
+            assert!(document.contains(&format!("`{name}`")), "docs/configuration.md lacks {name}");
+        }
+    }
+
     #[test]
     fn what_has_no_effect_earns_one_warning() {
         let environment = Environment::from_map([
