@@ -1,6 +1,7 @@
 //! The `baton` command.
 //!
 //! One module per subcommand; this file only names them and turns their failures into exit codes.
+#![deny(unsafe_code)]
 
 mod config;
 mod table;
