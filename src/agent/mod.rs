@@ -1,25 +1,66 @@
-//! The transfer agent: what seams S1 and S2 are made of. (skeleton: the public API, body to come)
+//! The transfer agent: what seams S1 and S2 are made of.
+//!
+//! An [`Agent`] has registered memory, peers it has loaded, transfers and notifications. It is not the
+//! cache transceiver: requests, slots and layouts are for the layer above.
+//!
+//! ```text
+//!   caller threads            progress thread
+//!        |  submit, notify, ...     |
+//!        +------> [core] <----------+        one lock; drive() is one bounded step
+//!                  |  \
+//!        endpoint (proto)  fabrics, control streams, lobby
+//! ```
+//!
+//! # Threads
+//! All methods take `&self` and may be called from several threads at once. Only loading, waiting, releasing,
+//! deregistering and shutting down block, each within a deadline. Nothing here calls back into the host.
 
-use crate::desc::{Descriptor, MemoryKind, TransferOp};
-use std::time::Duration;
+pub mod address;
+mod control;
+mod core;
+mod credentials;
+mod dial;
+mod error;
+mod foreign;
+mod inbox;
+mod lobby;
+mod open;
+mod progress;
+mod regions;
+mod sockets;
+mod tap;
+mod transfer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+
+use crate::config::EngineSettings;
+use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferOp};
+use crate::proto::endpoint::Submission;
+use crate::proto::plan::{Party, PlanCaps, Side, plan};
+use crate::proto::regions::{RegionLookup, RegionTable, check_region};
+use crate::proto::section::{AnnouncedRegion, FabricKey};
+
+use self::core::Core;
+use self::progress::Shared;
+
+pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
+pub use self::transfer::{Transfer, TransferState};
 
 /// How an agent is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AgentConfig {
     /// Its name, unique among its peers.
     pub name: String,
+    /// What the environment says.
+    pub settings: EngineSettings,
 }
-/// Where a transfer stands. Values are those of the seam.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum TransferState {
-    /// Still moving.
-    InProgress = 0,
-    /// Every byte acknowledged.
-    Success = 1,
-    /// Failed.
-    Failure = 2,
-}
+
 /// A list of descriptors of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescriptorList {
@@ -28,93 +69,317 @@ pub struct DescriptorList {
     /// The descriptors.
     pub descs: Vec<Descriptor>,
 }
+
 /// What to move.
 #[derive(Clone, Debug)]
 pub struct TransferRequest {
-    /// Direction.
+    /// Direction, seen from this agent.
     pub op: TransferOp,
-    /// Ours.
+    /// Our memory.
     pub local: DescriptorList,
-    /// The peer's.
+    /// The peer's memory; the two lists are paired one to one.
     pub remote: DescriptorList,
     /// The peer's name.
     pub peer: String,
-    /// Delivered after the data, once.
+    /// Queued for the peer's host after the data, once.
     pub sync_message: Option<Vec<u8>>,
 }
-/// Any error of the agent's calls.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct AgentError(pub String);
-/// A transfer agent. All methods take `&self` and may be called from several threads.
+
+/// See the [module](self). Dropping it shuts it down.
 #[derive(Debug)]
-pub struct Agent;
-/// A submitted transfer. Dropping an unfinished one cancels it with a bounded drain.
-#[derive(Debug)]
-pub struct Transfer;
-#[allow(missing_docs, unused_variables)]
+pub struct Agent {
+    shared: Arc<Shared>,
+    connection_info: String,
+    progress: Mutex<Option<JoinHandle<()>>>,
+    loading: dial::Loading,
+}
+
+/// How long deregistration waits for what is in flight.
+const DEREGISTER_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Agent {
-    pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
-        todo!()
+    /// Opens sockets and fabrics and starts the progress thread.
+    pub fn new(config: AgentConfig) -> Result<Self, CreateError> {
+        let (shared, connection_info) = open::open(config)?;
+        let shared = Arc::new(shared);
+        let runner = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("baton-progress".into());
+        let handle = thread.spawn(move || runner.run()).map_err(|source| CreateError::System {
+            name: shared.name.clone(),
+            what: "starting its progress thread".into(),
+            source,
+        })?;
+        let progress = Mutex::new(Some(handle));
+        Ok(Self { shared, connection_info, progress, loading: dial::Loading::default() })
     }
+
+    /// Its name.
     pub fn name(&self) -> &str {
-        todo!()
+        &self.shared.name
     }
+
+    /// Makes memory usable in transfers and announces it to every peer. All of the list or nothing.
+    ///
     /// # Safety
-    /// The memory stays mapped until deregistered.
-    #[allow(unsafe_code)]
-    pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), AgentError> {
-        todo!()
+    /// Until [`Agent::deregister`] returns for the same list, or the agent is dropped, each span is mapped,
+    /// readable and writable, and nobody holds a Rust reference to it.
+    #[allow(unsafe_code)] // the contract, not a block: the caller vouches for the memory
+    pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+        self.check_running()?;
+        for (index, descriptor) in list.descs.iter().enumerate() {
+            self.check_registrable(list.kind, index, *descriptor)?;
+        }
+        let mut core = self.shared.core.lock();
+        for (index, descriptor) in list.descs.iter().enumerate() {
+            if let Err(error) = self.register_one(&mut core, list.kind, index, *descriptor) {
+                let done = DescriptorList { kind: list.kind, descs: list.descs[..index].to_vec() };
+                drop(core);
+                self.deregister(&done);
+                return Err(error);
+            }
+        }
+        core.drive(Instant::now());
+        Ok(())
     }
+
+    /// Revokes memory: peers are told, transfers that use it are broken off, and what is in flight is
+    /// waited for within a bound. Never fails: memory that does not come free in time stays registered
+    /// below, which is logged as an error. Unknown descriptors are ignored.
     pub fn deregister(&self, list: &DescriptorList) {
-        todo!()
+        if self.shared.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        let keys: Vec<_> = {
+            let mut core = self.shared.core.lock();
+            let keys: Vec<_> = list.descs.iter().filter_map(|d| core.registered.remove(list.kind, *d)).collect();
+            keys.iter().for_each(|key| core.endpoint.remove_region(*key));
+            core.drive(Instant::now());
+            keys
+        };
+        let busy = |core: &Core| keys.iter().any(|key| core.endpoint.region_is_busy(*key));
+        let deadline = Instant::now() + DEREGISTER_LIMIT;
+        let quiet = || self.shared.core.try_lock().is_some_and(|core| !busy(&core));
+        self.shared.wait_until(Some(deadline), quiet);
+        let mut core = self.shared.core.lock();
+        for key in keys {
+            if core.endpoint.region_is_busy(key) {
+                let agent = self.name();
+                tracing::error!(agent, region = key.0, "memory is still in use by a transfer; it is quarantined");
+            } else {
+                core.fabrics.iter_mut().for_each(|fabric| fabric.deregister(key));
+            }
+        }
     }
+
+    /// Our metadata: name, session, endpoints, fabric addresses, regions. Changes when memory is registered;
+    /// peers that are connected learn of that by themselves.
     pub fn local_blob(&self) -> Vec<u8> {
-        todo!()
+        self.shared.core.lock().endpoint.blob().encode()
     }
+
+    /// Where our blob can be fetched: `ip:port`, IPv6 in brackets.
     pub fn connection_info(&self) -> String {
-        todo!()
+        self.connection_info.clone()
     }
-    pub fn load_blob(&self, name: &str, blob: &[u8]) -> Result<(), AgentError> {
-        todo!()
+
+    /// Starts a transfer and returns at once. Nothing has moved if this is an error.
+    pub fn submit(&self, request: &TransferRequest) -> Result<Transfer, SubmitError> {
+        self.check_running()?;
+        let submission = self.plan_request(request)?;
+        let peer = submission.peer.clone();
+        let outcome = Arc::new(OnceCell::new());
+        let now = Instant::now();
+        let mut core = self.shared.core.lock();
+        let id = core.endpoint.submit(submission, now)?;
+        core.transfers.insert(id, Arc::clone(&outcome));
+        core.drive(now);
+        Ok(Transfer::new(Arc::clone(&self.shared), id, peer, outcome))
     }
-    pub fn load_from(&self, name: &str, connection_info: &str) -> Result<(), AgentError> {
-        todo!()
+
+    /// Sends a notification. It is delivered once, in order, and never before the data of a transfer whose
+    /// success has been seen here.
+    pub fn notify(&self, peer: &str, message: &[u8]) -> Result<(), NotifyError> {
+        self.check_running()?;
+        let mut core = self.shared.core.lock();
+        core.endpoint.notify(peer, message)?;
+        core.drive(Instant::now());
+        Ok(())
     }
-    pub fn invalidate(&self, name: &str) {
-        todo!()
-    }
-    pub fn submit(&self, request: &TransferRequest) -> Result<Transfer, AgentError> {
-        todo!()
-    }
-    pub fn notify(&self, peer: &str, message: &[u8]) -> Result<(), AgentError> {
-        todo!()
-    }
+
+    /// Takes the notifications that have come, by sender, in the order each sent them. An empty look costs
+    /// one atomic load, and lends the engine a hand now and then.
     pub fn take_notifications(&self) -> Vec<(String, Vec<Vec<u8>>)> {
-        todo!()
+        if self.shared.inbox.is_empty() {
+            self.shared.lend_a_hand();
+        }
+        self.shared.inbox.take()
     }
-    pub fn check_remote(&self, name: &str, list: &DescriptorList) -> bool {
-        todo!()
+
+    /// Whether every descriptor lies in memory that the loaded peer has registered. False for a peer that
+    /// is unknown or lost.
+    pub fn check_remote(&self, peer: &str, list: &DescriptorList) -> bool {
+        let core = self.shared.core.lock();
+        let Ok((_, peer)) = core.endpoint.loaded_peer(peer) else { return false };
+        let regions = peer.regions();
+        drop(core);
+        list.descs.iter().all(|d| {
+            let span = Span { addr: d.addr, len: d.len };
+            d.len > 0 && regions.containing(list.kind, d.device, span).is_some()
+        })
     }
+
+    /// Forgets what we may do to a peer: transfers to it are cancelled and drained within the peer deadline.
+    /// Its notifications stay. Unknown peers are ignored.
+    pub fn invalidate(&self, peer: &str) {
+        if self.shared.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        let key = {
+            let mut core = self.shared.core.lock();
+            let key = core.endpoint.loaded_peer(peer).map(|(key, _)| key).ok();
+            core.endpoint.invalidate(peer);
+            core.drive(Instant::now());
+            key
+        };
+        let Some(key) = key else { return };
+        let deadline = Instant::now() + self.shared.settings.peer_timeout;
+        self.shared.wait_until(Some(deadline), || {
+            self.shared.core.try_lock().is_some_and(|core| {
+                core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers())
+            })
+        });
+    }
+
+    /// Cancels and drains transfers, says goodbye to peers, ends the progress thread. Later calls that could
+    /// move anything are errors. Idempotent.
     pub fn shutdown(&self) {
-        todo!()
+        let Some(handle) = self.progress.lock().take() else { return };
+        self.shared.stop();
+        if handle.join().is_err() {
+            tracing::error!(agent = self.name(), "the progress thread has panicked");
+        }
+    }
+
+    fn check_running(&self) -> Result<(), ShutDown> {
+        match self.shared.stopped.load(Ordering::Acquire) {
+            true => Err(ShutDown { agent: self.name().into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
+        if kind != MemoryKind::Dram {
+            let agent = self.name().into();
+            return Err(RegisterError::UnsupportedKind { agent, kind, index, descriptor: d });
+        }
+        check_region(&region(kind, d, RegionKey(0))).map_err(|source| RegisterError::BadRegion {
+            agent: self.name().into(),
+            index,
+            source,
+        })
+    }
+
+    fn register_one(
+        &self,
+        core: &mut Core,
+        kind: MemoryKind,
+        index: usize,
+        descriptor: Descriptor,
+    ) -> Result<(), RegisterError> {
+        let agent = || self.name().to_owned();
+        let key = core.registered.next_key();
+        let region = region(kind, descriptor, key);
+        let keys = register_below(core, &region).map_err(|source| RegisterError::Fabric {
+            agent: agent(),
+            index,
+            descriptor,
+            source,
+        })?;
+        core.endpoint
+            .add_region(AnnouncedRegion { region, keys })
+            .map_err(|source| RegisterError::BadRegion { agent: agent(), index, source })?;
+        core.registered.insert(kind, descriptor, key);
+        Ok(())
+    }
+
+    /// Plans outside the lock, against the tables as they are now.
+    fn plan_request(&self, request: &TransferRequest) -> Result<Submission, SubmitError> {
+        let (ours, theirs, caps) = {
+            let core = self.shared.core.lock();
+            let (_, peer) = core.endpoint.loaded_peer(&request.peer)?;
+            let lane = peer.lane().and_then(|lane| core.endpoint.lanes().get(lane)).copied();
+            let caps = PlanCaps {
+                segments_per_chunk: lane.map_or(1, |lane| lane.segments_per_chunk),
+                bytes_per_chunk: lane.map_or(u64::MAX, |lane| lane.bytes_per_chunk),
+            };
+            (core.endpoint.regions(), peer.regions(), caps)
+        };
+        let local = side(Party::Local, &request.local, &*ours);
+        let remote = side(Party::Remote, &request.remote, &*theirs);
+        let (src, dst) = match request.op {
+            TransferOp::Read => (remote, local),
+            TransferOp::Write => (local, remote),
+        };
+        let plan = plan(src, dst, caps).map_err(|source| SubmitError::Plan {
+            op: request.op,
+            peer: request.peer.clone(),
+            source,
+        })?;
+        Ok(Submission {
+            peer: request.peer.clone(),
+            op: request.op,
+            plan,
+            regions: touched(&ours, &request.local),
+            sync_message: request.sync_message.clone(),
+        })
     }
 }
-#[allow(missing_docs, unused_variables)]
-impl Transfer {
-    pub fn state(&self) -> TransferState {
-        todo!()
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.shutdown();
     }
-    /// None waits until the end, a peer's death, or 30 s without progress.
-    pub fn wait(&self, timeout: Option<Duration>) -> TransferState {
-        todo!()
+}
+
+/// Registers a region with every fabric that takes its kind; none keeps it if one fails.
+fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, crate::error::FabricError> {
+    let mut keys = Vec::new();
+    for index in 0..core.fabrics.len() {
+        // SAFETY: the caller of Agent::register vouches for this very span until deregister returns, which
+        // deregisters it here first (or leaves it registered for good, when it says so).
+        #[allow(unsafe_code)]
+        let registered = unsafe { core.fabrics[index].register(region) };
+        match registered {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => keys.push(FabricKey { fabric: index as u8, bytes }),
+            Err(error) => {
+                core.fabrics[..index].iter_mut().for_each(|fabric| fabric.deregister(region.key));
+                return Err(error);
+            }
+        }
     }
-    /// Why it failed; empty unless it did.
-    pub fn error_text(&self) -> String {
-        todo!()
+    Ok(keys)
+}
+
+fn region(kind: MemoryKind, descriptor: Descriptor, key: RegionKey) -> Region {
+    let Descriptor { addr, len, device } = descriptor;
+    Region { key, kind, device, span: Span { addr, len } }
+}
+
+fn side<'a>(party: Party, list: &'a DescriptorList, regions: &'a RegionTable) -> Side<'a, RegionTable> {
+    Side { party, kind: list.kind, descs: &list.descs, regions }
+}
+
+/// The regions of ours that a list touches.
+fn touched(regions: &RegionTable, list: &DescriptorList) -> Vec<RegionKey> {
+    let mut keys = Vec::new();
+    for d in &list.descs {
+        let span = Span { addr: d.addr, len: d.len };
+        if let Some(region) = regions.containing(list.kind, d.device, span)
+            && !keys.contains(&region.key)
+        {
+            keys.push(region.key);
+        }
     }
-    /// Cancels if unfinished; true once no byte can land any more.
-    pub fn release(&self) -> bool {
-        todo!()
-    }
+    keys
 }

@@ -25,6 +25,7 @@
 
 pub mod local;
 mod regions;
+pub mod registry;
 pub mod stream;
 
 use std::os::fd::BorrowedFd;

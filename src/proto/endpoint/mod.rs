@@ -28,12 +28,14 @@ use thiserror::Error;
 use crate::desc::{OpToken, PeerKey, Region, RegionKey, Segment, Span, TransferId, TransferOp};
 
 use super::section::{AnnouncedRegion, Section};
+use super::blob::Blob;
 use super::codec::Writer;
 use super::regions::{RegionError, RegionTable};
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::{OutgoingPhase, TransferError};
 use super::wire::Frame;
 
+pub use handshake::CROSSED;
 pub use outgoing::Submission;
 pub use peer::{LaneSpec, Peer};
 
@@ -277,6 +279,11 @@ impl Endpoint {
     /// Who we are, regions included.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What hosts hand each other so that one can load the other.
+    pub fn blob(&self) -> Blob {
+        Blob { name: self.identity.name.clone(), section: self.identity.section.clone() }
     }
 
     /// Our registered regions, as they are now.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::proto::plan::Plan;
 use crate::proto::transfer::{ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, TransferError};
 use crate::proto::wire::{Commit, DataHeader, Frame};
@@ -18,8 +18,6 @@ pub struct Submission {
     pub peer: String,
     /// Direction.
     pub op: TransferOp,
-    /// Kind of the peer's memory, for the error that says what no lane can do.
-    pub kind: MemoryKind,
     /// Chunks within the agreed lane's bounds.
     pub plan: Plan,
     /// Our regions that the plan touches.
@@ -31,7 +29,7 @@ pub struct Submission {
 impl Endpoint {
     /// Starts a transfer. [`Action::Ended`] tells its end, exactly once.
     pub fn submit(&mut self, submission: Submission, now: Instant) -> Result<TransferId, CommandError> {
-        let Submission { peer: name, op, plan, regions, sync_message, kind: _ } = submission;
+        let Submission { peer: name, op, plan, regions, sync_message } = submission;
         check_message(&name, sync_message.as_deref().unwrap_or_default())?;
         let (key, peer) = self.loaded_peer(&name)?;
         let Some((_, mover)) = peer.mover(&self.lanes, op) else {

@@ -133,6 +133,11 @@ impl Peer {
         self.loaded_by_us
     }
 
+    /// Whether transfers of ours to it are unfinished.
+    pub fn has_transfers(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// Why each lane is not used, for errors and logs.
     pub fn lane_reasons(&self, lanes: &[LaneSpec]) -> String {
         let theirs = self.their_lanes.as_deref().unwrap_or_default();

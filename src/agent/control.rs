@@ -1,0 +1,143 @@
+//! A control stream: a non-blocking socket that carries whole frames. It knows lengths, not meanings.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::fabric::Credentials;
+use crate::proto::wire::{FRAME_MAX_BYTES, HELLO_MAX_BYTES, LENGTH_BYTES, check_length};
+
+use super::credentials::peer_credentials;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct ControlStream {
+    socket: OwnedFd,
+    input: Vec<u8>,
+    parsed: usize,
+    output: Vec<u8>,
+    written: usize,
+    /// Whether the last write left bytes behind.
+    blocked: bool,
+    max_frame_bytes: usize,
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// Bytes came; there may be more.
+    Some,
+    /// Nothing to read now.
+    Nothing,
+    /// The peer has closed.
+    Closed,
+}
+
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 256 << 10;
+/// Unwritten bytes above which no more are taken from the endpoint.
+const BACKLOG_BYTES: usize = 1 << 20;
+
+impl ControlStream {
+    /// Wraps a connected socket, which must be non-blocking.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            input: Vec::new(),
+            parsed: 0,
+            output: Vec::new(),
+            written: 0,
+            blocked: false,
+            max_frame_bytes: HELLO_MAX_BYTES,
+        }
+    }
+
+    /// Lowers the bound on frames to what is allowed after the handshake.
+    pub fn handshake_is_over(&mut self) {
+        self.max_frame_bytes = FRAME_MAX_BYTES;
+    }
+
+    /// The peer's process, when this is a Unix socket.
+    pub fn credentials(&self) -> Option<Credentials> {
+        peer_credentials(self.socket.as_fd())
+    }
+
+    /// Reads once.
+    pub fn fill(&mut self) -> io::Result<Intake> {
+        self.input.drain(..self.parsed);
+        self.parsed = 0;
+        let start = self.input.len();
+        self.input.resize(start + READ_BYTES, 0);
+        let outcome = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut self.input[start..]));
+        self.input.truncate(start + outcome.unwrap_or(0));
+        match outcome {
+            Ok(0) => Ok(Intake::Closed),
+            Ok(_) => Ok(Intake::Some),
+            Err(Errno::AGAIN) => Ok(Intake::Nothing),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The next whole frame, without its length; `None` until more has been read.
+    pub fn next_frame(&mut self) -> io::Result<Option<&[u8]>> {
+        let rest = &self.input[self.parsed..];
+        let Some(length) = rest.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = check_length(u32::from_le_bytes(*length), self.max_frame_bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if rest.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        let start = self.parsed + LENGTH_BYTES;
+        self.parsed = start + length;
+        Ok(Some(&self.input[start..self.parsed]))
+    }
+
+    /// Bytes that have come and are not part of a whole frame yet.
+    pub fn unparsed(&self) -> &[u8] {
+        &self.input[self.parsed..]
+    }
+
+    /// Whether more output may be handed over.
+    pub fn has_room(&self) -> bool {
+        self.output.len() - self.written < BACKLOG_BYTES
+    }
+
+    /// Whether output waits for the socket to take more.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Queues bytes and writes what the socket takes.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.output.extend_from_slice(bytes);
+        self.flush()
+    }
+
+    /// Writes what the socket takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.blocked = false;
+        while self.written < self.output.len() {
+            let rest = &self.output[self.written..];
+            match rustix::io::retry_on_intr(|| {
+                rustix::net::send(&self.socket, rest, rustix::net::SendFlags::NOSIGNAL)
+            }) {
+                Ok(count) => self.written += count,
+                Err(Errno::AGAIN) => {
+                    self.blocked = true;
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+}
+
+impl AsFd for ControlStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,184 @@
+//! Loading a peer: fetch its blob if need be, dial it, wait for the handshake. Runs on the caller's thread.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::desc::PeerKey;
+use crate::proto::blob::Blob;
+use crate::proto::endpoint::{CROSSED, Standing};
+use crate::proto::section::{Endpoint, Section};
+
+use super::address::parse_connection_info;
+use super::foreign::probe_stock_listener;
+use super::open::{host_id, random, uses_unix};
+use super::sockets::{dial, fetch_blob};
+use super::{Agent, LoadError};
+
+/// Names that are being loaded, so that two threads never dial the same peer at once.
+#[derive(Debug, Default)]
+pub(super) struct Loading {
+    names: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+struct Turn<'a> {
+    loading: &'a Loading,
+    name: &'a str,
+}
+
+impl Agent {
+    /// Loads a peer from its blob: connects, shakes hands, agrees on a lane. Returns once transfers can
+    /// flow. Loading a peer that is loaded already costs nothing; a blob of a newer agent of the same name
+    /// fences the older one off.
+    pub fn load_blob(&self, peer: &str, blob: &[u8]) -> Result<(), LoadError> {
+        self.check_running()?;
+        let name = || peer.to_owned();
+        let blob = Blob::decode(blob).map_err(|source| LoadError::Blob { peer: name(), source })?;
+        if blob.name != peer {
+            return Err(LoadError::OtherName { peer: name(), found: blob.name });
+        }
+        if peer == self.name() {
+            return Err(LoadError::Oneself { peer: name() });
+        }
+        let deadline = Instant::now() + self.shared.settings.connect_timeout;
+        let _turn = self.loading.take_turn(peer, deadline).ok_or_else(|| self.load_timeout(peer))?;
+        loop {
+            let standing = {
+                let mut core = self.shared.core.lock();
+                let standing = core.endpoint.fence(peer, blob.section.session);
+                core.drive(Instant::now());
+                standing
+            };
+            let key = match standing {
+                Standing::Up(key) => return self.finish_load(peer, key),
+                Standing::Connecting(key) => key,
+                Standing::Absent => self.dial_peer(peer, &blob.section, deadline)?,
+            };
+            match self.await_up(peer, key, deadline)? {
+                Some(reason) if reason != CROSSED => {
+                    return Err(LoadError::Refused { peer: name(), reason });
+                }
+                _ if Instant::now() >= deadline => return Err(self.load_timeout(peer)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Loads a peer from `ip:port`: fetches its blob from its listener, then as [`Agent::load_blob`].
+    pub fn load_from(&self, peer: &str, connection_info: &str) -> Result<(), LoadError> {
+        self.check_running()?;
+        let address = parse_connection_info(connection_info)
+            .map_err(|source| LoadError::Address { peer: peer.into(), source })?;
+        let deadline = Instant::now() + self.shared.settings.connect_timeout;
+        let blob = fetch_blob(address, deadline)
+            .map_err(|error| explain_fetch(peer, address, deadline, &error.to_string()))?;
+        self.load_blob(peer, &blob)
+    }
+
+    /// Tries the peer's endpoints in order, and hands the first socket to the engine.
+    fn dial_peer(&self, peer: &str, section: &Section, deadline: Instant) -> Result<PeerKey, LoadError> {
+        let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };
+        let socket = self.dial_endpoints(peer, section, deadline)?;
+        let random = random().map_err(system("random bytes"))?;
+        let mut core = self.shared.core.lock();
+        let now = Instant::now();
+        let key = core.endpoint.open_dialed(peer, section.session, random, now);
+        core.farewells.insert(key, None);
+        core.adopt(key, socket).map_err(system("watching its socket"))?;
+        core.drive(now);
+        drop(core);
+        self.shared.wake();
+        Ok(key)
+    }
+
+    fn dial_endpoints(&self, peer: &str, section: &Section, deadline: Instant) -> Result<OwnedFd, LoadError> {
+        let same_host = section.host == host_id() && uses_unix(&self.shared.settings);
+        let mut attempts = Vec::new();
+        for endpoint in &section.endpoints {
+            if matches!(endpoint, Endpoint::UnixAbstract(_)) && !same_host {
+                continue;
+            }
+            match dial(endpoint, deadline) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => attempts.push(format!("{endpoint}: {error}")),
+            }
+        }
+        let attempts = if attempts.is_empty() { "it names no endpoint".into() } else { attempts.join("; ") };
+        Err(LoadError::Unreachable { peer: peer.into(), attempts })
+    }
+
+    /// Waits until the name is up, or its stream is gone: then the reason is returned.
+    fn await_up(&self, peer: &str, key: PeerKey, deadline: Instant) -> Result<Option<String>, LoadError> {
+        let mut farewell = None;
+        let shared = &self.shared;
+        let settled = std::cell::Cell::new(false);
+        shared.wait_until(Some(deadline), || {
+            let Some(core) = shared.core.try_lock() else { return false };
+            let gone = core.farewells.get(&key).is_some_and(Option::is_some) || core.endpoint.peer(key).is_none();
+            settled.set(gone || matches!(core.endpoint.standing(peer), Standing::Up(_)));
+            settled.get()
+        });
+        let mut core = shared.core.lock();
+        if core.endpoint.peer(key).is_none() {
+            farewell = Some(core.farewells.remove(&key).flatten().unwrap_or_else(|| CROSSED.into()));
+        }
+        core.farewells.remove(&key);
+        if settled.get() { Ok(farewell) } else { Err(self.load_timeout(peer)) }
+    }
+
+    fn finish_load(&self, name: &str, key: PeerKey) -> Result<(), LoadError> {
+        let mut core = self.shared.core.lock();
+        let lanes = core.endpoint.lanes().to_vec();
+        let Some(peer) = core.endpoint.peer(key) else {
+            return Err(LoadError::Refused { peer: name.into(), reason: "it left again at once".into() });
+        };
+        let reasons = peer.lane_reasons(&lanes);
+        let Some(lane) = peer.lane().and_then(|lane| lanes.get(lane)) else {
+            core.endpoint.invalidate(name);
+            core.drive(Instant::now());
+            return Err(LoadError::NoLane { peer: name.into(), reasons });
+        };
+        tracing::info!(agent = self.name(), peer = name, lane = lane.name, reason = reasons, "peer loaded");
+        core.endpoint.mark_loaded(key);
+        core.drive(Instant::now());
+        Ok(())
+    }
+
+    fn load_timeout(&self, peer: &str) -> LoadError {
+        let limit_ms = self.shared.settings.connect_timeout.as_millis();
+        LoadError::Timeout { peer: peer.into(), limit_ms }
+    }
+}
+
+impl Loading {
+    /// Waits until nobody else loads this name; `None` at the deadline.
+    fn take_turn<'a>(&'a self, name: &'a str, deadline: Instant) -> Option<Turn<'a>> {
+        let mut names = self.names.lock();
+        while names.contains(name) {
+            if self.freed.wait_until(&mut names, deadline).timed_out() {
+                return None;
+            }
+        }
+        names.insert(name.to_owned());
+        Some(Turn { loading: self, name })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.loading.names.lock().remove(self.name);
+        self.loading.freed.notify_all();
+    }
+}
+
+/// Turns a failed fetch into the error that helps most.
+fn explain_fetch(peer: &str, address: SocketAddr, deadline: Instant, reason: &str) -> LoadError {
+    if probe_stock_listener(address, deadline) {
+        return LoadError::StockListener { peer: peer.into(), address };
+    }
+    LoadError::Fetch { peer: peer.into(), address, reason: reason.into() }
+}

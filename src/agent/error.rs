@@ -1,0 +1,240 @@
+//! Errors of the agent's calls, one enum per operation: each says what failed, on whom, and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::desc::{Descriptor, MemoryKind};
+use crate::error::FabricError;
+use crate::proto::blob::BlobError;
+use crate::proto::endpoint::CommandError;
+use crate::proto::plan::PlanError;
+use crate::proto::regions::RegionError;
+
+use super::address::{AdvertiseError, ConnectionInfoError};
+
+/// An agent cannot be created.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// The name is empty or too long.
+    #[error("cannot create agent '{name}': {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No address to tell peers.
+    #[error("cannot create agent '{name}': {source}")]
+    Address {
+        /// The agent.
+        name: String,
+        /// Why.
+        source: AdvertiseError,
+    },
+    /// A fabric that was asked for by name is not to be had.
+    #[error("cannot create agent '{name}': {source}")]
+    Fabric {
+        /// The agent.
+        name: String,
+        /// Why.
+        source: FabricError,
+    },
+    /// The system refuses a socket, a thread or a handle.
+    #[error("cannot create agent '{name}': {what}: {source}")]
+    System {
+        /// The agent.
+        name: String,
+        /// What was wanted.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Memory cannot be registered.
+#[derive(Debug, Error)]
+pub enum RegisterError {
+    /// A kind that no lane of this version carries.
+    #[error(
+        "registerMemory on agent '{agent}': {kind} memory is not supported yet (descriptor {index}, {descriptor}); \
+         only DRAM is"
+    )]
+    UnsupportedKind {
+        /// The agent.
+        agent: String,
+        /// The kind.
+        kind: MemoryKind,
+        /// Which descriptor.
+        index: usize,
+        /// The descriptor.
+        descriptor: Descriptor,
+    },
+    /// The descriptor is not a span of memory.
+    #[error("registerMemory on agent '{agent}': descriptor {index}: {source}")]
+    BadRegion {
+        /// The agent.
+        agent: String,
+        /// Which descriptor.
+        index: usize,
+        /// Why.
+        source: RegionError,
+    },
+    /// A fabric will not have it.
+    #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]
+    Fabric {
+        /// The agent.
+        agent: String,
+        /// Which descriptor.
+        index: usize,
+        /// The descriptor.
+        descriptor: Descriptor,
+        /// Why.
+        source: FabricError,
+    },
+    /// The agent has been shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// A peer cannot be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The blob cannot be read.
+    #[error("cannot load agent '{peer}': {source}")]
+    Blob {
+        /// The name asked for.
+        peer: String,
+        /// Why.
+        source: BlobError,
+    },
+    /// The blob is of somebody else.
+    #[error("cannot load agent '{peer}': the blob is that of agent '{found}'")]
+    OtherName {
+        /// The name asked for.
+        peer: String,
+        /// The name in the blob.
+        found: String,
+    },
+    /// An agent is not its own peer.
+    #[error("cannot load agent '{peer}': that is this agent itself")]
+    Oneself {
+        /// The name.
+        peer: String,
+    },
+    /// `connectionInfo` is not an address.
+    #[error("cannot load agent '{peer}': {source}")]
+    Address {
+        /// The name asked for.
+        peer: String,
+        /// Why.
+        source: ConnectionInfoError,
+    },
+    /// Nothing useful answers at the address.
+    #[error("cannot load agent '{peer}' from {address}: {reason}")]
+    Fetch {
+        /// The name asked for.
+        peer: String,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// A stock NIXL agent answers at the address.
+    #[error(
+        "cannot load agent '{peer}' from {address}: a stock NIXL agent listens there (it speaks NIXLCOMM, not \
+         Baton): put the Baton library on that side too, or the stock one on this"
+    )]
+    StockListener {
+        /// The name asked for.
+        peer: String,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// None of the peer's endpoints can be reached.
+    #[error("cannot connect to agent '{peer}': {attempts}")]
+    Unreachable {
+        /// The peer.
+        peer: String,
+        /// Each endpoint and what came of it.
+        attempts: String,
+    },
+    /// The stream was up and went down before the handshake was over.
+    #[error("cannot load agent '{peer}': {reason}")]
+    Refused {
+        /// The peer.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
+    /// The handshake was not over in time.
+    #[error("cannot load agent '{peer}': no handshake within {limit_ms} ms; is its process alive?")]
+    Timeout {
+        /// The peer.
+        peer: String,
+        /// The deadline.
+        limit_ms: u128,
+    },
+    /// Connected, but nothing can carry data.
+    #[error("cannot load agent '{peer}': no lane in common ({reasons}); see BATON_LANES")]
+    NoLane {
+        /// The peer.
+        peer: String,
+        /// What is wrong with each lane.
+        reasons: String,
+    },
+    /// The system refuses something on our side.
+    #[error("cannot load agent '{peer}': {what}: {source}")]
+    System {
+        /// The peer.
+        peer: String,
+        /// What was wanted.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The agent has been shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// A transfer cannot be submitted. Nothing has been written.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// The descriptors are not a transfer.
+    #[error("cannot {op} with agent '{peer}': {source}")]
+    Plan {
+        /// Direction.
+        op: crate::desc::TransferOp,
+        /// The peer.
+        peer: String,
+        /// What is wrong.
+        source: PlanError,
+    },
+    /// The peer, the lane or a bound.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The agent has been shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// A notification cannot be sent.
+#[derive(Debug, Error)]
+pub enum NotifyError {
+    /// The peer or a bound.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The agent has been shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// The agent has been shut down; nothing but its destruction is left to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("agent '{agent}' has been shut down")]
+pub struct ShutDown {
+    /// The agent.
+    pub agent: String,
+}

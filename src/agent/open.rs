@@ -1,0 +1,158 @@
+//! Opening an agent: which address it tells peers, which fabrics it has, who it is.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::desc::SessionId;
+use crate::fabric::local::LocalConfig;
+use crate::fabric::registry::{Opened, RegistryConfig, open as open_fabrics};
+use crate::fabric::stream::StreamConfig;
+use crate::fabric::{Fabric, HEADER_MAX_BYTES};
+use crate::proto::blob::check_name;
+use crate::proto::endpoint::{Endpoint, Identity, LaneSpec};
+use crate::proto::section::{self, FabricAddress, HostId, Section};
+use crate::proto::session::Deadlines;
+use crate::proto::wire::DATA_SPANS_MAX;
+
+use super::address::{advertised_address, format_connection_info};
+use super::core::Core;
+use super::error::CreateError;
+use super::inbox::Inbox;
+use super::lobby::Lobby;
+use super::progress::{Shared, Signal};
+use super::sockets::{listen_tcp, listen_unix};
+use super::{AgentConfig, EngineSettings};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Bytes of the largest chunk, whatever a fabric would take: bounds what one step can move.
+const CHUNK_MAX_BYTES: u64 = 4 << 20;
+
+/// Opens everything but the progress thread. Returns the connection info too.
+pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError> {
+    let AgentConfig { name, settings } = config;
+    check_name(&name)
+        .map_err(|error| CreateError::BadName { name: name.clone(), reason: error.to_string() })?;
+    let system = |what: &str| {
+        let (name, what) = (name.clone(), what.to_owned());
+        move |source: io::Error| CreateError::System { name, what, source }
+    };
+    let advertised = advertised_address(settings.interface.as_deref())
+        .map_err(|source| CreateError::Address { name: name.clone(), source })?;
+    let what = format!("listening on {} port {}", advertised.ip, settings.port);
+    let (tcp, port) = listen_tcp(advertised.ip, settings.port).map_err(system(&what))?;
+    let mut listeners = vec![tcp];
+    let mut endpoints = vec![section::Endpoint::Tcp { ip: advertised.ip, port }];
+    if uses_unix(&settings) {
+        let unix_name = format!("baton-{}", hex(&random().map_err(system("random bytes"))?));
+        listeners.push(listen_unix(unix_name.as_bytes()).map_err(system("listening on a Unix socket"))?);
+        endpoints.insert(0, section::Endpoint::UnixAbstract(unix_name.into_bytes()));
+    }
+    let connection_info = format_connection_info(advertised.ip, port);
+    tracing::info!(
+        agent = name,
+        address = connection_info,
+        reason = advertised.reason,
+        "listening; peers are told this address"
+    );
+    if !advertised.ip.is_loopback() {
+        tracing::warn!(
+            address = connection_info,
+            "peers are not authenticated: whoever reaches this address can read and write registered memory"
+        );
+    }
+    let fabrics = open_lanes(&name, &settings, advertised.ip)?;
+    let section = Section {
+        session: SessionId(random().map_err(system("random bytes"))?),
+        host: host_id(),
+        uid: rustix::process::geteuid().as_raw(),
+        capabilities: 0,
+        endpoints,
+        fabrics: fabrics.iter().map(|f| FabricAddress { name: f.name().into(), address: f.address() }).collect(),
+        regions: Vec::new(),
+        mac: None,
+    };
+    let deadlines = Deadlines {
+        handshake: settings.connect_timeout,
+        peer: settings.peer_timeout,
+        stall: settings.stall_timeout,
+    };
+    let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric)).collect();
+    let endpoint = Endpoint::new(Identity { name: name.clone(), section }, lanes, deadlines);
+    let (inbox, signal) = (Arc::new(Inbox::default()), Arc::new(Signal::default()));
+    let core = Core::new(endpoint, fabrics, Lobby::new(listeners), Arc::clone(&inbox), Arc::clone(&signal))
+        .map_err(system("watching sockets"))?;
+    let wake = system("making a wake-up handle");
+    let shared = Shared::new(name, settings, core, inbox, signal).map_err(wake)?;
+    Ok((shared, connection_info))
+}
+
+/// Whether the control stream may be a Unix socket: not when only TCP lanes are wanted.
+pub(super) fn uses_unix(settings: &EngineSettings) -> bool {
+    let lanes = &settings.lanes;
+    lanes.local || lanes.ucx || lanes.stream_unix
+}
+
+/// This host, as long as it runs: its boot id.
+pub(super) fn host_id() -> HostId {
+    let text = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let mut id = [0; 16];
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    HostId(id)
+}
+
+/// Fresh random bytes.
+pub(super) fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+fn open_lanes(
+    name: &str,
+    settings: &EngineSettings,
+    ip: std::net::IpAddr,
+) -> Result<Vec<Box<dyn Fabric>>, CreateError> {
+    let lanes = &settings.lanes;
+    let config = RegistryConfig {
+        local: lanes.local.then(LocalConfig::default),
+        stream: (lanes.stream_unix || lanes.stream_tcp).then(|| StreamConfig {
+            unix: lanes.stream_unix,
+            tcp: lanes.stream_tcp,
+            bind_ip: ip,
+            connect_deadline: settings.connect_timeout,
+            ..StreamConfig::default()
+        }),
+    };
+    let mut fabrics = Vec::new();
+    for Opened { name: lane, outcome } in open_fabrics(config) {
+        match outcome {
+            Ok(fabric) => fabrics.push(fabric),
+            Err(source) if lane == "ucx" && settings.ucx_required => {
+                return Err(CreateError::Fabric { name: name.into(), source });
+            }
+            Err(error) => tracing::info!(agent = name, lane, %error, "lane not available"),
+        }
+    }
+    Ok(fabrics)
+}
+
+fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
+    let limits = fabric.limits();
+    debug_assert!(DATA_SPANS_MAX * 16 < HEADER_MAX_BYTES);
+    LaneSpec {
+        name: fabric.name(),
+        native_read: limits.native_read,
+        native_write: limits.native_write,
+        framed: limits.framed,
+        batches_in_flight: limits.batches_in_flight,
+        segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
+        bytes_per_chunk: limits.bytes_per_batch.min(CHUNK_MAX_BYTES),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

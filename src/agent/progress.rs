@@ -1,0 +1,168 @@
+//! Who drives the engine: the progress thread, and everybody who waits.
+//!
+//! All state that moves is in [`Core`], behind one lock. The progress thread drives it, spins for a short
+//! while after the last work and then parks on the core's epoll handle *without* the lock. A waiter drives
+//! too, in bounded steps, when it gets the lock at once; otherwise it parks on the signal that every
+//! noteworthy event raises.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::config::EngineSettings;
+use crate::desc::TransferId;
+
+use super::core::Core;
+use super::inbox::Inbox;
+use super::sockets::timespec;
+
+/// What the progress thread, the callers and the transfers of one agent share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub name: String,
+    pub settings: EngineSettings,
+    pub inbox: Arc<Inbox>,
+    pub core: Mutex<Core>,
+    pub signal: Arc<Signal>,
+    pub stopped: AtomicBool,
+    /// A copy of the core's epoll handle, to park on without the lock.
+    epoll: rustix::fd::OwnedFd,
+    /// Wakes the progress thread; the core's epoll handle watches it too.
+    waker: Arc<rustix::fd::OwnedFd>,
+}
+
+/// Bytes moved in one step under the lock.
+pub(super) const STEP_BYTES: u64 = 1 << 20;
+/// Longest park of the progress thread while there are peers.
+const TICK: Duration = Duration::from_millis(250);
+/// Longest park of a waiter before it looks again by itself.
+const WAITER_TICK: Duration = Duration::from_millis(20);
+/// How long shutdown waits for transfers to drain.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+impl Shared {
+    pub fn new(
+        name: String,
+        settings: EngineSettings,
+        core: Core,
+        inbox: Arc<Inbox>,
+        signal: Arc<Signal>,
+    ) -> std::io::Result<Self> {
+        let waker = core.waker();
+        let epoll = core.epoll().try_clone_to_owned()?;
+        let (core, stopped) = (Mutex::new(core), AtomicBool::new(false));
+        Ok(Self { name, settings, inbox, core, signal, stopped, epoll, waker })
+    }
+
+    /// The progress thread's body; ends after [`Shared::stop`].
+    pub fn run(&self) {
+        let mut last_work = Instant::now();
+        while !self.stopped.load(Ordering::Acquire) {
+            let (worked, has_peers) = {
+                let mut core = self.core.lock();
+                (core.drive(Instant::now()), core.has_peers())
+            };
+            if worked {
+                last_work = Instant::now();
+            } else if last_work.elapsed() < self.settings.spin {
+                std::hint::spin_loop();
+            } else if !self.stopped.load(Ordering::Acquire) {
+                park(&self.epoll, has_peers.then_some(TICK));
+                let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]); // empty means that something else woke us
+            }
+        }
+    }
+
+    /// Drives one bounded step, if nobody else is driving. Returns whether anything happened.
+    pub fn lend_a_hand(&self) -> bool {
+        self.core.try_lock().is_some_and(|mut core| core.drive(Instant::now()))
+    }
+
+    /// Blocks until `done`, or until `deadline`. Drives while there is something to drive.
+    pub fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
+        let mut last_work = Instant::now();
+        loop {
+            let epoch = self.signal.epoch();
+            if done() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return;
+            }
+            if self.lend_a_hand() {
+                last_work = Instant::now();
+            } else if last_work.elapsed() < self.settings.spin {
+                std::hint::spin_loop();
+            } else {
+                let tick = Instant::now() + WAITER_TICK;
+                self.signal.wait(epoch, deadline.map_or(tick, |deadline| deadline.min(tick)));
+            }
+        }
+    }
+
+    /// Cancels a transfer.
+    pub fn cancel(&self, id: TransferId) {
+        let mut core = self.core.lock();
+        core.endpoint.cancel(id);
+        core.drive(Instant::now());
+    }
+
+    /// Makes the progress thread look again.
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
+    }
+
+    /// Breaks off and drains transfers, says goodbye, ends the progress thread. Idempotent.
+    pub fn stop(&self) {
+        {
+            let mut core = self.core.lock();
+            core.endpoint.shutdown();
+            core.drive(Instant::now());
+        }
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        self.wait_until(Some(deadline), || self.core.try_lock().is_some_and(|core| !core.endpoint.is_busy()));
+        let mut core = self.core.lock();
+        core.close();
+        self.stopped.store(true, Ordering::Release);
+        drop(core);
+        self.wake();
+        self.signal.raise();
+    }
+}
+
+/// Tells waiters that something noteworthy has happened.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    epoch: Mutex<u64>,
+    raised: Condvar,
+}
+
+impl Signal {
+    /// Wakes everybody who waits.
+    pub fn raise(&self) {
+        *self.epoch.lock() += 1;
+        self.raised.notify_all();
+    }
+
+    fn epoch(&self) -> u64 {
+        *self.epoch.lock()
+    }
+
+    /// Waits until something is raised that `seen` does not include, or until `deadline`.
+    fn wait(&self, seen: u64, deadline: Instant) {
+        let mut epoch = self.epoch.lock();
+        while *epoch == seen {
+            if self.raised.wait_until(&mut epoch, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+/// Parks until the epoll handle has something, at most for `limit`.
+fn park(epoll: impl AsFd, limit: Option<Duration>) {
+    let limit = limit.map(timespec);
+    // An interrupted or failed wait only means that the caller looks again.
+    let _ = poll(&mut [PollFd::new(&epoll, PollFlags::IN)], limit.as_ref());
+}

@@ -1,0 +1,172 @@
+//! The sockets of the control plane: listening, accepting, dialing with a deadline, fetching a blob.
+//!
+//! Everything here either does not block or blocks the *caller's* thread up to a deadline it is given; the
+//! progress thread only ever uses the former.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
+    sockopt,
+};
+
+use crate::proto::section::Endpoint;
+use crate::proto::wire::Frame;
+
+use super::control::{ControlStream, Intake};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 256;
+
+/// A listening Unix socket under a name of its own in the abstract namespace.
+pub(super) fn listen_unix(name: &[u8]) -> io::Result<OwnedFd> {
+    let socket = new_socket(AddressFamily::UNIX)?;
+    bind(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// A listening TCP socket, and the port it got.
+pub(super) fn listen_tcp(ip: IpAddr, port: u16) -> io::Result<(OwnedFd, u16)> {
+    let socket = new_socket(family(ip))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &SocketAddr::new(ip, port))?;
+    listen(&socket, BACKLOG)?;
+    let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    Ok((socket, bound.port()))
+}
+
+/// The next connection; `None` when there is none now.
+pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    match rustix::io::retry_on_intr(|| accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)) {
+        Ok(socket) => {
+            let _ = sockopt::set_tcp_nodelay(&socket, true); // a Unix socket has no such option
+            Ok(Some(socket))
+        }
+        Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Connects to an endpoint of a peer before `deadline`.
+pub(super) fn dial(endpoint: &Endpoint, deadline: Instant) -> io::Result<OwnedFd> {
+    match endpoint {
+        Endpoint::UnixAbstract(name) => {
+            let socket = new_socket(AddressFamily::UNIX)?;
+            connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+            Ok(socket)
+        }
+        Endpoint::Tcp { ip, port } => dial_tcp(SocketAddr::new(*ip, *port), deadline),
+    }
+}
+
+/// Connects to a TCP address before `deadline`.
+pub(super) fn dial_tcp(address: SocketAddr, deadline: Instant) -> io::Result<OwnedFd> {
+    let socket = new_socket(family(address.ip()))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    match connect(&socket, &address) {
+        Ok(()) => return Ok(socket),
+        Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    wait_for(&socket, PollFlags::OUT, deadline)?;
+    sockopt::socket_error(&socket)??;
+    Ok(socket)
+}
+
+/// Asks the Baton agent at `address` for its blob.
+pub(super) fn fetch_blob(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
+    let socket = dial_tcp(address, deadline)?;
+    let mut stream = ControlStream::new(socket);
+    let mut request = Vec::new();
+    Frame::Fetch.encode(0, &mut request);
+    stream.send(&request)?;
+    loop {
+        if let Some(frame) = stream.next_frame()? {
+            return match Frame::decode(frame) {
+                Ok((_, Frame::Blob { bytes })) => Ok(bytes.to_vec()),
+                Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it did not answer with its blob")),
+                Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            };
+        }
+        match stream.fill()? {
+            Intake::Some => {}
+            Intake::Nothing => wait_for(&stream, PollFlags::IN, deadline)?,
+            Intake::Closed => {
+                let text = "it closed the connection without an answer";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+        }
+    }
+}
+
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+fn wait_for(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer before the deadline"));
+        }
+        match poll(&mut [PollFd::new(fd, flags)], Some(&timespec(left))) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// A duration as the kernel takes it.
+pub(super) fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn a_closed_port_is_an_error_at_once() {
+        let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        drop(listener);
+        let error = dial_tcp((Ipv4Addr::LOCALHOST, port).into(), soon()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_listener_that_never_answers_meets_the_deadline() {
+        let (_listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let error = fetch_blob((Ipv4Addr::LOCALHOST, port).into(), deadline).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(Instant::now() >= deadline);
+    }
+
+    #[test]
+    fn unix_listeners_are_reached_by_name() {
+        let name = format!("baton-test-{}", std::process::id());
+        let listener = listen_unix(name.as_bytes()).unwrap();
+        let dialed = dial(&Endpoint::UnixAbstract(name.into_bytes()), soon()).unwrap();
+        let accepted = accept(&listener).unwrap().expect("a connection is there");
+        let me = ControlStream::new(accepted).credentials().expect("a Unix socket has credentials");
+        assert_eq!(me.pid, std::process::id() as i32);
+        assert!(ControlStream::new(dialed).credentials().is_some());
+    }
+}

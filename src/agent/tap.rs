@@ -1,0 +1,51 @@
+//! Where a fabric's events meet the protocol: translates, decides nothing.
+
+use std::time::Instant;
+
+use crate::desc::{OpToken, PeerKey};
+use crate::error::FabricError;
+use crate::fabric::{Landing, Sink};
+use crate::proto::endpoint::{Endpoint, Placement};
+
+/// The sink of one poll of one fabric.
+pub(super) struct Tap<'a> {
+    endpoint: &'a mut Endpoint,
+    lane: &'static str,
+    now: Instant,
+}
+
+impl<'a> Tap<'a> {
+    /// Hands the events of `lane` to `endpoint`.
+    pub fn new(endpoint: &'a mut Endpoint, lane: &'static str, now: Instant) -> Self {
+        Self { endpoint, lane, now }
+    }
+}
+
+impl Sink for Tap<'_> {
+    fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>) {
+        self.endpoint.handle_lane(peer, self.lane, as_text(outcome));
+    }
+
+    fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>) {
+        self.endpoint.handle_completed(token, as_text(outcome), self.now);
+    }
+
+    fn arrived(&mut self, peer: PeerKey, header: &[u8], payload_bytes: u64) -> Landing {
+        match self.endpoint.handle_arrived(peer, header, payload_bytes) {
+            Placement::Scatter { ticket, spans } => Landing::Scatter { ticket, spans },
+            Placement::Discard => Landing::Discard,
+        }
+    }
+
+    fn landed(&mut self, _peer: PeerKey, ticket: u64, outcome: Result<(), FabricError>) {
+        self.endpoint.handle_landed(ticket, as_text(outcome), self.now);
+    }
+
+    fn lost(&mut self, peer: PeerKey, error: FabricError) {
+        self.endpoint.handle_lane(peer, self.lane, Err(error.to_string()));
+    }
+}
+
+fn as_text(outcome: Result<(), FabricError>) -> Result<(), String> {
+    outcome.map_err(|error| error.to_string())
+}

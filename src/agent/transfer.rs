@@ -1,0 +1,113 @@
+//! A submitted transfer, as its submitter holds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
+
+use crate::desc::TransferId;
+use crate::proto::transfer::TransferError;
+
+use super::progress::Shared;
+
+/// Where a transfer stands. The values are those of the seam.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TransferState {
+    /// Bytes may still move.
+    InProgress = 0,
+    /// The peer has acknowledged that every byte is in place, and its sync message is queued.
+    Success = 1,
+    /// It failed or was cancelled; [`Transfer::error`] says why. No byte moves any more.
+    Failure = 2,
+}
+
+/// The end of a transfer, set once.
+pub(super) type Outcome = Arc<OnceCell<Result<(), TransferError>>>;
+
+/// A transfer in progress or over. May be used from several threads.
+///
+/// Dropping one that is not over cancels it and waits, within the peer deadline, until no byte can land.
+pub struct Transfer {
+    shared: Arc<Shared>,
+    id: TransferId,
+    peer: String,
+    outcome: Outcome,
+}
+
+impl Transfer {
+    pub(super) fn new(shared: Arc<Shared>, id: TransferId, peer: String, outcome: Outcome) -> Self {
+        Self { shared, id, peer, outcome }
+    }
+
+    /// Where it stands now; lends the engine a hand.
+    pub fn state(&self) -> TransferState {
+        if self.outcome.get().is_none() {
+            self.shared.lend_a_hand();
+        }
+        self.peek()
+    }
+
+    /// Waits until it is over or `timeout` has passed. Without a timeout it still ends: when the peer is
+    /// lost, or after the stall deadline without progress.
+    pub fn wait(&self, timeout: Option<Duration>) -> TransferState {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.shared.wait_until(deadline, || self.outcome.get().is_some());
+        self.peek()
+    }
+
+    /// Why it failed, once it has.
+    pub fn error(&self) -> Option<TransferError> {
+        self.outcome.get().and_then(|outcome| outcome.clone().err())
+    }
+
+    /// The error as a text that names the transfer and the peer; empty unless it failed.
+    pub fn error_text(&self) -> String {
+        match self.error() {
+            Some(error) => format!("transfer {} with peer '{}': {error}", self.id, self.peer),
+            None => String::new(),
+        }
+    }
+
+    /// Cancels it if it is not over. True once no byte of it can land any more; false if that could not be
+    /// established within the peer deadline.
+    pub fn release(&self) -> bool {
+        if self.outcome.get().is_none() {
+            self.shared.cancel(self.id);
+            let deadline = Instant::now() + self.shared.settings.peer_timeout;
+            self.shared.wait_until(Some(deadline), || self.outcome.get().is_some());
+        }
+        self.outcome.get().is_some()
+    }
+
+    fn peek(&self) -> TransferState {
+        match self.outcome.get() {
+            None => TransferState::InProgress,
+            Some(Ok(())) => TransferState::Success,
+            Some(Err(_)) => TransferState::Failure,
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if !self.release() {
+            tracing::error!(
+                transfer = self.id.0,
+                peer = self.peer,
+                "a transfer was dropped that the peer does not let go of; its memory must not be reused"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .field("state", &self.peek())
+            .finish_non_exhaustive()
+    }
+}

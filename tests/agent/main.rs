@@ -1,0 +1,32 @@
+//! The agent through its public API, two in one process, on every lane that this machine has.
+
+mod errors;
+mod pair;
+mod transfers;
+
+use pair::Lane;
+
+/// Makes one test module a lane of every case.
+macro_rules! on_every_lane {
+    ($($case:path => $name:ident),* $(,)?) => {
+        mod local { $(#[test] fn $name() { $case(super::Lane::Local) })* }
+        mod stream_unix { $(#[test] fn $name() { $case(super::Lane::StreamUnix) })* }
+        mod stream_tcp { $(#[test] fn $name() { $case(super::Lane::StreamTcp) })* }
+    };
+}
+
+on_every_lane!(
+    crate::transfers::bytes_arrive_both_ways => bytes_arrive_both_ways,
+    crate::transfers::scattered_lists_arrive_and_gaps_stay => scattered_lists_arrive_and_gaps_stay,
+    crate::transfers::sync_messages_follow_their_data => sync_messages_follow_their_data,
+    crate::transfers::notifications_are_binary_and_in_order => notifications_are_binary_and_in_order,
+    crate::transfers::first_contact_in_the_hosts_order => first_contact_in_the_hosts_order,
+    crate::transfers::several_threads_at_once => several_threads_at_once,
+    crate::transfers::memory_registered_later_is_announced => memory_registered_later_is_announced,
+    crate::transfers::both_sides_load_at_once => both_sides_load_at_once,
+    crate::errors::bad_requests_are_refused_and_nothing_is_written => bad_requests_are_refused,
+    crate::errors::a_lost_peer_ends_its_transfers => a_lost_peer_ends_its_transfers,
+    crate::errors::deregistered_memory_is_out_of_reach => deregistered_memory_is_out_of_reach,
+    crate::errors::invalidate_and_shutdown_end_things => invalidate_and_shutdown_end_things,
+    crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
+);

@@ -1,0 +1,147 @@
+//! Two agents, their memory, and a watchdog.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use baton::agent::{Agent, AgentConfig, DescriptorList, Transfer, TransferRequest, TransferState};
+use baton::config::{EngineSettings, LaneChoice};
+use baton::desc::{Descriptor, MemoryKind, TransferOp};
+
+/// What a pair is allowed to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Local,
+    StreamUnix,
+    StreamTcp,
+}
+
+/// Longest any wait of a test may take.
+pub const WATCHDOG: Duration = Duration::from_secs(20);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A name nobody else has.
+pub fn unique(stem: &str) -> String {
+    format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn settings(lane: Lane) -> EngineSettings {
+    let none = LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+    let lanes = match lane {
+        Lane::Local => LaneChoice { local: true, ..none },
+        Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
+        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
+    };
+    EngineSettings { lanes, interface: Some("lo".into()), ..EngineSettings::default() }
+}
+
+pub fn agent(stem: &str, lane: Lane) -> Agent {
+    named_agent(unique(stem), lane)
+}
+
+pub fn named_agent(name: String, lane: Lane) -> Agent {
+    Agent::new(AgentConfig { name, settings: settings(lane) }).expect("an agent opens")
+}
+
+/// Memory that outlives every registration of it: leaked, so that no test can break the promise.
+pub struct Pool {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Pool {
+    pub fn new(len: usize, fill: u8) -> Self {
+        let start = Box::leak(vec![fill; len].into_boxed_slice()).as_mut_ptr();
+        Self { start, len }
+    }
+
+    pub fn desc(&self, offset: usize, len: usize) -> Descriptor {
+        Descriptor { addr: self.start as u64 + offset as u64, len: len as u64, device: 0 }
+    }
+
+    pub fn all(&self) -> DescriptorList {
+        dram(vec![self.desc(0, self.len)])
+    }
+
+    /// A copy of what is in it. Callers read only what no transfer is writing.
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: the allocation is leaked, `len` bytes long and initialised.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }.to_vec()
+    }
+
+    pub fn fill(&self, byte: impl Fn(usize) -> u8) {
+        // SAFETY: as above; no other reference exists, and no transfer touches it while a test fills it.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start, self.len) };
+        bytes.iter_mut().enumerate().for_each(|(at, slot)| *slot = byte(at));
+    }
+
+    pub fn register(&self, agent: &Agent) {
+        // SAFETY: the memory is leaked, so it stays mapped; `bytes` and `fill` copy through raw pointers.
+        unsafe { agent.register(&self.all()) }.expect("memory registers");
+    }
+}
+
+// SAFETY: a pool is an address; what may be read and written when is the tests' own order.
+unsafe impl Sync for Pool {}
+// SAFETY: as above.
+unsafe impl Send for Pool {}
+
+pub fn dram(descs: Vec<Descriptor>) -> DescriptorList {
+    DescriptorList { kind: MemoryKind::Dram, descs }
+}
+
+/// An agent with a registered pool on each side; the context has loaded the generation.
+pub struct Pair {
+    pub ctx: Agent,
+    pub gene: Agent,
+    pub ctx_pool: Pool,
+    pub gen_pool: Pool,
+}
+
+impl Pair {
+    pub fn new(lane: Lane, len: usize) -> Self {
+        let (ctx, gene) = (agent("ctx", lane), agent("gen", lane));
+        let (ctx_pool, gen_pool) = (Pool::new(len, 0), Pool::new(len, 0xee));
+        ctx_pool.fill(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]);
+        ctx_pool.register(&ctx);
+        gen_pool.register(&gene);
+        ctx.load_blob(gene.name(), &gene.local_blob()).expect("the generation loads");
+        Self { ctx, gene, ctx_pool, gen_pool }
+    }
+
+    pub fn request(&self, op: TransferOp, local: Vec<Descriptor>, remote: Vec<Descriptor>) -> TransferRequest {
+        let peer = self.gene.name().to_owned();
+        TransferRequest { op, local: dram(local), remote: dram(remote), peer, sync_message: None }
+    }
+
+    pub fn run(&self, request: &TransferRequest) -> Transfer {
+        let transfer = self.ctx.submit(request).expect("the transfer is taken");
+        let state = transfer.wait(Some(WATCHDOG));
+        assert_eq!(state, TransferState::Success, "{}", transfer.error_text());
+        transfer
+    }
+}
+
+/// Polls until `found` gives something.
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen within {WATCHDOG:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// The next `count` notifications of one peer.
+pub fn notifications(agent: &Agent, from: &str, count: usize) -> Vec<Vec<u8>> {
+    let mut seen = Vec::new();
+    eventually("a notification", || {
+        for (peer, messages) in agent.take_notifications() {
+            assert_eq!(peer, from);
+            seen.extend(messages);
+        }
+        (seen.len() >= count).then(|| std::mem::take(&mut seen))
+    })
+}
