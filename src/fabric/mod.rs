@@ -27,6 +27,7 @@ pub mod local;
 mod regions;
 pub mod registry;
 pub mod stream;
+pub mod sim;
 
 use std::os::fd::BorrowedFd;
 

@@ -29,6 +29,7 @@ pub struct Log {
     pub in_flight: BTreeMap<OpToken, PeerKey>,
     /// By the ticket in a header's first eight bytes; a frame without plan is discarded.
     pub landings: BTreeMap<u64, Landing>,
+    by_token: BTreeMap<OpToken, usize>,
     awaiting: BTreeSet<u64>,
     silenced: BTreeSet<PeerKey>,
 }
@@ -36,7 +37,7 @@ pub struct Log {
 impl Log {
     /// How the batch with this token ended.
     pub fn outcome(&self, token: OpToken) -> Option<&Outcome> {
-        self.completed.iter().find(|(known, _)| *known == token).map(|(_, outcome)| outcome)
+        self.by_token.get(&token).map(|at| &self.completed[*at].1)
     }
 
     /// From here on any word about `peer` is a breach.
@@ -63,6 +64,7 @@ impl Sink for Log {
             peer.unwrap_or_else(|| panic!("token {token} completed ({outcome:?}) and is not in flight"));
         self.expect_voice(peer, "completed");
         assert!(!self.lost.contains_key(&peer), "token {token} completed after its peer was reported lost");
+        self.by_token.insert(token, self.completed.len());
         self.completed.push((token, outcome));
     }
 

@@ -19,3 +19,4 @@ mod rig;
 
 mod local;
 mod stream;
+mod sim;

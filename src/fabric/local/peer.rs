@@ -86,7 +86,7 @@ fn same_user(credentials: Option<Credentials>) -> Result<Pid, FabricError> {
             "the kernel does not say which process the peer is: its control stream is no Unix socket",
         )));
     };
-    let Some(pid) = Pid::from_raw(credentials.pid).filter(|_| credentials.pid > 0) else {
+    let Some(pid) = Some(credentials.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
         return Err(unsupported(String::from(
             "the peer's process is in a pid namespace that is not visible here",
         )));

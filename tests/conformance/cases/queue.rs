@@ -14,12 +14,12 @@ pub fn full_queue_hands_the_batch_back<H: Harness>() {
     let (from, to) = (rig.memory(0, 65_536), rig.memory(1, 65_536));
     for route in rig.routes() {
         let bound = rig.limits().batches_in_flight.min(QUEUE_MAX);
-        let wanted = rig.expected(from, to, &strided(from, to, 8, 4096));
+        let wanted = rig.expected(from, to, &strided(from, to, 4, 4096));
         let (poster, other) = if route == Route::Read { (1, 0) } else { (0, 1) };
         let mut ops: Vec<Op> = Vec::new();
         let refused = loop {
             assert!(ops.len() <= bound, "{} posts are in flight, the limit is {bound}", ops.len());
-            let batch = rig.batch(route, strided(from, to, 8, 4096));
+            let batch = rig.batch(route, strided(from, to, 4, 4096));
             let before = batch.clone();
             let op = rig.plan(route, poster, 1, &batch);
             match rig.post(poster, other, batch).expect("a sound batch") {
