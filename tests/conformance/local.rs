@@ -5,6 +5,8 @@ use baton::fabric::{Credentials, Fabric, Link};
 
 use crate::harness::{Harness, Skip, own_credentials};
 
+mod processes;
+
 struct Local;
 
 impl Harness for Local {
