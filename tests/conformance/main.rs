@@ -17,6 +17,7 @@ mod log;
 mod memory;
 mod rig;
 
+mod broken;
 mod local;
 mod stream;
 mod sim;

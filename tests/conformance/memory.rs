@@ -74,6 +74,11 @@ impl Snapshot {
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
+    /// A number that changes with the bytes.
+    pub fn digest(&self) -> u64 {
+        self.bytes.iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    }
+
     /// Panics with the first difference, unless equal.
     #[track_caller]
     pub fn assert_same(&self, wanted: &Snapshot, what: &str) {

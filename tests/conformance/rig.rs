@@ -84,13 +84,17 @@ impl<H: Harness> Rig<H> {
 
     /// `count` nodes, none connected.
     pub fn apart(count: usize) -> Option<Self> {
-        let harness = match H::set_up() {
-            Ok(harness) => harness,
+        match H::set_up() {
+            Ok(harness) => Some(Self::of(harness, count)),
             Err(Skip(why)) => {
                 eprintln!("skipped: {why}");
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// `count` nodes of this harness, none connected.
+    pub fn of(harness: H, count: usize) -> Self {
         let nodes = (0..count).map(|_| Node {
             fabric: Some(harness.open()),
             log: Log::default(),
@@ -99,7 +103,7 @@ impl<H: Harness> Rig<H> {
         });
         let nodes = nodes.collect();
         let poll_budget_bytes = POLL_BUDGET_BYTES;
-        Some(Self { harness, nodes, poll_budget_bytes, next_token: 1, next_link: 1, next_region: 1 })
+        Self { harness, nodes, poll_budget_bytes, next_token: 1, next_link: 1, next_region: 1 }
     }
 
     /// Connects two nodes with each other and waits until both say so.
