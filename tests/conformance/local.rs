@@ -3,7 +3,9 @@
 use baton::fabric::local::{LocalConfig, LocalFabric};
 use baton::fabric::{Credentials, Fabric, Link};
 
+use crate::copy::{Route, whole};
 use crate::harness::{Harness, Skip, own_credentials};
+use crate::rig::Rig;
 
 mod processes;
 
@@ -43,3 +45,29 @@ impl Harness for Local {
 }
 
 conformance!(in_process, Local);
+
+/// What one poll moves is bounded by its budget, and no peer waits for the whole of another's batch.
+#[test]
+fn poll_keeps_to_its_budget_and_takes_turns() {
+    let mut rig = Rig::<Local>::star(3).expect("needs nothing");
+    rig.poll_budget_bytes = 64 << 10;
+    let len = 1 << 20;
+    let sources = [1, 2].map(|node| rig.memory(node, len));
+    let targets = [1, 2].map(|_| rig.memory(0, len));
+    let pairs = [(sources[0], targets[0]), (sources[1], targets[1])];
+    let wanted = pairs.map(|(from, to)| rig.expected(from, to, &[whole(from, to, len as u64)]));
+    for (from, to) in pairs {
+        rig.copy(Route::Read, from.node, 0, &[whole(from, to, len as u64)]);
+    }
+    let missing =
+        |rig: &Rig<Local>| [0, 1].map(|at| rig.snapshot(targets[at]).differences(&wanted[at]) as u64);
+    let mut before = missing(&rig);
+    while before != [0, 0] {
+        assert!(rig.poll(0), "nothing moves with {before:?} bytes missing");
+        let now = missing(&rig);
+        let moved = before[0] + before[1] - now[0] - now[1];
+        assert!(moved <= rig.poll_budget_bytes, "one poll moved {moved} bytes");
+        assert!(now[0].abs_diff(now[1]) <= 2 * rig.poll_budget_bytes, "one waits for the other: {now:?}");
+        before = now;
+    }
+}

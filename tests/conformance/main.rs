@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   harness.rs  what a fabric's author writes: how to open one, how two of them reach each other
-//!   rig.rs      opened fabrics with memory, a recording sink and a bounded driver
+//!   rig.rs      opened fabrics with memory, a recording sink (log.rs) and a bounded driver
+//!   copy.rs     copies between them, whichever way the fabric moves bytes
+//!   broken.rs   fabrics with one defect each, which the suite has to catch
 //!   cases/      the contract, one function a promise, generic over the harness
 //!   NAME.rs     the fabric NAME: its harness, and `conformance!(..)` for each way to set it up
 //! ```
@@ -13,6 +15,7 @@
 #[macro_use]
 mod harness;
 mod cases;
+mod copy;
 mod log;
 mod memory;
 mod rig;

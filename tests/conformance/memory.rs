@@ -79,6 +79,11 @@ impl Snapshot {
         self.bytes.iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
     }
 
+    /// How many bytes differ.
+    pub fn differences(&self, other: &Snapshot) -> usize {
+        self.bytes.iter().zip(&other.bytes).filter(|(a, b)| a != b).count()
+    }
+
     /// Panics with the first difference, unless equal.
     #[track_caller]
     pub fn assert_same(&self, wanted: &Snapshot, what: &str) {

@@ -3,8 +3,9 @@
 use baton::fabric::Fabric;
 use baton::fabric::sim::{SimConfig, SimNet, SimStyle};
 
+use crate::copy::{Route, strided};
 use crate::harness::{Harness, Skip};
-use crate::rig::{Rig, Route, strided};
+use crate::rig::Rig;
 
 macro_rules! style {
     ($name:ident, $config:expr) => {

@@ -18,6 +18,7 @@ mod nonce;
 mod peer;
 mod ptracer;
 mod pull;
+mod step;
 mod wake;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,8 +32,9 @@ use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Limits, Link, Posted, Region, Sink};
 use nonce::Nonce;
-use peer::{Flight, Identity, Peer, READV, State, refused};
+use peer::{Flight, Identity, Peer, State};
 use pull::Puller;
+use step::{Step, ended, step};
 use wake::{Due, Wake};
 
 /// How a local fabric is set up.
@@ -57,6 +59,8 @@ pub struct LocalFabric {
     yama_scope: Option<u32>,
     puller: Puller,
     peers: BTreeMap<PeerKey, Peer>,
+    /// Peers that have not given us leave yet.
+    connecting: Vec<PeerKey>,
     /// Peers with something queued, next one first.
     ring: VecDeque<PeerKey>,
     /// Outcomes of `connect` that no poll has reported yet.
@@ -75,21 +79,22 @@ impl LocalFabric {
             yama_scope: ptracer::yama_scope(),
             puller: Puller::new(),
             peers: BTreeMap::new(),
+            connecting: Vec::new(),
             ring: VecDeque::new(),
             outcomes: VecDeque::new(),
             wake,
         })
     }
 
-    /// Tries to prove who a connecting peer is. A refusal is final at once, except under Yama, where the peer may
-    /// not have given us leave yet.
-    fn try_connect(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let State::Connecting { until } = peer.state else { return };
+    /// Tries to prove who a connecting peer is. Returns whether it has to be tried again: a refusal is final at
+    /// once, except under Yama, where the peer may not have given us leave yet.
+    fn try_connect(&mut self, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let State::Connecting { until } = peer.state else { return false };
         let outcome = peer.identity.prove(&mut self.puller);
-        let not_yet = matches!(&outcome, Err(error) if error.code == Errno::PERM.raw_os_error());
-        if not_yet && self.yama_scope == Some(1) && Instant::now() < until {
-            return;
+        let forbidden = matches!(&outcome, Err(error) if error.code == Errno::PERM.raw_os_error());
+        if forbidden && self.yama_scope == Some(1) && Instant::now() < until {
+            return true;
         }
         let watched = outcome.and_then(|()| {
             self.wake.watch(&peer.identity.pidfd, key).map_err(|errno| {
@@ -101,16 +106,13 @@ impl LocalFabric {
             Err(_) => drop(self.peers.remove(&key)),
         }
         self.outcomes.push_back((key, watched));
+        false
     }
 
-    /// Tries connecting peers again. Returns whether any is still connecting.
-    fn retry_connects(&mut self) -> bool {
-        let connecting = |peers: &BTreeMap<PeerKey, Peer>| -> Vec<PeerKey> {
-            let open = peers.iter().filter(|(_, peer)| matches!(peer.state, State::Connecting { .. }));
-            open.map(|(key, _)| *key).collect()
-        };
-        connecting(&self.peers).into_iter().for_each(|key| self.try_connect(key));
-        !connecting(&self.peers).is_empty()
+    /// Tries connecting peers again.
+    fn retry_connects(&mut self) {
+        let waiting = std::mem::take(&mut self.connecting);
+        self.connecting = waiting.into_iter().filter(|key| self.try_connect(*key)).collect();
     }
 
     /// Copies for one peer until about `budget_bytes` are spent or its queue is empty. Returns what was spent.
@@ -221,7 +223,7 @@ impl Fabric for LocalFabric {
             Ok(identity) => {
                 let state = State::Connecting { until: Instant::now() + LEAVE_WITHIN };
                 self.peers.insert(peer, Peer { identity, state, queue: VecDeque::new() });
-                self.try_connect(peer);
+                self.connecting.push(peer);
             }
             Err(error) => self.outcomes.push_back((peer, Err(error))),
         }
@@ -262,7 +264,7 @@ impl Fabric for LocalFabric {
     }
 
     fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool {
-        let connecting = self.retry_connects();
+        self.retry_connects();
         let mut any = !self.outcomes.is_empty();
         while let Some((peer, outcome)) = self.outcomes.pop_front() {
             sink.connected(peer, outcome);
@@ -283,7 +285,7 @@ impl Fabric for LocalFabric {
                 self.ring.push_back(key);
             }
         }
-        self.wake.set(match (self.ring.is_empty(), connecting) {
+        self.wake.set(match (self.ring.is_empty(), !self.connecting.is_empty()) {
             (false, _) => Due::Now,
             (true, true) => Due::After(LEAVE_RETRY),
             (true, false) => Due::Never,
@@ -296,81 +298,6 @@ impl Fabric for LocalFabric {
     }
 }
 
-/// How far one call brought a flight.
-enum Step {
-    Partial,
-    Done,
-}
-
-/// Copies the next segments of a flight in one system call. Returns what that cost of the budget, and how it went.
-fn step(
-    puller: &mut Puller,
-    identity: &Identity,
-    flight: &mut Flight,
-    budget_bytes: u64,
-) -> (u64, Result<Step, FabricError>) {
-    let (mut cost, mut bytes, mut offset) = (0, 0, flight.offset);
-    puller.clear();
-    for segment in &flight.batch.segments[flight.segment..] {
-        if cost >= budget_bytes || puller.is_full() {
-            break;
-        }
-        let len = (segment.len - offset).min(budget_bytes - cost);
-        if !puller.push(Segment { src: segment.src + offset, dst: segment.dst + offset, len }) {
-            let detail = format!("{:#x}+{} is no longer registered", segment.dst, segment.len);
-            return (
-                cost.max(1),
-                Err(FabricError::new("local", "poll", FabricErrorKind::InvalidRegion, 0, detail)),
-            );
-        }
-        bytes += len;
-        cost += len.max(SEGMENT_COST_BYTES);
-        offset = 0;
-    }
-    let pulled = puller.pull(identity.pid.as_raw_pid(), &identity.nonce);
-    let result = match pulled {
-        Ok(pulled) if pulled.proven || pulled.bytes < bytes => {
-            // A partial copy is not proven yet: the call that resumes it either proves it or fails.
-            let done = flight.advance(pulled.bytes);
-            if !done {
-                Ok(Step::Partial)
-            } else if identity.has_ended() {
-                Err(ended())
-            } else {
-                Ok(Step::Done)
-            }
-        }
-        Ok(_) => Err(closed(identity)),
-        Err(errno) => Err(failure(puller, identity, flight, errno)),
-    };
-    (cost, result)
-}
-
-/// What a failed call says about the peer.
-fn failure(puller: &mut Puller, identity: &Identity, flight: &Flight, errno: Errno) -> FabricError {
-    if errno == Errno::SRCH || identity.has_ended() {
-        return ended();
-    }
-    if errno != Errno::FAULT {
-        return refused(identity.pid, errno);
-    }
-    if identity.prove(puller).is_err() {
-        return closed(identity);
-    }
-    let at = flight.batch.segments.get(flight.segment).map_or(0, |segment| segment.src + flight.offset);
-    let detail = format!("the peer (process {}) has no readable memory at {at:#x}", identity.pid);
-    error(READV, FabricErrorKind::InvalidRegion, errno, detail)
-}
-
-fn ended() -> FabricError {
-    FabricError::new("local", READV, FabricErrorKind::PeerLost, 0, "the peer's process has ended")
-}
-
-fn closed(identity: &Identity) -> FabricError {
-    let detail = format!("process {} has closed its agent or runs another program", identity.pid);
-    FabricError::new("local", READV, FabricErrorKind::PeerLost, 0, detail)
-}
-
 fn error(call: &'static str, kind: FabricErrorKind, errno: Errno, detail: impl Into<String>) -> FabricError {
     FabricError::new("local", call, kind, errno.raw_os_error(), detail)
 }
@@ -379,8 +306,6 @@ fn error(call: &'static str, kind: FabricErrorKind, errno: Errno, detail: impl I
 const SEGMENTS_PER_BATCH: usize = 1 << 16;
 /// Bytes in one batch: no bound of ours, a batch is copied in steps.
 const BYTES_PER_BATCH: u64 = 1 << 40;
-/// What the smallest segment costs of a budget: its share of a call takes about as long as copying so much.
-const SEGMENT_COST_BYTES: u64 = 4096;
 /// How long a peer has to give us leave under Yama.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often we try meanwhile.

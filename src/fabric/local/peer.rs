@@ -167,3 +167,50 @@ pub(super) struct Peer {
     pub state: State,
     pub queue: VecDeque<Flight>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_names_every_cause_and_the_way_out() {
+        let error = refused(rustix::process::getpid(), Errno::PERM);
+        assert_eq!((error.kind, error.code), (FabricErrorKind::Unsupported, Errno::PERM.raw_os_error()));
+        for word in ["uid", "dumpable", "yama.ptrace_scope", "seccomp", "by stream", "process_vm_readv"] {
+            assert!(error.to_string().contains(word), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_user_is_refused_with_both_uids() {
+        let own = rustix::process::geteuid().as_raw();
+        let pid = rustix::process::getpid().as_raw_pid();
+        let error = same_user(Some(Credentials { pid, uid: own + 7 })).expect_err("another user");
+        assert_eq!(error.kind, FabricErrorKind::Unsupported);
+        assert!(error.detail.contains("needs the same user"), "{error}");
+        assert!(error.detail.contains(&format!("uid {}, this one as uid {own}", own + 7)), "{error}");
+    }
+
+    #[test]
+    fn pids_that_name_no_process_are_refused() {
+        for pid in [0, -1, i32::MIN] {
+            let uid = rustix::process::geteuid().as_raw();
+            assert!(same_user(Some(Credentials { pid, uid })).is_err(), "{pid}");
+        }
+        assert!(same_user(None).is_err());
+    }
+
+    #[test]
+    fn flight_advances_over_segment_edges() {
+        let segment = |len| crate::desc::Segment { src: 0, dst: 0, len };
+        let segments = vec![segment(10), segment(1), segment(5)];
+        let op = crate::desc::TransferOp::Read;
+        let batch = Batch { token: crate::desc::OpToken(1), op, segments, header: Vec::new() };
+        let mut flight = Flight { batch, segment: 0, offset: 0 };
+        assert!(!flight.advance(9));
+        assert_eq!((flight.segment, flight.offset), (0, 9));
+        assert!(!flight.advance(2));
+        assert_eq!((flight.segment, flight.offset), (2, 0));
+        assert!(flight.advance(5));
+    }
+}

@@ -6,6 +6,7 @@ use crate::desc::{OpToken, RegionKey, Segment, Span, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::{Batch, Region};
 
+use super::arriving::Arriving;
 use super::error;
 use super::memory::Outside;
 use super::rng::Rng;
@@ -27,17 +28,6 @@ pub(super) struct Flight {
     segment: usize,
     offset: u64,
     header_sent: bool,
-}
-
-/// A frame whose header has been seen.
-#[derive(Debug)]
-pub(super) struct Arriving {
-    /// `None`: it is discarded.
-    pub ticket: Option<u64>,
-    pub spans: VecDeque<Span>,
-    pub left: u64,
-    /// Why its bytes go nowhere.
-    pub bad: Option<FabricError>,
 }
 
 /// One side of one line.

@@ -13,6 +13,7 @@
 //! Thread rule: each fabric by one thread at a time, as the contract says; the fabrics of one net may be on different
 //! threads (one lock guards the net), and then the order of events is the scheduler's.
 
+mod arriving;
 mod fabric;
 mod link;
 mod memory;

@@ -7,8 +7,9 @@ use baton::error::FabricErrorKind;
 use baton::fabric::Region;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::copy::whole;
 use crate::harness::Harness;
-use crate::rig::{DEADLINE, Rig, whole};
+use crate::rig::{DEADLINE, Rig};
 
 pub fn limits_agree_with_each_other<H: Harness>() {
     let Some(rig) = Rig::<H>::apart(1) else { return };

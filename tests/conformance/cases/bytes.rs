@@ -2,8 +2,9 @@
 
 use baton::desc::{Segment, Span};
 
+use crate::copy::{strided, whole};
 use crate::harness::Harness;
-use crate::rig::{Rig, strided, whole};
+use crate::rig::Rig;
 
 pub fn moves_every_size<H: Harness>() {
     let Some(mut rig) = Rig::<H>::pair() else { return };

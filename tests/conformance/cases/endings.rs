@@ -3,8 +3,9 @@
 use baton::desc::OpToken;
 use baton::fabric::Posted;
 
+use crate::copy::{Op, Route, whole};
 use crate::harness::Harness;
-use crate::rig::{Mem, Op, Rig, Route, whole};
+use crate::rig::{Mem, Rig};
 
 /// Bytes of one batch that is in flight when something ends.
 const LEN: usize = 4 << 20;

@@ -4,8 +4,9 @@ use baton::desc::{Segment, Span};
 use baton::error::FabricErrorKind;
 use baton::fabric::{HEADER_MAX_BYTES, Landing};
 
+use crate::copy::{Route, strided, whole};
 use crate::harness::Harness;
-use crate::rig::{Mem, Rig, Route, strided, whole};
+use crate::rig::{Mem, Rig};
 
 fn framed<H: Harness>() -> Option<Rig<H>> {
     Rig::pair().filter(|rig| rig.limits().framed)

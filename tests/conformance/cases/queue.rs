@@ -3,8 +3,9 @@
 use baton::desc::OpToken;
 use baton::fabric::Posted;
 
+use crate::copy::{Op, Route, strided, whole};
 use crate::harness::Harness;
-use crate::rig::{Op, Rig, Route, strided, whole};
+use crate::rig::Rig;
 
 /// Most posts without a poll that the suite tries before it takes a queue for unbounded.
 const QUEUE_MAX: usize = 1 << 16;

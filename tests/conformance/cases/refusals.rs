@@ -4,8 +4,9 @@ use baton::desc::{Segment, TransferOp};
 use baton::error::{FabricError, FabricErrorKind};
 use baton::fabric::{Batch, Posted};
 
+use crate::copy::{Route, strided, whole};
 use crate::harness::Harness;
-use crate::rig::{Mem, Rig, Route, strided, whole};
+use crate::rig::{Mem, Rig};
 
 /// Posts a batch that has to be refused, at once or by its completion, and returns why.
 fn refusal<H: Harness>(rig: &mut Rig<H>, poster: usize, to: usize, batch: Batch) -> FabricError {
