@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::epoll;
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -23,9 +23,11 @@ pub(super) enum Due {
     After(Duration),
 }
 
-/// An epoll of one timer and the pidfds of all peers.
+/// An epoll of an eventfd, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one
+/// costs some 15 us in a virtual machine.)
 pub(super) struct Wake {
     epoll: OwnedFd,
+    now: OwnedFd,
     timer: OwnedFd,
     due: Due,
 }
@@ -36,8 +38,11 @@ impl Wake {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
-        Ok(Self { epoll, timer, due: Due::Never })
+        let now = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        for own in [&now, &timer] {
+            epoll::add(&epoll, own, epoll::EventData::new_u64(NO_PEER), epoll::EventFlags::IN)?;
+        }
+        Ok(Self { epoll, now, timer, due: Due::Never })
     }
 
     /// What the agent waits on.
@@ -50,18 +55,33 @@ impl Wake {
         if due == self.due && !matches!(due, Due::After(_)) {
             return;
         }
-        let value = match due {
-            Due::Never => Timespec { tv_sec: 0, tv_nsec: 0 },
-            Due::Now => Timespec { tv_sec: 0, tv_nsec: 1 },
-            Due::After(delay) => {
-                Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos().max(1)) }
-            }
+        let changed = match (self.due, due) {
+            (Due::After(_), Due::Now) => self.arm(Duration::ZERO).and_then(|()| self.raise()),
+            (_, Due::Now) => self.raise(),
+            (Due::Now, Due::Never) => self.lower(),
+            (Due::Now, Due::After(delay)) => self.lower().and_then(|()| self.arm(delay)),
+            (_, Due::After(delay)) => self.arm(delay),
+            (_, Due::Never) => self.arm(Duration::ZERO),
         };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
-            Ok(_) => self.due = due,
-            Err(error) => tracing::error!(%error, "timerfd_settime failed on a timer of our own"),
+        match changed {
+            Ok(()) => self.due = due,
+            Err(error) => tracing::error!(%error, "a wake handle of our own does not work"),
         }
+    }
+
+    fn raise(&self) -> Result<(), Errno> {
+        rustix::io::write(&self.now, &1u64.to_ne_bytes()).map(drop)
+    }
+
+    fn lower(&self) -> Result<(), Errno> {
+        rustix::io::read(&self.now, &mut [0; 8]).map(drop)
+    }
+
+    /// Lets the timer expire after `delay`, or never where that is zero. An expiry so far is forgotten.
+    fn arm(&self, delay: Duration) -> Result<(), Errno> {
+        let value = Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos()) };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).map(drop)
     }
 
     /// Also readable once the process behind `pidfd` has ended.
@@ -78,16 +98,52 @@ impl Wake {
     /// A peer whose process has ended and is still watched, if there is one.
     pub fn ended(&self) -> Option<PeerKey> {
         let nothing =
-            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(TIMER) };
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(NO_PEER) };
         let mut events = [nothing; EVENTS_MAX];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let count = epoll::wait(&self.epoll, &mut events, Some(&at_once)).ok()?;
-        let peers = events[..count].iter().map(|event| event.data.u64()).filter(|data| *data != TIMER);
+        let peers = events[..count].iter().map(|event| event.data.u64()).filter(|data| *data != NO_PEER);
         peers.filter_map(|data| u32::try_from(data).ok()).map(PeerKey).next()
     }
 }
 
-/// Names the timer among the events; no peer has it.
-const TIMER: u64 = u64::MAX;
-/// Events looked at in one go: the timer and one peer are enough, the rest stays readable.
-const EVENTS_MAX: usize = 2;
+/// Names the eventfd and the timer among the events; no peer has it.
+const NO_PEER: u64 = u64::MAX;
+/// Events looked at in one go: the eventfd, the timer and one peer are enough, the rest stays readable.
+const EVENTS_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    fn readable(wake: &Wake, patience: Duration) -> bool {
+        let fd = wake.fd();
+        let limit = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).expect("poll") > 0
+    }
+
+    #[test]
+    fn readable_exactly_while_due() {
+        let mut wake = Wake::new().expect("descriptors");
+        let soon = Due::After(Duration::from_millis(1));
+        let long = Duration::from_secs(20);
+        assert!(!readable(&wake, Duration::ZERO));
+        for (due, patience, wanted) in [
+            (Due::Now, Duration::ZERO, true),
+            (Due::Never, Duration::ZERO, false),
+            (soon, long, true),
+            (Due::Never, Duration::ZERO, false),
+            (Due::Now, Duration::ZERO, true),
+            (soon, long, true),
+            (soon, long, true),
+            (Due::Now, Duration::ZERO, true),
+            (Due::After(long), Duration::ZERO, false),
+            (Due::Never, Duration::ZERO, false),
+        ] {
+            wake.set(due);
+            assert_eq!(readable(&wake, patience), wanted, "{due:?}");
+        }
+        assert_eq!(wake.ended(), None);
+    }
+}
