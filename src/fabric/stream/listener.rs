@@ -2,7 +2,7 @@
 //!
 //! A caller has to say whose it is (the preface) before a deadline, and to be claimed by a `connect` of our
 //! own before the same deadline: the peer may well dial before this side knows of the link. At most
-//! [`CALLERS_MAX`] wait; one more pushes out the oldest, so that a crowd of silent strangers delays nobody.
+//! `CALLERS_MAX` wait; one more pushes out the oldest, so that a crowd of silent strangers delays nobody.
 
 use std::collections::VecDeque;
 use std::io;

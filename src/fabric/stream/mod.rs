@@ -11,12 +11,12 @@
 //! * Each side dials one connection for what it writes and accepts one for what it reads. A connection opens
 //!   with a preface that names the link; a link is up when both are there.
 //! * Bytes go from user memory to the socket and from the socket to their destination by gathered writes and
-//!   scattered reads, with no copy between ([`iovec`], the only leaf that touches memory by address).
+//!   scattered reads, with no copy between (`iovec.rs`, the only leaf that touches memory by address).
 //! * A frame that may not land is read and thrown away: a refusal never puts the stream out of step. After
 //!   [`Fabric::disconnect`] the receiver reads nothing more of that peer, so nothing lands; what the sender
 //!   has handed to the kernel is the receiver's to refuse.
 //! * Nothing blocks. One epoll set holds all sockets and a timer; a poll with nothing to do is one system
-//!   call. Connections take turns of at most [`TURN_BYTES`].
+//!   call. Connections take turns of at most `TURN_BYTES`.
 //!
 //! Driven by one thread at a time, like every fabric.
 
@@ -423,8 +423,8 @@ impl Fabric for StreamFabric {
     }
 }
 
-/// Most bytes of one turn: what one system call moves stays in the caches, and no connection waits long.
-const TURN_BYTES: u64 = 256 * 1024;
+/// Most bytes of one turn. On loopback 512 KiB measured better than 128 or 256 KiB and no worse than 1 MiB.
+const TURN_BYTES: u64 = 512 * 1024;
 
 const LIMITS: Limits = Limits {
     native_read: false,

@@ -1,0 +1,162 @@
+//! Measures the stream fabric alone: 64 KiB segments, scattered, from one thread's memory to another's.
+//!
+//! `cargo run --release --example stream_throughput [SEGMENT_KIB] [ROUNDS]`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use baton::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
+use baton::error::FabricError;
+use baton::fabric::stream::{StreamConfig, StreamFabric};
+use baton::fabric::{Batch, Credentials, Fabric, Landing, Link, Posted, Region, Sink};
+
+fn main() {
+    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>().expect("a number"));
+    let segment = args.next().unwrap_or(64) << 10;
+    let rounds = args.next().unwrap_or(8) as usize;
+    for unix in [true, false] {
+        let carrier = if unix { "unix" } else { "tcp" };
+        let mut samples: Vec<f64> = measure(unix, segment, rounds);
+        samples.sort_by(f64::total_cmp);
+        println!(
+            "{carrier}: {} KiB segments, {} MiB a round: median {:.2} GB/s, best {:.2}",
+            segment >> 10,
+            TOTAL >> 20,
+            samples[samples.len() / 2],
+            samples[samples.len() - 1]
+        );
+    }
+}
+
+const TOTAL: u64 = 256 << 20;
+const PEER: PeerKey = PeerKey(1);
+
+/// A fabric with one region of twice the total, so that segments have gaps.
+struct Node {
+    fabric: StreamFabric,
+    memory: Vec<u8>,
+    log: Log,
+}
+
+#[derive(Default)]
+struct Log {
+    connected: bool,
+    completed: usize,
+    landed_bytes: u64,
+    base: u64,
+    segment: u64,
+}
+
+impl Sink for Log {
+    fn connected(&mut self, _: PeerKey, outcome: Result<(), FabricError>) {
+        outcome.expect("the link comes up");
+        self.connected = true;
+    }
+    fn completed(&mut self, _: OpToken, outcome: Result<(), FabricError>) {
+        outcome.expect("a batch is sent");
+        self.completed += 1;
+    }
+    fn arrived(&mut self, _: PeerKey, header: &[u8], payload_bytes: u64) -> Landing {
+        let first = u64::from_le_bytes(header.try_into().expect("eight bytes"));
+        let count = payload_bytes / self.segment;
+        let spans = (0..count)
+            .map(|at| Span { addr: self.base + (first + at) * 2 * self.segment, len: self.segment })
+            .collect();
+        Landing::Scatter { ticket: payload_bytes, spans }
+    }
+    fn landed(&mut self, _: PeerKey, ticket: u64, outcome: Result<(), FabricError>) {
+        outcome.expect("a frame lands");
+        self.landed_bytes += ticket;
+    }
+    fn lost(&mut self, _: PeerKey, error: FabricError) {
+        panic!("{error}");
+    }
+}
+
+impl Node {
+    fn open(unix: bool, segment: u64) -> Self {
+        let config = StreamConfig { unix, tcp: !unix, ..StreamConfig::default() };
+        let mut fabric = StreamFabric::open(config).expect("opens");
+        let memory = vec![1u8; 2 * TOTAL as usize];
+        let span = Span { addr: memory.as_ptr() as u64, len: memory.len() as u64 };
+        let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };
+        // SAFETY: the memory lives as long as the node and is not touched while the fabric runs.
+        unsafe { fabric.register(&region) }.expect("registers");
+        Self { fabric, memory, log: Log { base: span.addr, segment, ..Log::default() } }
+    }
+
+    fn connect(&mut self, address: Vec<u8>) {
+        let credentials = Credentials {
+            pid: rustix::process::getpid().as_raw_pid(),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        self.fabric.connect(PEER, Link { address, link_id: [9; 16], credentials: Some(credentials) });
+    }
+
+    fn poll(&mut self) -> bool {
+        self.fabric.poll(1 << 20, &mut self.log)
+    }
+}
+
+fn measure(unix: bool, segment: u64, rounds: usize) -> Vec<f64> {
+    let (mut from, mut to) = (Node::open(unix, segment), Node::open(unix, segment));
+    from.connect(to.fabric.address());
+    to.connect(from.fabric.address());
+    while !(from.log.connected && to.log.connected) {
+        from.poll();
+        to.poll();
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let receiver = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut marks = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                if !to.poll() {
+                    std::thread::yield_now();
+                }
+                if to.log.landed_bytes == TOTAL {
+                    to.log.landed_bytes = 0;
+                    marks.push(Instant::now());
+                }
+            }
+            (marks, to.memory.len())
+        }
+    });
+    let mut starts = Vec::new();
+    for _ in 0..rounds {
+        starts.push(Instant::now());
+        send_all(&mut from, segment);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::Relaxed);
+    let (marks, _) = receiver.join().expect("the receiver ends");
+    assert_eq!(marks.len(), rounds, "every round landed");
+    let rate = |(start, end): (&Instant, &Instant)| TOTAL as f64 / (*end - *start).as_secs_f64() / 1e9;
+    starts.iter().zip(&marks).map(rate).collect()
+}
+
+fn send_all(from: &mut Node, segment: u64) {
+    let (per_batch, count) = ((1 << 20) / segment, TOTAL / segment);
+    let base = from.memory.as_ptr() as u64;
+    let (mut first, mut sent) = (0, from.log.completed);
+    sent += (count / per_batch) as usize;
+    while first < count {
+        let at = |index: u64| Segment { src: base + index * 2 * segment, dst: 0, len: segment };
+        let segments = (first..first + per_batch).map(at).collect();
+        let header = first.to_le_bytes().to_vec();
+        let mut batch = Batch { token: OpToken(first), op: TransferOp::Write, segments, header };
+        while let Posted::Full(back) = from.fabric.post(PEER, batch).expect("a sound batch") {
+            batch = back;
+            from.poll();
+        }
+        first += per_batch;
+    }
+    while from.log.completed < sent {
+        if !from.poll() {
+            std::thread::yield_now();
+        }
+    }
+}
