@@ -8,6 +8,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use thiserror::Error;
 
 /// The address to advertise.
@@ -52,7 +54,7 @@ pub fn advertised_address(interface: Option<&str>) -> Result<Advertised, Adverti
         Ok(found.into_iter().map(|found| Interface { ip: found.ip(), name: found.name }).collect())
     };
     match interface.filter(|name| !name.is_empty()) {
-        Some(name) => of_interface(name, &list()?),
+        Some(name) => of_interface(name, &list()?, exists),
         None => Ok(of_route(local_end_of_route).unwrap_or_else(|| of_any(&list().unwrap_or_default()))),
     }
 }
@@ -125,9 +127,13 @@ fn of_route(local_end: impl Fn(SocketAddr) -> Option<IpAddr>) -> Option<Advertis
     })
 }
 
-fn of_interface(wanted: &str, all: &[Interface]) -> Result<Advertised, AdvertiseError> {
+fn of_interface(
+    wanted: &str,
+    all: &[Interface],
+    exists: impl Fn(&str) -> bool,
+) -> Result<Advertised, AdvertiseError> {
     let wanted_name = || wanted.to_owned();
-    if !all.iter().any(|interface| interface.name == wanted) {
+    if !all.iter().any(|interface| interface.name == wanted) && !exists(wanted) {
         let existing = names(all.iter());
         return Err(AdvertiseError::NoInterface { wanted: wanted_name(), existing });
     }
@@ -166,6 +172,13 @@ fn is_usable(ip: &IpAddr) -> bool {
         IpAddr::V4(ip) => !ip.is_unspecified(),
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_unicast_link_local() && !ip.is_multicast(),
     }
+}
+
+/// Whether the kernel knows an interface of this name; the list has only those with an address.
+fn exists(name: &str) -> bool {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None);
+    socket.is_ok_and(|socket| name_to_index(&socket, name).is_ok())
 }
 
 fn names<'a>(interfaces: impl Iterator<Item = &'a Interface>) -> String {
@@ -208,11 +221,14 @@ mod tests {
             ("ib0", "2001:db8::5"),
             ("ib0", "10.0.0.5"),
         ]);
-        let chosen = of_interface("ib0", &all).unwrap();
+        let chosen = of_interface("ib0", &all, |name| name == "bare0").unwrap();
         assert_eq!(chosen.ip.to_string(), "10.0.0.5");
         assert_eq!(chosen.reason, "interface ib0 was asked for");
-        assert_eq!(of_interface("ib0", &all[..3]).unwrap().ip.to_string(), "2001:db8::5");
-        assert_eq!(of_interface("lo", &all).unwrap().ip.to_string(), "127.0.0.1");
+        assert_eq!(
+            of_interface("ib0", &all[..3], |name| name == "bare0").unwrap().ip.to_string(),
+            "2001:db8::5"
+        );
+        assert_eq!(of_interface("lo", &all, |name| name == "bare0").unwrap().ip.to_string(), "127.0.0.1");
     }
 
     #[test]
@@ -224,11 +240,13 @@ mod tests {
             ("eth0", "10.0.0.2"),
         ]);
         assert_eq!(
-            of_interface("ib9", &all).unwrap_err().to_string(),
+            of_interface("ib9", &all, |name| name == "bare0").unwrap_err().to_string(),
             "interface ib9 does not exist here; there are: eth0, ib0, lo"
         );
+        let bare = of_interface("bare0", &all, |name| name == "bare0").unwrap_err();
+        assert!(matches!(bare, AdvertiseError::NoAddress { .. }), "{bare}");
         assert_eq!(
-            of_interface("ib0", &all).unwrap_err().to_string(),
+            of_interface("ib0", &all, |name| name == "bare0").unwrap_err().to_string(),
             "interface ib0 has no IPv4 and no global IPv6 address; interfaces that have one: eth0, lo"
         );
     }
