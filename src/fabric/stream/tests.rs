@@ -357,4 +357,7 @@ fn a_fabric_with_no_carrier_is_refused() {
     let nowhere = StreamConfig { bind_ip: "192.0.2.1".parse().expect("an address"), ..tcp() };
     let error = StreamFabric::open(nowhere).expect_err("not an address of this host");
     assert!(error.to_string().contains("192.0.2.1"), "{error}");
+    let anywhere = StreamConfig { bind_ip: Ipv4Addr::UNSPECIFIED.into(), ..tcp() };
+    let error = StreamFabric::open(anywhere).expect_err("an address that no peer can dial");
+    assert!(error.to_string().contains("0.0.0.0"), "{error}");
 }
