@@ -46,11 +46,13 @@ gate: ## formatting, lints, the rules of the tree, documentation
 # The staticlib and the program come from one cargo call; CMake finds the staticlib fresh and links it.
 build: deps ## the library under its names (build/lib), the engine host, the baton program
 	cargo build --release --locked
-	cmake -S . -B build -DCMAKE_BUILD_TYPE=Release
+	cmake -S . -B build
 	cmake --build build --parallel $(JOBS)
 
-install: build ## libraries, header, CMake package and program under PREFIX
+install: build ## the library, the program and the engine host under PREFIX
 	cmake --install build --prefix $(PREFIX)
+	install -D -m 755 $(BATON) $(DESTDIR)$(PREFIX)/bin/baton
+	install -D -m 755 $(HOST) $(DESTDIR)$(PREFIX)/libexec/baton/baton-engine-host
 
 clean: ## remove what was built
 	rm -rf build target
