@@ -2,7 +2,8 @@
 # Installs what building and testing Baton needs and is not there yet. For Debian 12, Ubuntu 22.04 and newer.
 #
 #   scripts/install-deps.sh           what `make build`, `make demo` and `make test` need
-#   scripts/install-deps.sh --gate    also rustfmt and clippy, for `make gate`
+#   scripts/install-deps.sh --gate    also rustfmt and clippy for `make gate`, and UCX's headers for the test
+#                                     that holds our bindings against them
 #
 # Asks nothing, changes nothing when nothing is missing, and may run twice at once. Where it may not install
 # (no root, no sudo, not a Debian), it says exactly what to install and exits with 1.
@@ -16,10 +17,10 @@ export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 readonly -a needed=(make:make cmake:cmake g++:g++ ar:binutils nm:binutils)
 
 main() {
-    local gate=no
+    gate=no
     [[ ${1:-} == --gate ]] && gate=yes
 
-    all_there "$gate" && return 0
+    all_there && return 0
     # One at a time: the lock is on this file, so it leaves nothing behind.
     exec 9<"$script"
     if command -v flock >/dev/null; then flock -w 1200 9 || die "another run of $script has not ended in 20 minutes"; fi
@@ -27,17 +28,18 @@ main() {
     install_packages
     install_rust
     [[ $gate == no ]] || install_components
-    all_there "$gate" || die "after installing, something is still missing: $(missing_words "$gate")"
+    all_there || die "after installing, something is still missing: $(missing_words)"
 }
 
 # ---- what is there ----
 
-all_there() { [[ -z $(missing_words "$1") ]]; }
+all_there() { [[ -z $(missing_words) ]]; }
 
 missing_words() {
     missing_packages
+    missing_wishes
     rust_is_new_enough || echo "cargo>=$min_rust"
-    [[ $1 == no ]] || missing_components
+    [[ $gate == no ]] || missing_components
 }
 
 missing_packages() {
@@ -45,12 +47,14 @@ missing_packages() {
     for entry in "${needed[@]}"; do
         command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
     done | sort -u
-    ucx_is_there || echo libucx0
 }
 
-# The ucx lane opens libucp at run time. Its tests and its lane of the demo need it; nothing else does.
-ucx_is_there() {
-    [[ -n ${ucx_unobtainable:-} ]] || { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null || true; } | grep -q 'libucp\.so\.0'
+# What is used where it is there and done without where it is not. The ucx lane opens libucp at run time; its
+# headers are for a test only. A wish that could not be had is not asked for again in the same run.
+missing_wishes() {
+    [[ -n ${wishes_denied:-} ]] && return 0
+    { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null || true; } | grep -q 'libucp\.so\.0' || echo libucx0
+    [[ $gate == no || -e /usr/include/ucp/api/ucp.h ]] || echo libucx-dev
 }
 
 rust_is_new_enough() {
@@ -67,29 +71,30 @@ missing_components() {
 # ---- packages ----
 
 install_packages() {
-    local -a missing
+    local -a missing wishes
     mapfile -t missing < <(missing_packages)
-    ((${#missing[@]})) || return 0
+    mapfile -t wishes < <(missing_wishes)
+    ((${#missing[@]} + ${#wishes[@]})) || return 0
 
     if ! can_use_apt; then
-        [[ ${missing[*]} == libucx0 ]] && { without_ucx "cannot install packages here"; return 0; }
-        die "missing: ${missing[*]}. Install them (on Debian and Ubuntu, as root: apt-get install ${missing[*]}) and run this again"
+        ((${#missing[@]} == 0)) \
+            || die "missing: ${missing[*]}. Install them (on Debian and Ubuntu, as root: apt-get install ${missing[*]}) and run this again"
+        deny_wishes "cannot install packages here"
+        return 0
     fi
-    say "installing ${missing[*]}"
+    say installing "${missing[@]}" "${wishes[@]}"
     apt update || say "apt-get update failed; trying with the lists that are there"
-
-    local -a firm=()
-    local package
-    for package in "${missing[@]}"; do [[ $package == libucx0 ]] || firm+=("$package"); done
-    if ((${#firm[@]})); then
-        apt install "${firm[@]}" || die "apt-get could not install: ${firm[*]}"
+    if ((${#missing[@]})); then
+        apt install "${missing[@]}" || die "apt-get could not install: ${missing[*]}"
     fi
-    if ! ucx_is_there; then apt install libucx0 || without_ucx "apt-get could not install it"; fi
+    if ((${#wishes[@]})); then
+        apt install "${wishes[@]}" || deny_wishes "apt-get could not install them"
+    fi
 }
 
-without_ucx() {
-    say "libucx0 is missing ($1): the ucx lane and its tests will be skipped, everything else works"
-    ucx_unobtainable=yes
+deny_wishes() {
+    say "without $(missing_wishes | xargs) ($1): the ucx lane or its tests are left out, everything else works"
+    wishes_denied=yes
 }
 
 can_use_apt() {

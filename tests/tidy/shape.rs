@@ -92,7 +92,9 @@ fn function(code: &str) -> Option<(usize, &str)> {
 fn names(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     for (line, code) in source.product() {
-        if let Some((_, name)) = function(code).filter(|(_, name)| name.starts_with("get_")) {
+        if let Some((_, name)) =
+            function(code).filter(|(_, name)| name.starts_with("get_") && *name != "get_mut")
+        {
             found.push(violation(
                 source,
                 line,
@@ -124,12 +126,19 @@ pub fn word(code: &str, word: &str) -> Option<usize> {
 fn panics(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     for (line, code) in source.product() {
-        if (code.contains(".unwrap()") || code.contains(".expect(")) && !says_invariant(source, line) {
+        if may_panic(code) && !says_invariant(source, line) {
             let text = "say the invariant that makes it impossible in a comment here, or return an error";
             found.push(violation(source, line, "unwrap", text));
         }
     }
     found
+}
+
+/// `expect` with a text is the standard library's; with anything else it is somebody's parser.
+fn may_panic(code: &str) -> bool {
+    let expects =
+        [".expect(\"", ".expect(&"].iter().any(|call| code.contains(call)) || code.ends_with(".expect(");
+    code.contains(".unwrap()") || expects
 }
 
 /// Whether this line, or the comment that ends on the line before, speaks of an invariant.
@@ -188,5 +197,10 @@ mod tests {
             []
         );
         assert_eq!(rules("src/a.rs", "fn a() { b().unwrap_or(1); }\n"), []);
+        assert_eq!(rules("src/a.rs", "fn a() { self.expect(tag, END)?; }\n"), []);
+        assert_eq!(
+            rules("src/a.rs", "fn a() {\n    b().expect(\n        \"x\",\n    );\n}\n"),
+            [(2, "unwrap")]
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::desc::{PeerKey, SessionId};
 use crate::proto::codec::Reader;
-use crate::proto::section::{AnnouncedRegion, Section};
 use crate::proto::regions::RegionTable;
+use crate::proto::section::{AnnouncedRegion, Section};
 use crate::proto::session::{SessionEvent, SessionPhase};
 use crate::proto::wire::{Frame, Hello, RefuseReason};
 
@@ -19,13 +19,7 @@ pub const CROSSED: &str = "crossed";
 impl Endpoint {
     /// A stream that we dialed to the agent `name` with this session. Says hello. `random` is 16 fresh
     /// random bytes. Our host's load is what dials, so the peer counts as loaded.
-    pub fn open_dialed(
-        &mut self,
-        name: &str,
-        session: SessionId,
-        random: [u8; 16],
-        now: Instant,
-    ) -> PeerKey {
+    pub fn open_dialed(&mut self, name: &str, session: SessionId, random: [u8; 16], now: Instant) -> PeerKey {
         let mut peer = Peer::new(name.into(), SessionPhase::Greeting, random, now);
         peer.expected = Some(session.0);
         peer.loaded_by_us = true;
@@ -191,9 +185,10 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (SessionPhase::Announced, Some(theirs)) = (peer.phase, &peer.their_lanes) else { return };
         let Ok(phase) = peer.phase.on(SessionEvent::BothReady) else { return };
-        let both = self.lanes.iter().zip(&peer.lane_states).position(|(lane, state)| {
-            *state == LaneState::Up && theirs.iter().any(|name| name == lane.name)
-        });
+        let both =
+            self.lanes.iter().zip(&peer.lane_states).position(|(lane, state)| {
+                *state == LaneState::Up && theirs.iter().any(|name| name == lane.name)
+            });
         peer.lane = both;
         peer.phase = phase;
         self.actions.push_back(Action::Up { peer: key });

@@ -8,7 +8,8 @@ use crate::proto::transfer::{ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingP
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
 use super::{
-    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX, check_message,
+    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX,
+    check_message,
 };
 
 /// A planned transfer, ready to go.
@@ -90,7 +91,8 @@ impl Endpoint {
         let room = lane_has_room(&self.lanes, peer);
         let output_has_room = peer.output_has_room();
         let (lane, tag) = (peer.lane, peer.tag());
-        let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue()) else {
+        let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue())
+        else {
             return false;
         };
         let (chunk, mover, op) = (transfer.next_chunk, transfer.mover, transfer.op);
@@ -231,7 +233,11 @@ impl Endpoint {
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.last_progress = now;
         let source_gone = transfer.op == TransferOp::Read
-            && transfer.plan.segments().iter().any(|s| theirs.holding(Span { addr: s.src, len: s.len }).is_none());
+            && transfer
+                .plan
+                .segments()
+                .iter()
+                .any(|s| theirs.holding(Span { addr: s.src, len: s.len }).is_none());
         if source_gone {
             transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
         } else {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::desc::{Segment, TransferId, TransferOp};
-use crate::proto::section::Section;
 use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
+use crate::proto::section::Section;
 use crate::proto::session::{Liveness, SessionPhase};
 use crate::proto::transfer::{Incoming, Mover, Outgoing};
 use crate::proto::wire::Frame;
