@@ -20,7 +20,10 @@ pub fn bad_requests_are_refused_and_nothing_is_written(lane: Lane) {
     let longer = Descriptor { len: 4097, ..theirs };
     let wrapping = Descriptor { addr: u64::MAX - 10, ..theirs };
     let cut = |len| (Descriptor { len, ..ours }, Descriptor { len, ..theirs });
-    refused(write(vec![Descriptor { len: 4097, ..ours }], vec![longer]), &["WRITE", "descriptor 0", "region"]);
+    refused(
+        write(vec![Descriptor { len: 4097, ..ours }], vec![longer]),
+        &["WRITE", "descriptor 0", "region"],
+    );
     refused(write(vec![cut(0).0], vec![cut(0).1]), &["zero length"]);
     refused(write(vec![ours], vec![wrapping]), &["descriptor 0"]);
     refused(write(vec![ours], vec![cut(10).1]), &["differ in length"]);

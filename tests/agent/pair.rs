@@ -109,7 +109,12 @@ impl Pair {
         Self { ctx, gene, ctx_pool, gen_pool }
     }
 
-    pub fn request(&self, op: TransferOp, local: Vec<Descriptor>, remote: Vec<Descriptor>) -> TransferRequest {
+    pub fn request(
+        &self,
+        op: TransferOp,
+        local: Vec<Descriptor>,
+        remote: Vec<Descriptor>,
+    ) -> TransferRequest {
         let peer = self.gene.name().to_owned();
         TransferRequest { op, local: dram(local), remote: dram(remote), peer, sync_message: None }
     }

@@ -3,7 +3,7 @@
 use baton::agent::{TransferRequest, TransferState};
 use baton::desc::TransferOp;
 
-use crate::pair::{Lane, Pair, Pool, agent, dram, eventually, notifications, WATCHDOG};
+use crate::pair::{Lane, Pair, Pool, WATCHDOG, agent, dram, eventually, notifications};
 
 pub fn bytes_arrive_both_ways(lane: Lane) {
     for len in [1usize, 4096, 1 << 20, (16 << 20) + 13] {

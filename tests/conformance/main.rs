@@ -22,5 +22,5 @@ mod rig;
 
 mod broken;
 mod local;
-mod stream;
 mod sim;
+mod stream;

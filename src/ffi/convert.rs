@@ -1,0 +1,139 @@
+//! The seam's values as the engine's: enums by number, lists without a loop, names as text.
+#![allow(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::agent::loopback::FileSpan;
+use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
+use crate::desc::{Descriptor, MemoryKind, TransferOp};
+
+use super::bridge::bridge::{AgentSettings, File, Memory, Request};
+use super::guard::SeamError;
+
+// SAFETY: `Descriptor` is repr(C) with MemoryDesc's fields in MemoryDesc's order (u64, u64, u32), and neither
+// has a destructor. Both sides assert 24 bytes with the fields at 0, 8 and 16: here below, and there in
+// cpp/abi/transfer_agent.h.
+unsafe impl cxx::ExternType for Descriptor {
+    type Id = cxx::type_id!("tensorrt_llm::executor::kv_cache::MemoryDesc");
+    type Kind = cxx::kind::Trivial;
+}
+
+const _: () = {
+    assert!(size_of::<Descriptor>() == 24 && align_of::<Descriptor>() == 8);
+    assert!(std::mem::offset_of!(Descriptor, addr) == 0);
+    assert!(std::mem::offset_of!(Descriptor, len) == 8);
+    assert!(std::mem::offset_of!(Descriptor, device) == 16);
+};
+
+/// A name that the host gave, as text.
+pub fn text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, SeamError> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| SeamError::NotText { field, text: bytes.escape_ascii().to_string() })
+}
+
+/// A list of descriptors.
+pub fn descriptor_list(memory: &Memory<'_>) -> Result<DescriptorList, SeamError> {
+    let kind = MemoryKind::from_wire(memory.kind)
+        .ok_or(SeamError::BadValue { field: "memory type", value: memory.kind })?;
+    Ok(DescriptorList { kind, descs: memory.descs.to_vec() })
+}
+
+/// A transfer to submit.
+pub fn transfer_request(request: &Request<'_>) -> Result<TransferRequest, SeamError> {
+    let op = match request.op {
+        0 => TransferOp::Read,
+        1 => TransferOp::Write,
+        value => return Err(SeamError::BadValue { field: "transfer operation", value }),
+    };
+    Ok(TransferRequest {
+        op,
+        local: descriptor_list(&request.local)?,
+        remote: descriptor_list(&request.remote)?,
+        peer: text("name of the remote agent", request.peer)?.to_owned(),
+        sync_message: request.has_message.then(|| request.message.to_vec()),
+    })
+}
+
+/// The files of a loopback request.
+pub fn file_spans(files: &[File]) -> Vec<FileSpan> {
+    files.iter().map(|file| FileSpan { fd: file.fd, len: file.len }).collect()
+}
+
+/// The engine's configuration from the host's.
+///
+/// The host's tuning for NIXL's own plugins means nothing here; each kind of it is named once in the log.
+pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamError> {
+    let name = text("agent name", settings.name)?.to_owned();
+    if !settings.backend_params.is_empty() {
+        let params = settings.backend_params.join(", ");
+        tracing::warn!(agent = name, params, "backend parameters of the host have no meaning for Baton");
+    }
+    if settings.bounce_buffer_mib > 0 {
+        let size_mib = settings.bounce_buffer_mib;
+        tracing::info!(
+            agent = name,
+            size_mib,
+            "the host asks for a bounce buffer, which Baton does not need"
+        );
+    }
+    Ok(AgentConfig { name })
+}
+
+/// The timeout of `wait`: negative means none.
+pub fn timeout(timeout_ms: i64) -> Option<Duration> {
+    u64::try_from(timeout_ms).ok().map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(kind: u8, descs: &[Descriptor]) -> Memory<'_> {
+        Memory { kind, descs }
+    }
+
+    #[test]
+    fn unknown_values_are_named() {
+        let text = descriptor_list(&memory(5, &[])).unwrap_err().to_string();
+        assert!(text.starts_with("memory type has the value 5"), "{text}");
+        let request = Request {
+            op: 2,
+            local: memory(0, &[]),
+            remote: memory(0, &[]),
+            peer: b"gen0",
+            has_message: false,
+            message: &[],
+        };
+        let text = transfer_request(&request).unwrap_err().to_string();
+        assert!(text.starts_with("transfer operation has the value 2"), "{text}");
+    }
+
+    #[test]
+    fn empty_message_is_not_no_message() {
+        let mut request = Request {
+            op: 1,
+            local: memory(0, &[]),
+            remote: memory(1, &[]),
+            peer: b"gen0",
+            has_message: true,
+            message: &[],
+        };
+        assert_eq!(transfer_request(&request).unwrap().sync_message, Some(vec![]));
+        request.has_message = false;
+        assert_eq!(transfer_request(&request).unwrap().sync_message, None);
+    }
+
+    #[test]
+    fn names_have_to_be_text() {
+        let error = text("agent name", b"ctx\xff").unwrap_err();
+        assert_eq!(error.to_string(), "agent name is not valid UTF-8: ctx\\xff");
+    }
+
+    #[test]
+    fn negative_timeouts_mean_none() {
+        assert_eq!(timeout(-1), None);
+        assert_eq!(timeout(i64::MIN), None);
+        assert_eq!(timeout(0), Some(Duration::ZERO));
+        assert_eq!(timeout(250), Some(Duration::from_millis(250)));
+    }
+}

@@ -1,0 +1,103 @@
+//! The panic wall: what every function of the bridge runs inside.
+//!
+//! A panic that reaches the bridge's C++ side ends the host process, so none may. `panic = "unwind"` in every
+//! profile is what makes this work.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use thiserror::Error;
+
+use crate::agent::AgentError;
+use crate::agent::loopback::LoopbackError;
+
+use super::host_age::HostAgeError;
+
+/// Why a call from the host failed. Its text is what the host's exception says.
+#[derive(Debug, Error)]
+pub enum SeamError {
+    /// The engine said so.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The loopback agent said so.
+    #[error(transparent)]
+    Loopback(#[from] LoopbackError),
+    /// The age of the host is not known.
+    #[error(transparent)]
+    HostAge(#[from] HostAgeError),
+    /// An enum of the seam holds a value that no version of it defines.
+    #[error("{field} has the value {value}, which no known version of TensorRT-LLM defines")]
+    BadValue {
+        /// What holds it.
+        field: &'static str,
+        /// The value.
+        value: u8,
+    },
+    /// A name that has to be text is not.
+    #[error("{field} is not valid UTF-8: {text}")]
+    NotText {
+        /// What it names.
+        field: &'static str,
+        /// The name, as far as it can be shown.
+        text: String,
+    },
+    /// A fault in Baton.
+    #[error("{call}: internal fault: {text}; please report it with the log")]
+    Panicked {
+        /// The call that was running.
+        call: &'static str,
+        /// What the panic said.
+        text: String,
+    },
+}
+
+/// Runs `body`; a panic in it becomes [`SeamError::Panicked`], logged with the name of the call.
+pub fn guard<T>(call: &'static str, body: impl FnOnce() -> Result<T, SeamError>) -> Result<T, SeamError> {
+    // AssertUnwindSafe: the engine's locks do not poison, and its invariants hold at every point that can panic
+    // or the agent is already lost; the host gets the error either way.
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let text = panic_text(payload.as_ref());
+        std::mem::forget(payload); // a payload whose drop panics would get past the wall
+        tracing::error!(call, text, "internal fault");
+        Err(SeamError::Panicked { call, text })
+    })
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panic_becomes_error_that_names_the_call() {
+        let outcome: Result<(), _> = guard("registerMemory", || panic!("slab index {}", 7));
+        let text = outcome.unwrap_err().to_string();
+        assert_eq!(text, "registerMemory: internal fault: slab index 7; please report it with the log");
+    }
+
+    #[test]
+    fn payload_whose_drop_panics_stays_inside() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let outcome: Result<(), _> = guard("wait", || std::panic::panic_any(Bomb));
+        assert!(matches!(outcome, Err(SeamError::Panicked { call: "wait", .. })));
+    }
+
+    #[test]
+    fn values_and_errors_pass_through() {
+        assert_eq!(guard("wait", || Ok(3)).unwrap(), 3);
+        let error = guard::<()>("wait", || Err(SeamError::BadValue { field: "op", value: 9 })).unwrap_err();
+        assert!(error.to_string().starts_with("op has the value 9"));
+    }
+}
