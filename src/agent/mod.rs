@@ -23,7 +23,6 @@ mod dial;
 mod error;
 mod foreign;
 mod inbox;
-mod lobby_;
 mod lobby;
 pub mod loopback;
 mod open;
