@@ -4,6 +4,7 @@
 #pragma once
 
 #include "baton/src/ffi/bridge.rs.h"
+#include "rust/cxx.h"
 
 #include <cstring>
 #include <stdexcept>

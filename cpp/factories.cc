@@ -60,7 +60,9 @@ std::unique_ptr<baton::abi::TransferAgent> makeTransferAgent(char const* factory
 
 #define BATON_EXPORT extern "C" __attribute__((visibility("default")))
 
-#pragma GCC diagnostic ignored "-Wreturn-type-c-linkage" // the seam is C++ under C names
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wreturn-type-c-linkage" // the seam is C++ under C names
+#endif
 
 // The host takes the result for std::unique_ptr<BaseTransferAgent>: one pointer, returned in memory, deleted
 // through slot 1.

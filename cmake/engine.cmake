@@ -1,0 +1,29 @@
+# baton_engine: the Rust engine with the bridge's C++ half in it, as cargo builds it.
+#
+# cargo decides what is stale, so it runs at every build; it leaves an unchanged library untouched, and then
+# nothing is linked again.
+find_program(CARGO cargo REQUIRED HINTS $ENV{HOME}/.cargo/bin)
+
+if(BATON_CARGO_PROFILE STREQUAL dev)
+  set(BATON_CARGO_FOLDER debug)
+else()
+  set(BATON_CARGO_FOLDER ${BATON_CARGO_PROFILE})
+endif()
+set(BATON_TARGET_DIR ${CMAKE_CURRENT_SOURCE_DIR}/target)
+set(BATON_ENGINE_LIBRARY ${BATON_TARGET_DIR}/${BATON_CARGO_FOLDER}/libbaton.a)
+set(BATON_BRIDGE_INCLUDE ${BATON_TARGET_DIR}/cxxbridge)
+
+add_custom_target(baton_cargo
+  COMMAND ${CMAKE_COMMAND} -E env --unset=CARGO_TARGET_DIR
+          ${CARGO} build --lib --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
+  WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}
+  BYPRODUCTS ${BATON_ENGINE_LIBRARY} ${BATON_BRIDGE_INCLUDE}/baton/src/ffi/bridge.rs.h
+  COMMENT "cargo build (${BATON_CARGO_PROFILE})"
+  USES_TERMINAL
+  VERBATIM)
+
+find_package(Threads REQUIRED)
+add_library(baton_engine STATIC IMPORTED GLOBAL)
+add_dependencies(baton_engine baton_cargo)
+set_target_properties(baton_engine PROPERTIES IMPORTED_LOCATION ${BATON_ENGINE_LIBRARY})
+target_link_libraries(baton_engine INTERFACE Threads::Threads ${CMAKE_DL_LIBS} m)

@@ -1,0 +1,42 @@
+# baton_wrapper: the one library, under the names that hosts dlopen.
+#
+# cmake/exports.txt is the only list of what it exports: the version script is made from it, and the test of the
+# symbol table reads it.
+set(BATON_EXPORTS ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.txt)
+set(BATON_VERSION_SCRIPT ${CMAKE_CURRENT_BINARY_DIR}/exports.map)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${BATON_EXPORTS})
+file(STRINGS ${BATON_EXPORTS} exported)
+list(JOIN exported "; " exported)
+file(CONFIGURE OUTPUT ${BATON_VERSION_SCRIPT} CONTENT "{ global: @exported@; local: *; };\n" @ONLY)
+
+add_library(baton_wrapper SHARED
+  cpp/factories.cc
+  cpp/loopback_agent.cc
+  cpp/transfer_agent.cc
+  cpp/transfer_status.cc)
+add_dependencies(baton_wrapper baton_cargo)
+target_include_directories(baton_wrapper PRIVATE cpp ${BATON_BRIDGE_INCLUDE})
+target_link_libraries(baton_wrapper PRIVATE baton_engine)
+target_link_options(baton_wrapper PRIVATE
+  -Wl,--version-script=${BATON_VERSION_SCRIPT} # the factories alone
+  -Wl,--exclude-libs,ALL                       # nothing of the engine's or of its libraries
+  -Wl,-z,defs                                  # a missing symbol is our error, at link time
+  -Wl,-z,nodelete                              # hosts dlclose while our objects and threads live
+  -Wl,--gc-sections)
+set_target_properties(baton_wrapper PROPERTIES
+  OUTPUT_NAME tensorrt_llm_nixl_wrapper
+  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/lib
+  CXX_VISIBILITY_PRESET hidden
+  VISIBILITY_INLINES_HIDDEN ON
+  LINK_DEPENDS "${BATON_VERSION_SCRIPT};${BATON_ENGINE_LIBRARY}")
+
+# The other names, as links: whichever a host opens, the loader gives it the one engine.
+set(BATON_OTHER_NAMES libtensorrt_llm_mooncake_wrapper.so)
+foreach(name IN LISTS BATON_OTHER_NAMES)
+  add_custom_command(TARGET baton_wrapper POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E create_symlink $<TARGET_FILE_NAME:baton_wrapper> ${name}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/lib
+    VERBATIM)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/lib/${name} DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endforeach()
+install(TARGETS baton_wrapper LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
