@@ -121,9 +121,9 @@ fn host_age(factory: &str) -> Result<u8, SeamError> {
     static AGE: OnceCell<host_age::HostAge> = OnceCell::new();
     guard("host age", || {
         let age = AGE.get_or_try_init(|| {
-            crate::trace::init(crate::config::log_filter().as_deref());
+            crate::trace::init(crate::config::process_log_filter().as_deref());
             let facts = host_facts::gather();
-            let decision = host_age::decide(&facts, crate::config::abi_override().as_deref())?;
+            let decision = host_age::decide(&facts, crate::config::process_abi_override().as_deref())?;
             announce(factory, &facts, &decision);
             Ok::<_, SeamError>(decision.age)
         })?;
