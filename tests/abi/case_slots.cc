@@ -3,6 +3,7 @@
 
 #include "host.h"
 
+#include <algorithm>
 #include <thread>
 
 namespace host
@@ -11,6 +12,13 @@ namespace
 {
 
 constexpr size_t kBytes = 1 << 20;
+
+// New bytes in the place that is registered.
+void refill(std::vector<char>& buffer, unsigned seed)
+{
+    auto const bytes = pattern(buffer.size(), seed);
+    std::copy(bytes.begin(), bytes.end(), buffer.begin());
+}
 
 // Polls as the prefill thread does, until `from` has said something. The watchdog of main bounds it.
 std::vector<std::string> nextMessages(BaseTransferAgent& agent, std::string const& from)
@@ -104,14 +112,14 @@ void slots()
     CHECK(nextMessages(*generation, "ctx0") == std::vector<std::string>{"done"});
 
     // The message of a transfer comes once, after its data.
-    sent = pattern(kBytes, 2);
+    refill(sent, 2);
     auto const withMessage = submit(*context, {TransferOp::kWRITE, dram(sent), dram(slot), "gen0", "written"});
     CHECK(nextMessages(*generation, "ctx0") == std::vector<std::string>{"written"});
     CHECK(slot == sent);
     waitForSuccess(*withMessage);
 
     // Read back what is there now: the submitter's memory is the source list, also for a read.
-    slot = pattern(kBytes, 3);
+    refill(slot, 3);
     auto const read = submit(*context, {TransferOp::kREAD, dram(sent), dram(slot), "gen0"});
     waitForSuccess(*read);
     CHECK(sent == slot);
