@@ -13,12 +13,12 @@ use super::convert;
 use super::guard::{SeamError, guard};
 use super::{host_age, host_facts};
 
-use bridge::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
+use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
 
 /// The declarations that both languages share.
 #[allow(unsafe_code)] // cxx's own way to say that C++ declarations are taken at their word
 #[cxx::bridge(namespace = "baton::bridge")]
-pub mod bridge {
+pub mod shared {
     /// The host's configuration of an agent, as far as its age has the fields.
     struct AgentSettings<'a> {
         name: &'a [u8],
@@ -158,7 +158,7 @@ fn log_error(call: &str, text: &[u8]) {
 fn open_agent(settings: &AgentSettings<'_>) -> Result<Box<SeamAgent>, SeamError> {
     guard("createTransferAgent", || {
         let config = convert::agent_config(settings)?;
-        Ok(Box::new(SeamAgent(Agent::new(config)?)))
+        Ok(Box::new(SeamAgent(Agent::new(config).map_err(SeamError::engine)?)))
     })
 }
 
@@ -178,7 +178,7 @@ impl SeamAgent {
         guard("registerMemory", || {
             let list = convert::descriptor_list(memory)?;
             // SAFETY: the caller's promise is the callee's.
-            Ok(unsafe { self.0.register(&list) }?)
+            unsafe { self.0.register(&list) }.map_err(SeamError::engine)
         })
     }
 
@@ -190,13 +190,13 @@ impl SeamAgent {
     }
 
     fn load_from_blob(&self, name: &[u8], blob: &[u8]) -> Result<(), SeamError> {
-        guard("loadRemoteAgent", || Ok(self.0.load_blob(peer_name(name)?, blob)?))
+        guard("loadRemoteAgent", || self.0.load_blob(peer_name(name)?, blob).map_err(SeamError::engine))
     }
 
     fn load_from_connection_info(&self, name: &[u8], info: &[u8]) -> Result<(), SeamError> {
         guard("loadRemoteAgent", || {
             let info = convert::text("connection info", info)?;
-            Ok(self.0.load_from(peer_name(name)?, info)?)
+            self.0.load_from(peer_name(name)?, info).map_err(SeamError::engine)
         })
     }
 
@@ -218,12 +218,13 @@ impl SeamAgent {
     fn submit(&self, request: &Request<'_>) -> Result<Box<SeamTransfer>, SeamError> {
         guard("submitTransferRequests", || {
             let request = convert::transfer_request(request)?;
-            Ok(Box::new(SeamTransfer(self.0.submit(&request)?)))
+            let transfer = self.0.submit(&request).map_err(SeamError::engine)?;
+            Ok(Box::new(SeamTransfer(transfer)))
         })
     }
 
     fn notify(&self, peer: &[u8], message: &[u8]) -> Result<(), SeamError> {
-        guard("notifySyncMessage", || Ok(self.0.notify(peer_name(peer)?, message)?))
+        guard("notifySyncMessage", || self.0.notify(peer_name(peer)?, message).map_err(SeamError::engine))
     }
 
     fn take_notifications(&self) -> Result<Vec<PeerMessages>, SeamError> {

@@ -7,7 +7,7 @@ use crate::agent::loopback::FileSpan;
 use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 
-use super::bridge::bridge::{AgentSettings, File, Memory, Request};
+use super::bridge::shared::{AgentSettings, File, Memory, Request};
 use super::guard::SeamError;
 
 // SAFETY: `Descriptor` is repr(C) with MemoryDesc's fields in MemoryDesc's order (u64, u64, u32), and neither

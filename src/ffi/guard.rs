@@ -4,21 +4,19 @@
 //! profile is what makes this work.
 
 use std::any::Any;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use thiserror::Error;
-
-use crate::agent::AgentError;
 use crate::agent::loopback::LoopbackError;
 
 use super::host_age::HostAgeError;
 
 /// Why a call from the host failed. Its text is what the host's exception says.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SeamError {
-    /// The engine said so.
+    /// The engine said so, in an error of the operation.
     #[error(transparent)]
-    Agent(#[from] AgentError),
+    Engine(Box<dyn Error + Send + Sync>),
     /// The loopback agent said so.
     #[error(transparent)]
     Loopback(#[from] LoopbackError),
@@ -49,6 +47,13 @@ pub enum SeamError {
         /// What the panic said.
         text: String,
     },
+}
+
+impl SeamError {
+    /// An error of one of the engine's operations; each has a type of its own.
+    pub fn engine(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 /// Runs `body`; a panic in it becomes [`SeamError::Panicked`], logged with the name of the call.
