@@ -3,6 +3,7 @@
 //! Each runs inside [`guard`] and returns a `Result`: cxx turns an error into an exception, which `cpp/` turns
 //! into the `std::runtime_error` that hosts expect, or swallows where the host expects none. Any thread may call
 //! anything on a shared object; destroying one is the host's last use of it.
+#![allow(unsafe_code)] // cxx's blocks, and two calls that hand the host's promise on
 
 use once_cell::sync::OnceCell;
 
@@ -16,7 +17,6 @@ use super::{host_age, host_facts};
 use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
 
 /// The declarations that both languages share.
-#[allow(unsafe_code)] // cxx's own way to say that C++ declarations are taken at their word
 #[cxx::bridge(namespace = "baton::bridge")]
 pub mod shared {
     /// The host's configuration of an agent, as far as its age has the fields.
@@ -173,7 +173,6 @@ fn close_agent(agent: Box<SeamAgent>) -> Result<(), SeamError> {
 impl SeamAgent {
     /// # Safety
     /// The memory stays mapped until it is deregistered: what the host promises with the call.
-    #[allow(unsafe_code)]
     unsafe fn register_memory(&self, memory: &Memory<'_>) -> Result<(), SeamError> {
         guard("registerMemory", || {
             let list = convert::descriptor_list(memory)?;
@@ -279,7 +278,6 @@ fn open_loopback(name: &[u8]) -> Result<Box<SeamLoopback>, SeamError> {
 impl SeamLoopback {
     /// # Safety
     /// The memory stays mapped, and writable for a load, until this returns.
-    #[allow(unsafe_code)]
     unsafe fn execute(&self, memory: &Memory<'_>, files: &[File], offload: bool) -> Result<(), SeamError> {
         guard("executeLoopbackRequest", || {
             let direction = if offload { Direction::Offload } else { Direction::Load };
