@@ -14,7 +14,7 @@
 #define AGE_P4 5
 
 #ifndef HOST_AGE
-#error "compile with -DHOST_AGE=AGE_P0 and so on"
+#define HOST_AGE AGE_P4
 #endif
 
 #include <cstddef>
