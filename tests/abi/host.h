@@ -95,6 +95,7 @@ inline std::vector<char> pattern(size_t len, unsigned seed)
 
 // The cases, one file each.
 void slots();
+void threads();
 void badInput();
 void lostPeer();
 void loopback();

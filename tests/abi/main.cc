@@ -30,6 +30,7 @@ static bool run(std::string const& name, std::string const& text)
     constexpr std::pair<char const*, void (*)()> kCases[] = {
         {"headers", headers},
         {"slots", host::slots},
+        {"threads", host::threads},
         {"bad_input", host::badInput},
         {"lost_peer", host::lostPeer},
         {"loopback", host::loopback},
