@@ -28,6 +28,7 @@ mod regions;
 pub mod registry;
 pub mod stream;
 pub mod sim;
+pub mod ucx;
 
 use std::os::fd::BorrowedFd;
 

@@ -1,0 +1,162 @@
+//! Local memory that UCX may touch: registered regions, and the small areas that prove a link.
+//!
+//! [`Vouched`] is the proof that somebody answers for a span: it comes only from here, so the engine can take
+//! it and needs no check of its own.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use super::engine::Mapping;
+use crate::desc::{Region, RegionKey, Span};
+use crate::fabric::RegionSet;
+
+/// A span of local memory that is mapped, readable and writable while UCX uses it, and that no Rust reference
+/// points into: the one who registered it, or a [`Scratch`], says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vouched(Span);
+
+impl Vouched {
+    pub fn addr(self) -> u64 {
+        self.0.addr
+    }
+
+    pub fn len(self) -> u64 {
+        self.0.len
+    }
+
+    /// Cut into pieces of at most `most` bytes, each with its offset.
+    pub fn pieces(self, most: u64) -> impl Iterator<Item = (u64, Self)> {
+        let Span { addr, len } = self.0;
+        let piece = move |offset| Self(Span { addr: addr + offset, len: most.min(len - offset) });
+        (0..len).step_by(most as usize).map(move |offset| (offset, piece(offset)))
+    }
+}
+
+/// The registered regions with UCX's handles for them.
+#[derive(Default)]
+pub(super) struct Local {
+    set: RegionSet,
+    mappings: HashMap<RegionKey, Mapping>,
+}
+
+impl Local {
+    /// Adds a region.
+    ///
+    /// # Safety
+    /// The contract of [`Fabric::register`](crate::fabric::Fabric::register) holds for it.
+    pub unsafe fn insert(&mut self, region: Region, mapping: Mapping) {
+        self.set.insert(region);
+        self.mappings.insert(region.key, mapping);
+    }
+
+    /// Forgets a region; its mapping is the caller's to undo.
+    pub fn remove(&mut self, key: RegionKey) -> Option<Mapping> {
+        self.set.remove(key);
+        self.mappings.remove(&key)
+    }
+
+    pub fn contains(&self, key: RegionKey) -> bool {
+        self.mappings.contains_key(&key)
+    }
+
+    /// The span, if one region holds all of it.
+    pub fn vouch(&self, span: Span) -> Option<Vouched> {
+        self.set.containing(span).map(|_| Vouched(span))
+    }
+
+    /// Every mapping, for the end.
+    pub fn drain(&mut self) -> Vec<Mapping> {
+        self.set = RegionSet::default();
+        self.mappings.drain().map(|(_, mapping)| mapping).collect()
+    }
+}
+
+/// Heap memory that UCX, and for the published one any peer, may write at any time. No reference to its bytes
+/// is ever made; they are copied in and out.
+pub(super) struct Scratch {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a Scratch owns its memory, which is not tied to a thread.
+unsafe impl Send for Scratch {}
+
+impl Scratch {
+    /// Zeroed memory of `len` bytes; `None` when there is no more.
+    pub fn new(len: usize) -> Option<Self> {
+        let layout = Self::layout(len)?;
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { start, len })
+    }
+
+    /// All of it.
+    pub fn span(&self) -> Span {
+        Span { addr: self.start.as_ptr().expose_provenance() as u64, len: self.len as u64 }
+    }
+
+    /// The `len` bytes at `offset`, for UCX; `None` outside the area.
+    pub fn vouch(&self, offset: usize, len: usize) -> Option<Vouched> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        inside.then(|| Vouched(Span { addr: self.span().addr + offset as u64, len: len as u64 }))
+    }
+
+    /// Copies `bytes` to the start.
+    pub fn write(&self, bytes: &[u8]) {
+        let len = bytes.len().min(self.len);
+        // SAFETY: `len` bytes are readable at one and writable at the other, and a fresh heap area does not
+        // overlap a slice; no Rust reference to the area exists, so a peer's writes race with no Rust access
+        // that the compiler may assume alone.
+        unsafe { self.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), len) };
+    }
+
+    /// The first `N` bytes; zeros beyond the area.
+    pub fn read<const N: usize>(&self) -> [u8; N] {
+        let mut out = [0; N];
+        for (offset, byte) in out.iter_mut().enumerate().take(self.len) {
+            // SAFETY: `offset` is inside the area; volatile because others write there.
+            *byte = unsafe { self.start.as_ptr().add(offset).read_volatile() };
+        }
+        out
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        if len == 0 { None } else { Layout::from_size_align(len, 64).ok() }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: allocated in `new` with the same layout; the fabric drops it only when no operation of
+            // UCX uses it any more, and leaks it where it cannot know.
+            unsafe { dealloc(self.start.as_ptr(), layout) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_vouches_only_for_what_is_inside() {
+        let scratch = Scratch::new(100).expect("memory");
+        scratch.write(b"nonce");
+        assert_eq!(&scratch.read::<6>(), b"nonce\0");
+        assert_eq!(scratch.vouch(90, 10).map(Vouched::len), Some(10));
+        assert!(scratch.vouch(91, 10).is_none());
+        assert!(scratch.vouch(usize::MAX, 2).is_none());
+        assert!(Scratch::new(0).is_none());
+    }
+
+    #[test]
+    fn pieces_cover_the_span_once() {
+        let whole = Vouched(Span { addr: 1000, len: 25 });
+        let pieces: Vec<_> =
+            whole.pieces(10).map(|(offset, piece)| (offset, piece.addr(), piece.len())).collect();
+        assert_eq!(pieces, [(0, 1000, 10), (10, 1010, 10), (20, 1020, 5)]);
+    }
+}
