@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::config::SettingError;
 use crate::desc::{Descriptor, MemoryKind};
 use crate::error::FabricError;
 use crate::proto::blob::BlobError;
@@ -33,13 +34,13 @@ pub enum CreateError {
         /// Why.
         source: AdvertiseError,
     },
-    /// A fabric that was asked for by name is not to be had.
+    /// A backend that was asked for by name is not to be had.
     #[error("cannot create agent '{name}': {source}")]
-    Fabric {
+    Setting {
         /// The agent.
         name: String,
         /// Why.
-        source: FabricError,
+        source: SettingError,
     },
     /// The system refuses a socket, a thread or a handle.
     #[error("cannot create agent '{name}': {what}: {source}")]

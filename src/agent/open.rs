@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::config::backend;
 use crate::desc::SessionId;
 use crate::fabric::local::LocalConfig;
 use crate::fabric::registry::{Opened, RegistryConfig, open as open_fabrics};
 use crate::fabric::stream::StreamConfig;
+use crate::fabric::ucx::UcxConfig;
 use crate::fabric::{Fabric, HEADER_MAX_BYTES};
 use crate::proto::blob::check_name;
 use crate::proto::endpoint::{Endpoint, Identity, LaneSpec};
@@ -118,6 +120,10 @@ fn open_lanes(
     let lanes = &settings.lanes;
     let config = RegistryConfig {
         local: lanes.local.then(LocalConfig::default),
+        ucx: lanes.ucx.then(|| UcxConfig {
+            library: settings.ucx_library.clone(),
+            user_tls: settings.ucx_transports.clone(),
+        }),
         stream: (lanes.stream_unix || lanes.stream_tcp).then(|| StreamConfig {
             unix: lanes.stream_unix,
             tcp: lanes.stream_tcp,
@@ -130,9 +136,11 @@ fn open_lanes(
     for Opened { name: lane, outcome } in open_fabrics(config) {
         match outcome {
             Ok(fabric) => fabrics.push(fabric),
-            Err(source) if lane == "ucx" && settings.ucx_required => {
-                return Err(CreateError::Fabric { name: name.into(), source });
+            Err(error) if lane == "ucx" && settings.ucx_required => {
+                let source = backend::ucx_unavailable(error);
+                return Err(CreateError::Setting { name: name.into(), source });
             }
+            Err(error) if lane == "ucx" => tracing::info!("{}", backend::stream_serves_line(error)),
             Err(error) => tracing::info!(agent = name, lane, %error, "lane not available"),
         }
     }

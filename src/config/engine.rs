@@ -30,6 +30,8 @@ pub struct EngineSettings {
     pub connect_timeout: Duration,
     /// The libucp to open instead of the system's.
     pub ucx_library: Option<PathBuf>,
+    /// `UCX_TLS`: the transports that the user allows UCX.
+    pub ucx_transports: Option<String>,
     /// UCX was asked for by name: its absence is [`backend::ucx_unavailable`], not a fallback.
     pub ucx_required: bool,
 }
@@ -45,6 +47,7 @@ impl Default for EngineSettings {
             stall_timeout: Duration::from_millis(30_000),
             connect_timeout: Duration::from_millis(5000),
             ucx_library: None,
+            ucx_transports: None,
             ucx_required: false,
         }
     }
@@ -82,6 +85,7 @@ impl EngineSettings {
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
             ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
+            ucx_transports: ucx_transports(environment),
             ucx_required: nixl.explicit && lanes.ucx,
         };
         Ok((settings, warnings))

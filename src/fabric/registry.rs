@@ -4,6 +4,7 @@
 use super::Fabric;
 use super::local::{LocalConfig, LocalFabric};
 use super::stream::{StreamConfig, StreamFabric};
+use super::ucx::{UcxConfig, UcxFabric};
 use crate::error::FabricError;
 
 /// Which fabrics to open, and how.
@@ -11,6 +12,8 @@ use crate::error::FabricError;
 pub struct RegistryConfig {
     /// Same host: the destination's owner pulls.
     pub local: Option<LocalConfig>,
+    /// UCX, where it has native lanes.
+    pub ucx: Option<UcxConfig>,
     /// Sockets.
     pub stream: Option<StreamConfig>,
 }
@@ -29,6 +32,9 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
     let mut opened = Vec::new();
     if let Some(config) = config.local {
         opened.push(Opened { name: "local", outcome: LocalFabric::open(config).map(boxed) });
+    }
+    if let Some(config) = config.ucx {
+        opened.push(Opened { name: "ucx", outcome: UcxFabric::open(config).map(boxed) });
     }
     if let Some(config) = config.stream {
         opened.push(Opened { name: "stream", outcome: StreamFabric::open(config).map(boxed) });

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::agent::loopback::FileSpan;
 use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
+use crate::config::backend::NixlChoice;
+use crate::config::{EngineSettings, Environment};
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 
 use super::bridge::shared::{AgentSettings, File, Memory, Request};
@@ -76,7 +78,12 @@ pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamErr
             "the host asks for a bounce buffer, which Baton does not need"
         );
     }
-    Ok(AgentConfig { name })
+    let environment = Environment::from_process();
+    let choice = NixlChoice::from_environment(&environment)?;
+    let (settings, warnings) = EngineSettings::from_environment(&environment)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    tracing::info!("{}", choice.log_line());
+    Ok(AgentConfig { name, settings })
 }
 
 /// The timeout of `wait`: negative means none.

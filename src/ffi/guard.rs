@@ -8,6 +8,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::agent::loopback::LoopbackError;
+use crate::config::SettingError;
 
 use super::host_age::HostAgeError;
 
@@ -17,6 +18,9 @@ pub enum SeamError {
     /// The engine said so, in an error of the operation.
     #[error(transparent)]
     Engine(Box<dyn Error + Send + Sync>),
+    /// The environment asks for something that cannot be.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The loopback agent said so.
     #[error(transparent)]
     Loopback(#[from] LoopbackError),
