@@ -1,0 +1,193 @@
+#include "endpoint.h"
+
+#include "failure.h"
+
+#include <dlfcn.h>
+#include <sched.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <thread>
+
+namespace engine_host
+{
+namespace
+{
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kTickInterval = std::chrono::milliseconds(200);
+constexpr auto kYieldFor = std::chrono::milliseconds(2);
+constexpr auto kSleep = std::chrono::microseconds(100);
+
+// Runs a call into the library; its exception becomes a failure of this kind, about this peer.
+template <typename Call>
+auto guarded(FailureKind kind, std::string const& what, std::string const& peer, Call call) -> decltype(call())
+{
+    try
+    {
+        return call();
+    }
+    catch (std::exception const& error)
+    {
+        throw Failure(kind, what + ": " + error.what(), peer);
+    }
+}
+
+std::unique_ptr<kv::BaseTransferAgent> makeAgent(Library const& library, std::string const& name)
+{
+    // This program is built against age P4 of the seam; a host that is TensorRT-LLM is recognised without this.
+    setenv("BATON_TRTLLM_ABI", "p4", 0);
+    void* const handle = dlopen(library.file, RTLD_LAZY); // kept to the end of the process, as TensorRT-LLM does
+    if (handle == nullptr)
+    {
+        throw Failure(FailureKind::kLibrary, std::string(library.file) + " can not be loaded correctly: " + dlerror());
+    }
+    void* const factory = dlsym(handle, library.factory);
+    if (factory == nullptr)
+    {
+        throw Failure(FailureKind::kLibrary, std::string(library.factory) + " function is not open correctly.");
+    }
+    kv::BaseAgentConfig const config{name, true, false, true, false, {}, {}, {}, 0, {}};
+    auto agent = guarded(FailureKind::kLibrary, library.factory, {},
+        [&] { return reinterpret_cast<kv::CreateTransferAgent>(factory)(&config); });
+    if (agent == nullptr)
+    {
+        throw Failure(FailureKind::kLibrary, std::string(library.factory) + " returned no agent");
+    }
+    return agent;
+}
+
+} // namespace
+
+Endpoint::Endpoint(Library const& library, std::string name)
+    : mName(std::move(name))
+    , mAgent(makeAgent(library, mName))
+    , mLastTick(Clock::now())
+{
+}
+
+void Endpoint::registerMemory(std::vector<kv::MemoryDesc> const& regions)
+{
+    guarded(FailureKind::kLibrary, "registerMemory", {},
+        [&] { mAgent->registerMemory(kv::RegisterDescs(kv::MemoryType::kDRAM, regions)); });
+}
+
+void Endpoint::deregisterMemory(std::vector<kv::MemoryDesc> const& regions) noexcept
+{
+    mAgent->deregisterMemory(kv::RegisterDescs(kv::MemoryType::kDRAM, regions)); // never throws, says the seam
+}
+
+std::string Endpoint::connectionInfo()
+{
+    return guarded(FailureKind::kLibrary, "getLocalConnectionInfo", {}, [&] { return mAgent->getLocalConnectionInfo(); });
+}
+
+std::string Endpoint::metadata()
+{
+    return guarded(
+        FailureKind::kLibrary, "getLocalAgentDesc", {}, [&] { return mAgent->getLocalAgentDesc().getBackendAgentDesc(); });
+}
+
+void Endpoint::loadByConnectionInfo(std::string const& peer, std::string const& connectionInfo)
+{
+    guarded(FailureKind::kPeerLost, "loadRemoteAgent " + peer + " at " + connectionInfo, peer,
+        [&] { mAgent->loadRemoteAgent(peer, kv::ConnectionInfoType(connectionInfo)); });
+    mLoaded.insert(peer);
+}
+
+void Endpoint::loadByMetadata(std::string const& peer, std::string const& metadata)
+{
+    guarded(FailureKind::kPeerLost, "loadRemoteAgent " + peer, peer,
+        [&]
+        {
+            mAgent->invalidateRemoteAgent(peer);
+            mAgent->loadRemoteAgent(peer, kv::AgentDesc(metadata));
+        });
+    mLoaded.insert(peer);
+}
+
+bool Endpoint::isLoaded(std::string const& peer) const
+{
+    return mLoaded.count(peer) != 0;
+}
+
+void Endpoint::send(std::string const& peer, Message const& message)
+{
+    guarded(FailureKind::kPeerLost, "notifySyncMessage to " + peer, peer,
+        [&] { mAgent->notifySyncMessage(peer, encode(message)); });
+}
+
+std::vector<Received> Endpoint::receive(bool& heard)
+{
+    auto notified = guarded(
+        FailureKind::kLibrary, "getNotifiedSyncMessages", {}, [&] { return mAgent->getNotifiedSyncMessages(); });
+    std::vector<Received> messages;
+    for (auto const& [peer, texts] : notified)
+    {
+        heard = heard || !texts.empty();
+        for (auto const& text : texts)
+        {
+            Message message = decode(text);
+            if (!std::holds_alternative<Alive>(message))
+            {
+                messages.push_back({peer, std::move(message)});
+            }
+        }
+    }
+    return messages;
+}
+
+std::unique_ptr<kv::TransferStatus> Endpoint::write(
+    std::string const& peer, std::vector<kv::MemoryDesc> source, std::vector<kv::MemoryDesc> destination)
+{
+    kv::TransferRequest const request(kv::TransferOp::kWRITE, kv::TransferDescs(kv::MemoryType::kDRAM, std::move(source)),
+        kv::TransferDescs(kv::MemoryType::kDRAM, std::move(destination)), peer);
+    auto status = guarded(FailureKind::kTransferFailed, "submitTransferRequests to " + peer, peer,
+        [&] { return mAgent->submitTransferRequests(request); });
+    if (status == nullptr)
+    {
+        throw Failure(FailureKind::kTransferFailed, "submitTransferRequests to " + peer + " returned no status", peer);
+    }
+    return status;
+}
+
+void Endpoint::tick()
+{
+    auto const now = Clock::now();
+    if (now - mLastTick < kTickInterval)
+    {
+        return;
+    }
+    mLastTick = now;
+    for (auto const& peer : mLoaded)
+    {
+        send(peer, Alive{});
+    }
+}
+
+void Backoff::worked()
+{
+    mLastWork = Clock::now();
+}
+
+void Backoff::idle()
+{
+    if (Clock::now() - mLastWork < kYieldFor)
+    {
+        sched_yield();
+    }
+    else
+    {
+        std::this_thread::sleep_for(kSleep);
+    }
+}
+
+uint64_t monotonicNs()
+{
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+} // namespace engine_host

@@ -1,0 +1,185 @@
+#include "options.h"
+
+#include "config_file.h"
+#include "console.h"
+#include "failure.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <stdexcept>
+
+namespace engine_host
+{
+namespace
+{
+
+constexpr char const* kUsage = R"(usage: baton-engine-host --role context|generation [options]
+
+Plays one rank of a serving engine: opens the transfer library by its bare name (LD_LIBRARY_PATH says where),
+registers its memory and hands KV cache over. Commands come on stdin, events leave on stdout as JSON lines.
+
+  --role context|generation   which phase this rank serves
+  --rank N                    its tensor-parallel rank (0)
+  --shape staged|paged        one gathered piece per request, or descriptors straight from the pool (staged)
+  --config FILE               a cache_transceiver_config in YAML: backend picks the library,
+                              max_tokens_in_buffer sizes the slot
+  --backend NAME              NIXL, MOONCAKE or DEFAULT, over what the file says (DEFAULT is NIXL)
+  --max-tokens-in-buffer N    over what the file says
+  --layers N --kv-heads N --head-dim N [--kv-factor 1|2] [--element-bytes N] [--tokens-per-block N]
+                              the model's KV cache (--kv-factor 1: a latent without V)
+  --tp N --gen-tp N           context and generation tensor parallelism (1, 1)
+  --pool-blocks N             blocks of this rank's KV pool
+  --seed N                    order in which the pool hands out blocks (1)
+  --patience-ms N             longest silence of a living peer before a wait ends (30000)
+
+commands to a context rank      prepare REQUEST TOKENS CORRUPT(0|1)
+commands to a generation rank   connect CONTEXT_RANK NAME CONNECTION_INFO · receive REQUEST TOKENS · check REQUEST
+commands to both                quit
+)";
+
+Library libraryFor(std::string const& backend)
+{
+    if (backend == "NIXL" || backend == "nixl" || backend == "DEFAULT" || backend == "default")
+    {
+        return {"libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
+    }
+    if (backend == "MOONCAKE" || backend == "mooncake")
+    {
+        return {"libtensorrt_llm_mooncake_wrapper.so", "createMooncakeTransferAgent"};
+    }
+    if (backend == "UCX" || backend == "ucx" || backend == "MPI" || backend == "mpi")
+    {
+        throw Failure(FailureKind::kUsage, "backend " + backend + " is not yet supported; use NIXL or MOONCAKE");
+    }
+    throw Failure(FailureKind::kUsage, "Invalid backend type: " + backend + "; known: DEFAULT, NIXL, MOONCAKE, UCX, MPI");
+}
+
+template <typename Choice>
+Choice choose(std::string const& flag, std::string const& word, std::map<std::string, Choice> const& choices)
+{
+    auto const found = choices.find(word);
+    if (found == choices.end())
+    {
+        throw Failure(FailureKind::kUsage,
+            flag + " is " + choices.begin()->first + " or " + choices.rbegin()->first + ", not \"" + word + "\"");
+    }
+    return found->second;
+}
+
+uint32_t small(std::string const& word, std::string const& flag)
+{
+    uint64_t const value = parseNumber(word, flag);
+    if (value > 1'000'000)
+    {
+        throw Failure(FailureKind::kUsage, flag + " " + word + " is out of range");
+    }
+    return static_cast<uint32_t>(value);
+}
+
+void validate(Options const& options)
+{
+    try
+    {
+        options.geometry.validate();
+    }
+    catch (std::invalid_argument const& error)
+    {
+        throw Failure(FailureKind::kUsage, error.what());
+    }
+    Geometry const& geometry = options.geometry;
+    uint32_t const ranks = options.role == Role::kContext ? geometry.contextTp : geometry.generationTp;
+    if (options.rank >= ranks)
+    {
+        throw Failure(FailureKind::kUsage,
+            "--rank " + std::to_string(options.rank) + " does not exist in " + std::to_string(ranks) + " ranks");
+    }
+    if (options.poolBlocks == 0 || options.poolBlocks > UINT32_MAX)
+    {
+        throw Failure(FailureKind::kUsage, "--pool-blocks must be given, between 1 and 4294967295");
+    }
+    if (options.maxTokensInBuffer % geometry.tokensPerBlock != 0)
+    {
+        throw Failure(FailureKind::kUsage,
+            "max_tokens_in_buffer " + std::to_string(options.maxTokensInBuffer) + " is not a multiple of tokens_per_block "
+                + std::to_string(geometry.tokensPerBlock));
+    }
+}
+
+} // namespace
+
+HeadRange Options::heads() const
+{
+    return role == Role::kContext ? geometry.contextHeads(rank) : geometry.generationHeads(rank);
+}
+
+uint64_t Options::slotBytes() const
+{
+    if (shape == Shape::kPaged)
+    {
+        return 0;
+    }
+    uint64_t const blocks = maxTokensInBuffer == 0 ? poolBlocks : maxTokensInBuffer / geometry.tokensPerBlock + 1;
+    return blocks * geometry.blockBytes(heads().count());
+}
+
+Options parseOptions(int argc, char** argv)
+{
+    Options options;
+    ConfigFile config;
+    std::string backend;
+    Geometry& geometry = options.geometry;
+    using Word = std::string const&;
+    std::map<std::string, std::function<void(Word)>> const flags{
+        {"--role", [&](Word w) { options.role = choose<Role>("--role", w, {{"context", Role::kContext}, {"generation", Role::kGeneration}}); }},
+        {"--rank", [&](Word w) { options.rank = small(w, "--rank"); }},
+        {"--shape", [&](Word w) { options.shape = choose<Shape>("--shape", w, {{"staged", Shape::kStaged}, {"paged", Shape::kPaged}}); }},
+        {"--config", [&](Word w) { config = readConfigFile(w); }},
+        {"--backend", [&](Word w) { backend = w; }},
+        {"--max-tokens-in-buffer", [&](Word w) { options.maxTokensInBuffer = parseNumber(w, "--max-tokens-in-buffer"); }},
+        {"--layers", [&](Word w) { geometry.layers = small(w, "--layers"); }},
+        {"--kv-heads", [&](Word w) { geometry.kvHeads = small(w, "--kv-heads"); }},
+        {"--head-dim", [&](Word w) { geometry.headDim = small(w, "--head-dim"); }},
+        {"--kv-factor", [&](Word w) { geometry.kvFactor = small(w, "--kv-factor"); }},
+        {"--element-bytes", [&](Word w) { geometry.elementBytes = small(w, "--element-bytes"); }},
+        {"--tokens-per-block", [&](Word w) { geometry.tokensPerBlock = small(w, "--tokens-per-block"); }},
+        {"--tp", [&](Word w) { geometry.contextTp = small(w, "--tp"); }},
+        {"--gen-tp", [&](Word w) { geometry.generationTp = small(w, "--gen-tp"); }},
+        {"--pool-blocks", [&](Word w) { options.poolBlocks = parseNumber(w, "--pool-blocks"); }},
+        {"--seed", [&](Word w) { options.seed = parseNumber(w, "--seed"); }},
+        {"--patience-ms", [&](Word w) { options.patienceMs = parseNumber(w, "--patience-ms"); }},
+    };
+    for (int at = 1; at < argc; ++at)
+    {
+        std::string const flag = argv[at];
+        if (flag == "--help" || flag == "-h")
+        {
+            std::fputs(kUsage, stdout);
+            std::exit(0);
+        }
+        auto const found = flags.find(flag);
+        if (found == flags.end())
+        {
+            throw Failure(FailureKind::kUsage, "unknown flag \"" + flag + "\"; --help lists them");
+        }
+        if (++at == argc)
+        {
+            throw Failure(FailureKind::kUsage, flag + " needs a value");
+        }
+        found->second(argv[at]);
+    }
+    if (options.maxTokensInBuffer == 0)
+    {
+        options.maxTokensInBuffer = config.maxTokensInBuffer;
+    }
+    if (backend.empty())
+    {
+        backend = config.backend;
+    }
+    options.library = libraryFor(backend);
+    validate(options);
+    return options;
+}
+
+} // namespace engine_host

@@ -1,0 +1,52 @@
+// What a rank is told at its start: flags, and the few keys it reads from a cache_transceiver_config.
+#pragma once
+
+#include "geometry.h"
+
+#include <cstdint>
+#include <string>
+
+namespace engine_host
+{
+
+enum class Role
+{
+    kContext,
+    kGeneration
+};
+
+enum class Shape
+{
+    kStaged, // gathered into one piece per destination: the C++ runtime
+    kPaged   // descriptors straight from the pool: the Python runtime
+};
+
+// Which seam the config's backend goes through.
+struct Library
+{
+    char const* file;
+    char const* factory;
+};
+
+struct Options
+{
+    Role role = Role::kContext;
+    uint32_t rank = 0;
+    Shape shape = Shape::kStaged;
+    Geometry geometry;
+    uint64_t poolBlocks = 0;
+    uint64_t maxTokensInBuffer = 0; // 0: the slot holds as many tokens as the pool
+    uint64_t seed = 1;
+    uint64_t patienceMs = 30000; // longest silence of a peer that is alive
+    Library library{"libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
+
+    // Heads that this rank holds.
+    HeadRange heads() const;
+    // Bytes of the staging slot: what max_tokens_in_buffer tokens take, and one block.
+    uint64_t slotBytes() const;
+};
+
+// Throws Failure(kUsage) that names the flag or key, and prints the usage for --help (then exits with 0).
+Options parseOptions(int argc, char** argv);
+
+} // namespace engine_host
