@@ -17,9 +17,9 @@ namespace
 constexpr char const* kSection = "cache_transceiver_config";
 
 // Known to TensorRT-LLM and without meaning here.
-constexpr std::array kOtherKeys{"transceiver_runtime", "kv_transfer_timeout_ms", "kv_transfer_sender_future_timeout_ms",
-    "kv_transfer_poll_interval_ms", "kv_cache_bounce_size_mb", "enable_pipelined_transfer", "agent_bounce_buffer_enable",
-    "agent_bounce_params"};
+constexpr std::array kOtherKeys{"transceiver_runtime", "kv_transfer_timeout_ms",
+    "kv_transfer_sender_future_timeout_ms", "kv_transfer_poll_interval_ms", "kv_cache_bounce_size_mb",
+    "enable_pipelined_transfer", "agent_bounce_buffer_enable", "agent_bounce_params"};
 
 struct Line
 {
@@ -38,8 +38,8 @@ std::string trim(std::string const& text)
 
 std::string unquote(std::string const& text)
 {
-    bool const quoted = text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front();
-    return quoted ? text.substr(1, text.size() - 2) : text;
+    bool const opens = text.size() >= 2 && (text.front() == '"' || text.front() == '\'');
+    return opens && text.back() == text.front() ? text.substr(1, text.size() - 2) : text;
 }
 
 [[noreturn]] void refuse(std::string const& path, size_t number, std::string const& why)
@@ -88,7 +88,8 @@ std::vector<Line> sectionOf(std::vector<Line> const& lines)
             {
                 ++end;
             }
-            return {lines.begin() + static_cast<std::ptrdiff_t>(at) + 1, lines.begin() + static_cast<std::ptrdiff_t>(end)};
+            auto const first = lines.begin() + static_cast<std::ptrdiff_t>(at) + 1;
+            return {first, first + static_cast<std::ptrdiff_t>(end - at - 1)};
         }
     }
     return lines;

@@ -54,7 +54,8 @@ void ContextRank::obey(std::vector<std::string> const& words)
 {
     if (words[0] == "prepare" && words.size() == 4)
     {
-        prepare(parseNumber(words[1], "REQUEST"), parseNumber(words[2], "TOKENS"), parseNumber(words[3], "CORRUPT") != 0);
+        bool const corrupt = parseNumber(words[3], "CORRUPT") != 0;
+        prepare(parseNumber(words[1], "REQUEST"), parseNumber(words[2], "TOKENS"), corrupt);
     }
     else if (words[0] == "quit" && words.size() == 1)
     {

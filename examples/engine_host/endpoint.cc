@@ -80,13 +80,14 @@ void Endpoint::deregisterMemory(std::vector<kv::MemoryDesc> const& regions) noex
 
 std::string Endpoint::connectionInfo()
 {
-    return guarded(FailureKind::kLibrary, "getLocalConnectionInfo", {}, [&] { return mAgent->getLocalConnectionInfo(); });
+    return guarded(
+        FailureKind::kLibrary, "getLocalConnectionInfo", {}, [&] { return mAgent->getLocalConnectionInfo(); });
 }
 
 std::string Endpoint::metadata()
 {
-    return guarded(
-        FailureKind::kLibrary, "getLocalAgentDesc", {}, [&] { return mAgent->getLocalAgentDesc().getBackendAgentDesc(); });
+    return guarded(FailureKind::kLibrary, "getLocalAgentDesc", {},
+        [&] { return mAgent->getLocalAgentDesc().getBackendAgentDesc(); });
 }
 
 void Endpoint::loadByConnectionInfo(std::string const& peer, std::string const& connectionInfo)
@@ -141,7 +142,8 @@ std::vector<Received> Endpoint::receive(bool& heard)
 std::unique_ptr<kv::TransferStatus> Endpoint::write(
     std::string const& peer, std::vector<kv::MemoryDesc> source, std::vector<kv::MemoryDesc> destination)
 {
-    kv::TransferRequest const request(kv::TransferOp::kWRITE, kv::TransferDescs(kv::MemoryType::kDRAM, std::move(source)),
+    kv::TransferRequest const request(kv::TransferOp::kWRITE,
+        kv::TransferDescs(kv::MemoryType::kDRAM, std::move(source)),
         kv::TransferDescs(kv::MemoryType::kDRAM, std::move(destination)), peer);
     auto status = guarded(FailureKind::kTransferFailed, "submitTransferRequests to " + peer, peer,
         [&] { return mAgent->submitTransferRequests(request); });

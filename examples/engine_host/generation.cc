@@ -82,7 +82,8 @@ void GenerationRank::receive(uint64_t request, uint64_t tokens)
 {
     if (mLanding)
     {
-        throw Failure(FailureKind::kUsage, "request " + std::to_string(mLanding->request) + " has not been checked yet");
+        throw Failure(
+            FailureKind::kUsage, "request " + std::to_string(mLanding->request) + " has not been checked yet");
     }
     mLanding = Landing{request, mRank.pool.allocate(mRank.options.geometry.blocksFor(tokens)), 0, {}};
     if (mRank.options.shape == Shape::kStaged)
@@ -123,7 +124,8 @@ void GenerationRank::ask(Piece const& piece)
     auto const context = mContexts.find(piece.contextRank);
     if (context == mContexts.end())
     {
-        throw Failure(FailureKind::kUsage, "no connect command has named context rank " + std::to_string(piece.contextRank));
+        throw Failure(
+            FailureKind::kUsage, "no connect command has named context rank " + std::to_string(piece.contextRank));
     }
     std::string const& peer = context->second.name;
     RequestAndBufferInfo info{mLanding->request, mRank.options.rank, 0, 0, {}, {}};
@@ -236,7 +238,11 @@ void GenerationRank::check(uint64_t request)
     mCorrupt += wrongBlocks == 0 ? 0 : 1;
     mRank.pool.release(mLanding->blocks);
     mLanding.reset();
-    Event("checked").number("request", request).number("wrong_blocks", wrongBlocks).text("first_wrong", firstWrong).emit();
+    Event("checked")
+        .number("request", request)
+        .number("wrong_blocks", wrongBlocks)
+        .text("first_wrong", firstWrong)
+        .emit();
 }
 
 // Unpacks the slot into the request's blocks: the mirror of the context's gather.

@@ -24,8 +24,8 @@ void requireEvenSplit(char const* name, uint32_t tp, uint32_t kvHeads)
 {
     if (tp == 0 || (kvHeads % tp != 0 && tp % kvHeads != 0))
     {
-        throw std::invalid_argument(
-            std::string(name) + " " + std::to_string(tp) + " does not split " + std::to_string(kvHeads) + " KV heads evenly");
+        throw std::invalid_argument(std::string(name) + " " + std::to_string(tp) + " does not split "
+            + std::to_string(kvHeads) + " KV heads evenly");
     }
 }
 
@@ -45,7 +45,8 @@ void Geometry::validate() const
     requireEvenSplit("--gen-tp", generationTp, kvHeads);
     if (headBytes() % sizeof(uint64_t) != 0)
     {
-        throw std::invalid_argument("one head of one block must be a multiple of 8 bytes, not " + std::to_string(headBytes()));
+        throw std::invalid_argument(
+            "one head of one block must be a multiple of 8 bytes, not " + std::to_string(headBytes()));
     }
 }
 

@@ -68,5 +68,6 @@ int main(int argc, char** argv)
         return code;
     }
     Console console;
-    return options->role == Role::kContext ? play<ContextRank>(*options, console) : play<GenerationRank>(*options, console);
+    bool const context = options->role == Role::kContext;
+    return context ? play<ContextRank>(*options, console) : play<GenerationRank>(*options, console);
 }

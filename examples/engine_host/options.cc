@@ -53,7 +53,8 @@ Library libraryFor(std::string const& backend)
     {
         throw Failure(FailureKind::kUsage, "backend " + backend + " is not yet supported; use NIXL or MOONCAKE");
     }
-    throw Failure(FailureKind::kUsage, "Invalid backend type: " + backend + "; known: DEFAULT, NIXL, MOONCAKE, UCX, MPI");
+    throw Failure(
+        FailureKind::kUsage, "Invalid backend type: " + backend + "; known: DEFAULT, NIXL, MOONCAKE, UCX, MPI");
 }
 
 template <typename Choice>
@@ -102,8 +103,62 @@ void validate(Options const& options)
     if (options.maxTokensInBuffer % geometry.tokensPerBlock != 0)
     {
         throw Failure(FailureKind::kUsage,
-            "max_tokens_in_buffer " + std::to_string(options.maxTokensInBuffer) + " is not a multiple of tokens_per_block "
-                + std::to_string(geometry.tokensPerBlock));
+            "max_tokens_in_buffer " + std::to_string(options.maxTokensInBuffer)
+                + " is not a multiple of tokens_per_block " + std::to_string(geometry.tokensPerBlock));
+    }
+}
+
+using Word = std::string const&;
+using Flags = std::map<std::string, std::function<void(Word)>>;
+
+std::map<std::string, Role> const kRoles{{"context", Role::kContext}, {"generation", Role::kGeneration}};
+std::map<std::string, Shape> const kShapes{{"staged", Shape::kStaged}, {"paged", Shape::kPaged}};
+
+// Every flag and where its value goes. The arguments must outlive the result.
+Flags flagsInto(Options& options, ConfigFile& config, std::string& backend)
+{
+    Geometry& geometry = options.geometry;
+    return {
+        {"--role", [&](Word w) { options.role = choose("--role", w, kRoles); }},
+        {"--rank", [&](Word w) { options.rank = small(w, "--rank"); }},
+        {"--shape", [&](Word w) { options.shape = choose("--shape", w, kShapes); }},
+        {"--config", [&](Word w) { config = readConfigFile(w); }},
+        {"--backend", [&](Word w) { backend = w; }},
+        {"--max-tokens-in-buffer", [&](Word w) { options.maxTokensInBuffer = parseNumber(w, "max_tokens_in_buffer"); }},
+        {"--layers", [&](Word w) { geometry.layers = small(w, "--layers"); }},
+        {"--kv-heads", [&](Word w) { geometry.kvHeads = small(w, "--kv-heads"); }},
+        {"--head-dim", [&](Word w) { geometry.headDim = small(w, "--head-dim"); }},
+        {"--kv-factor", [&](Word w) { geometry.kvFactor = small(w, "--kv-factor"); }},
+        {"--element-bytes", [&](Word w) { geometry.elementBytes = small(w, "--element-bytes"); }},
+        {"--tokens-per-block", [&](Word w) { geometry.tokensPerBlock = small(w, "--tokens-per-block"); }},
+        {"--tp", [&](Word w) { geometry.contextTp = small(w, "--tp"); }},
+        {"--gen-tp", [&](Word w) { geometry.generationTp = small(w, "--gen-tp"); }},
+        {"--pool-blocks", [&](Word w) { options.poolBlocks = parseNumber(w, "--pool-blocks"); }},
+        {"--seed", [&](Word w) { options.seed = parseNumber(w, "--seed"); }},
+        {"--patience-ms", [&](Word w) { options.patienceMs = parseNumber(w, "--patience-ms"); }},
+    };
+}
+
+void apply(Flags const& flags, int argc, char** argv)
+{
+    for (int at = 1; at < argc; ++at)
+    {
+        std::string const flag = argv[at];
+        if (flag == "--help" || flag == "-h")
+        {
+            std::fputs(kUsage, stdout);
+            std::exit(0);
+        }
+        auto const found = flags.find(flag);
+        if (found == flags.end())
+        {
+            throw Failure(FailureKind::kUsage, "unknown flag \"" + flag + "\"; --help lists them");
+        }
+        if (++at == argc)
+        {
+            throw Failure(FailureKind::kUsage, flag + " needs a value");
+        }
+        found->second(argv[at]);
     }
 }
 
@@ -129,55 +184,12 @@ Options parseOptions(int argc, char** argv)
     Options options;
     ConfigFile config;
     std::string backend;
-    Geometry& geometry = options.geometry;
-    using Word = std::string const&;
-    std::map<std::string, std::function<void(Word)>> const flags{
-        {"--role", [&](Word w) { options.role = choose<Role>("--role", w, {{"context", Role::kContext}, {"generation", Role::kGeneration}}); }},
-        {"--rank", [&](Word w) { options.rank = small(w, "--rank"); }},
-        {"--shape", [&](Word w) { options.shape = choose<Shape>("--shape", w, {{"staged", Shape::kStaged}, {"paged", Shape::kPaged}}); }},
-        {"--config", [&](Word w) { config = readConfigFile(w); }},
-        {"--backend", [&](Word w) { backend = w; }},
-        {"--max-tokens-in-buffer", [&](Word w) { options.maxTokensInBuffer = parseNumber(w, "--max-tokens-in-buffer"); }},
-        {"--layers", [&](Word w) { geometry.layers = small(w, "--layers"); }},
-        {"--kv-heads", [&](Word w) { geometry.kvHeads = small(w, "--kv-heads"); }},
-        {"--head-dim", [&](Word w) { geometry.headDim = small(w, "--head-dim"); }},
-        {"--kv-factor", [&](Word w) { geometry.kvFactor = small(w, "--kv-factor"); }},
-        {"--element-bytes", [&](Word w) { geometry.elementBytes = small(w, "--element-bytes"); }},
-        {"--tokens-per-block", [&](Word w) { geometry.tokensPerBlock = small(w, "--tokens-per-block"); }},
-        {"--tp", [&](Word w) { geometry.contextTp = small(w, "--tp"); }},
-        {"--gen-tp", [&](Word w) { geometry.generationTp = small(w, "--gen-tp"); }},
-        {"--pool-blocks", [&](Word w) { options.poolBlocks = parseNumber(w, "--pool-blocks"); }},
-        {"--seed", [&](Word w) { options.seed = parseNumber(w, "--seed"); }},
-        {"--patience-ms", [&](Word w) { options.patienceMs = parseNumber(w, "--patience-ms"); }},
-    };
-    for (int at = 1; at < argc; ++at)
-    {
-        std::string const flag = argv[at];
-        if (flag == "--help" || flag == "-h")
-        {
-            std::fputs(kUsage, stdout);
-            std::exit(0);
-        }
-        auto const found = flags.find(flag);
-        if (found == flags.end())
-        {
-            throw Failure(FailureKind::kUsage, "unknown flag \"" + flag + "\"; --help lists them");
-        }
-        if (++at == argc)
-        {
-            throw Failure(FailureKind::kUsage, flag + " needs a value");
-        }
-        found->second(argv[at]);
-    }
+    apply(flagsInto(options, config, backend), argc, argv);
     if (options.maxTokensInBuffer == 0)
     {
         options.maxTokensInBuffer = config.maxTokensInBuffer;
     }
-    if (backend.empty())
-    {
-        backend = config.backend;
-    }
-    options.library = libraryFor(backend);
+    options.library = libraryFor(backend.empty() ? config.backend : backend);
     validate(options);
     return options;
 }
