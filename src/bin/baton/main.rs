@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod config;
+mod demo;
 mod table;
 
 use clap::{Parser, Subcommand};
@@ -21,11 +22,13 @@ struct Cli {
 enum Command {
     /// Show what a configuration means: every value, where it came from, what it does
     Config(config::ConfigArgs),
-    // Further subcommands stand here, one line each: `Demo(demo::DemoArgs)`.
+    /// Hand over the KV cache of real requests between real processes
+    Demo(demo::DemoArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Config(args) => config::run(&args),
+        Command::Demo(args) => demo::run(&args),
     }
 }

@@ -1,0 +1,59 @@
+# What `make test` has the demo show, small: each lane, split heads, a flipped byte, a killed peer, refusals.
+set(BATON_PROGRAM ${BATON_TARGET_DIR}/${BATON_CARGO_FOLDER}/baton)
+add_custom_target(baton_program ALL
+  COMMAND ${CMAKE_COMMAND} -E env --unset=CARGO_TARGET_DIR
+          ${CARGO} build --bin baton --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
+  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  USES_TERMINAL
+  VERBATIM)
+add_dependencies(baton_program baton_cargo) # one cargo at a time
+
+set(DEMO ${BATON_PROGRAM} demo --host $<TARGET_FILE:baton-engine-host> --lib-dir ${CMAKE_BINARY_DIR}/lib)
+
+# `baton demo` with these arguments must do its work: exit with 0.
+function(test_demo name)
+  add_test(NAME demo.${name} COMMAND ${DEMO} --requests 1 --out ${CMAKE_CURRENT_BINARY_DIR}/${name}.json ${ARGN})
+  set_tests_properties(demo.${name} PROPERTIES TIMEOUT 90)
+endfunction()
+
+# A program with these arguments must say this, and fail.
+function(test_refusal name text)
+  add_test(NAME demo.${name} COMMAND sh -c "! \"$@\" > ${name}.txt 2>&1 && cat ${name}.txt && grep -qF '${text}' ${name}.txt"
+    sh ${ARGN})
+  set_tests_properties(demo.${name} PROPERTIES TIMEOUT 90 WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+endfunction()
+
+foreach(lane local stream-unix stream-tcp)
+  test_demo(lane.${lane} --lane ${lane})
+endforeach()
+find_library(BATON_TEST_UCP NAMES libucp.so.0 ucp)
+if(BATON_TEST_UCP)
+  test_demo(lane.ucx --lane ucx)
+else()
+  message(STATUS "no libucp here: the test demo.lane.ucx is left out")
+endif()
+test_demo(heads_split --shape all --tp 2 --gen-tp 4 --dtype bf16 --tokens-per-block 64)
+test_demo(heads_joined --shape all --tp 4 --gen-tp 2)
+test_demo(heads_replicated --shape all --model qwen3-235b --tp 8 --gen-tp 2)
+test_demo(latent --shape all --model deepseek-r1 --tp 1 --gen-tp 2)
+
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml
+  "cache_transceiver_config:\n  backend: MOONCAKE\n  max_tokens_in_buffer: 8192\n")
+test_demo(mooncake --shape staged --config ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml)
+
+test_refusal(corrupt_byte_is_found ", 1 corrupt" ${DEMO} --requests 1 --corrupt 1
+  --out ${CMAKE_CURRENT_BINARY_DIR}/corrupt.json)
+foreach(phase context generation)
+  test_demo(killed_${phase} --kill ${phase})
+  test_demo(killed_${phase}.stream --kill ${phase} --lane stream-tcp)
+endforeach()
+
+set(HOST $<TARGET_FILE:baton-engine-host> --layers 2 --kv-heads 2 --head-dim 64 --pool-blocks 4)
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\n")
+test_refusal(host.backend_ucx "backend UCX is not yet supported" ${HOST} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
+test_refusal(backend_ucx "backend UCX is not yet supported" ${DEMO} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/field.yaml "backend: NIXL\nmax_tokens_in_bufer: 64\n")
+test_refusal(host.unknown_field "field.yaml:2: unknown field \"max_tokens_in_bufer\"" ${HOST}
+  --config ${CMAKE_CURRENT_BINARY_DIR}/field.yaml)
+test_refusal(host.uneven_slot "max_tokens_in_buffer 33 is not a multiple of tokens_per_block 32" ${HOST}
+  --max-tokens-in-buffer 33)

@@ -1,0 +1,194 @@
+//! What can go wrong in a demo, and what the ranks said when they ended.
+
+use baton::config::backend::Backend;
+use baton::config::fields::ConfigError;
+use baton::config::model::ModelError;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+use thiserror::Error;
+
+use super::shape::Layout;
+
+/// Why a demo could not be run to its end.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line of the trace is no request.
+    #[error("{file}:{line}: {problem}")]
+    Row {
+        /// The trace.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The serving configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model or its ranks are wrong.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The configuration names no backend.
+    #[error("{file}: backend is not set: the cache transceiver is disabled, there is nothing to run")]
+    Disabled {
+        /// The configuration.
+        file: String,
+    },
+    /// The backend has no seam in this version.
+    #[error("backend {backend} is not yet supported ({why}); use NIXL or MOONCAKE")]
+    NotYet {
+        /// The backend.
+        backend: Backend,
+        /// How it was chosen.
+        why: String,
+    },
+    /// A program or library is not there.
+    #[error("{what} was not found (looked at {}); name its place with {flag}", places(.looked_at))]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+        /// The flag that names its place.
+        flag: &'static str,
+        /// Every place tried.
+        looked_at: Vec<PathBuf>,
+    },
+    /// The configured slot size cannot be.
+    #[error("max_tokens_in_buffer {tokens} is not a multiple of tokens_per_block {tokens_per_block}")]
+    UnevenSlot {
+        /// As configured.
+        tokens: u64,
+        /// Tokens in one block.
+        tokens_per_block: u64,
+    },
+    /// No row fits into the pool.
+    #[error(
+        "{layout}: no request fits: the smallest has {smallest} tokens, the pool holds {capacity_tokens}; \
+         raise --pool-gib or max_tokens_in_buffer, or choose a smaller model"
+    )]
+    NothingFits {
+        /// The run.
+        layout: Layout,
+        /// What would fit.
+        capacity_tokens: u64,
+        /// The smallest request.
+        smallest: u64,
+    },
+    /// More requests are to be corrupted than there are.
+    #[error("--corrupt {wanted}: only {requests} requests run")]
+    TooManyCorrupt {
+        /// What was asked for.
+        wanted: u64,
+        /// What there is.
+        requests: u64,
+    },
+    /// A rank could not be started.
+    #[error("cannot start {rank} ({program}): {source}")]
+    Start {
+        /// The rank.
+        rank: String,
+        /// Its program.
+        program: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A rank did not answer in time.
+    #[error("{rank} has said nothing for {} s while {doing}", .waited.as_secs())]
+    Silent {
+        /// The rank waited for.
+        rank: String,
+        /// What was expected of it.
+        doing: &'static str,
+        /// How long.
+        waited: Duration,
+    },
+    /// A rank said something that it should not have.
+    #[error("{rank}: {problem}")]
+    Nonsense {
+        /// The rank.
+        rank: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// One or more ranks ended or failed.
+    #[error("{0}")]
+    RanksEnded(RankReports),
+    /// Data went over another lane than the one asked for.
+    #[error("--lane {asked}, but the lane was {used}; --verbose shows why")]
+    OtherLane {
+        /// As `BATON_LANES` was set.
+        asked: &'static str,
+        /// As the library logged.
+        used: String,
+    },
+    /// After a kill, a rank did not notice, or not with a typed error.
+    #[error("after the kill: {0}")]
+    KillUnnoticed(String),
+}
+
+/// How each rank stood when one of them had failed.
+#[derive(Debug)]
+pub struct RankReports(pub Vec<RankReport>);
+
+/// How one rank stood.
+#[derive(Debug)]
+pub struct RankReport {
+    /// The rank.
+    pub rank: String,
+    /// The error it reported, if it did.
+    pub error: Option<ReportedError>,
+    /// How its process ended, if it did.
+    pub status: Option<ExitStatus>,
+}
+
+/// An error event of a rank.
+#[derive(Clone, Debug)]
+pub struct ReportedError {
+    /// Its kind, for programs.
+    pub kind: String,
+    /// Its text, for people.
+    pub text: String,
+    /// How long after the first sign of trouble it came.
+    pub after: Duration,
+}
+
+impl fmt::Display for RankReports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, report) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{report}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RankReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.error, &self.status) {
+            (Some(error), _) => write!(
+                f,
+                "{}: {}: {} (after {:.2} s)",
+                self.rank,
+                error.kind,
+                error.text,
+                error.after.as_secs_f64()
+            ),
+            (None, Some(status)) => write!(f, "{}: ended without a word: {status}", self.rank),
+            (None, None) => write!(f, "{}: still running", self.rank),
+        }
+    }
+}
+
+fn places(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}

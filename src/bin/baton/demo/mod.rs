@@ -1,0 +1,240 @@
+//! `baton demo`: real requests' KV cache, handed over by real processes through the library.
+//!
+//! This side plans, starts the engine hosts, drives them line by line and reports; it moves no KV cache
+//! itself and links nothing of the engine. Each rank is a process of its own that opens the library as
+//! TensorRT-LLM does.
+//!
+//! ```text
+//!   rows + model + config --> plan --> drive --> report
+//!                                        |
+//!                          fleet: context ranks, generation ranks (baton-engine-host)
+//! ```
+
+mod drive;
+mod error;
+mod fleet;
+mod host;
+mod plan;
+mod report;
+mod rows;
+mod settings;
+mod shape;
+
+use baton::config::Environment;
+use baton::config::model::Dtype;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use error::DemoError;
+use host::{Launch, Phase};
+use plan::{RequestCount, Run, ShapeChoice};
+use report::{Report, RunReport, gib};
+use settings::{LaneOption, Programs};
+
+/// Arguments of `baton demo`.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DemoArgs {
+    /// The model whose KV cache is handed over: qwen3-0.6b, llama-3.1-8b, llama-3.1-70b, qwen3-235b,
+    /// deepseek-r1 or gpt-oss-120b
+    #[arg(long, default_value = "qwen3-0.6b")]
+    model: String,
+    /// Tensor-parallel ranks of the context phase, one process each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    tp: u32,
+    /// Tensor-parallel ranks of the generation phase; as many as --tp if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    gen_tp: Option<u32>,
+    /// Element type of the KV cache: bf16 or fp8
+    #[arg(long, default_value = "fp8")]
+    dtype: Dtype,
+    /// Tokens in one block of the KV cache: 32 or 64
+    #[arg(long, default_value_t = 32, value_parser = block_size)]
+    tokens_per_block: u64,
+    /// How the blocks of a request travel
+    #[arg(long, value_enum, default_value = "all")]
+    shape: ShapeChoice,
+    /// What carries the data; any but auto sets BATON_LANES for the processes
+    #[arg(long, value_enum, default_value = "auto")]
+    lane: LaneOption,
+    /// Requests in each run: the first rows that fit, or "all"
+    #[arg(long, default_value = "12", value_name = "N|all")]
+    requests: RequestCount,
+    /// A trace with one JSON object per line, of which input_length counts; a shipped excerpt if not given
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    /// Flip one byte of each of the first N requests on the way, to see the check find it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    corrupt: u64,
+    /// Kill the first rank of a phase while a transfer is under way, to see the others notice within 5 s
+    #[arg(long, value_enum, value_name = "PHASE", conflicts_with = "corrupt")]
+    kill: Option<Phase>,
+    /// A serving YAML: its cache_transceiver_config picks the library (backend) and sizes the staging slots
+    /// (max_tokens_in_buffer)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Order in which the pools hand out blocks
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Memory for KV pools and staging slots of all processes together; larger rows are skipped and named
+    #[arg(long, default_value_t = 5.0, value_parser = memory_size)]
+    pool_gib: f64,
+    /// Print the report as JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Where the report goes as JSON
+    #[arg(long, default_value = "target/demo.json", value_name = "FILE")]
+    out: PathBuf,
+    /// Show what the processes log
+    #[arg(long, short)]
+    verbose: bool,
+    /// The engine host program, if it is not where the install puts it
+    #[arg(long, value_name = "FILE")]
+    host: Option<PathBuf>,
+    /// The folder of libtensorrt_llm_nixl_wrapper.so, if it is not where the install puts it
+    #[arg(long, value_name = "FOLDER")]
+    lib_dir: Option<PathBuf>,
+}
+
+/// Runs `baton demo`: 0 if every byte arrived, 1 if some were corrupt, 2 if it could not run to its end.
+pub fn run(args: &DemoArgs) -> ExitCode {
+    match demonstrate(args) {
+        Ok(code) => code,
+        Err((error, logs)) => {
+            eprint!("{logs}");
+            eprintln!("baton demo: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn demonstrate(args: &DemoArgs) -> Result<ExitCode, (DemoError, String)> {
+    let setup = Setup::new(args).map_err(|error| (error, String::new()))?;
+    if let Some(phase) = args.kill {
+        return show_kill(args, &setup, phase);
+    }
+    let bytes = setup.runs.iter().map(Run::bytes).sum();
+    let progress = progress_bar(bytes, args.verbose);
+    let mut corrupt = args.corrupt;
+    let mut reports = Vec::new();
+    for run in &setup.runs {
+        progress.set_message(run.title());
+        say(
+            &progress,
+            &format!("{}: {} requests, {:.2} GiB", run.title(), run.requests.len(), gib(run.bytes())),
+        );
+        let mut advance = |bytes| progress.inc(bytes);
+        let outcome = drive::run(&setup.launch(args, run), args.verbose, corrupt, &mut advance)?;
+        corrupt = corrupt.saturating_sub(outcome.requests);
+        reports.push(RunReport::new(run, &outcome));
+    }
+    progress.finish_and_clear();
+    let report = Report::new(reports);
+    report.write(&args.out).map_err(|error| (error, String::new()))?;
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        println!("{}\n{}", report.table(), report.last_line());
+    }
+    Ok(if report.corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, (DemoError, String)> {
+    for run in &setup.runs {
+        for report in drive::kill(&setup.launch(args, run), args.verbose, phase)? {
+            println!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that is known before the first process starts.
+struct Setup {
+    runs: Vec<Run>,
+    programs: Programs,
+    settings: settings::TransferSettings,
+    keeps_log_filter: bool,
+}
+
+impl Setup {
+    fn new(args: &DemoArgs) -> Result<Setup, DemoError> {
+        let environment = Environment::from_process();
+        let settings = settings::transfer(args.config.as_deref(), &environment)?;
+        let rows = match &args.rows {
+            Some(path) => rows::read(path)?,
+            None => rows::shipped()?,
+        };
+        let runs = plan::runs(args, &settings, &rows)?;
+        let requests = runs.iter().map(|run| run.requests.len() as u64).sum();
+        if args.corrupt > requests {
+            return Err(DemoError::TooManyCorrupt { wanted: args.corrupt, requests });
+        }
+        let programs = settings::programs(args, settings.backend)?;
+        Ok(Setup { runs, programs, settings, keeps_log_filter: environment.is_set("BATON_LOG") })
+    }
+
+    fn launch<'a>(&'a self, args: &DemoArgs, run: &'a Run) -> Launch<'a> {
+        Launch {
+            programs: &self.programs,
+            run,
+            backend: self.settings.backend,
+            lane: args.lane,
+            seed: args.seed,
+            keeps_log_filter: self.keeps_log_filter,
+        }
+    }
+}
+
+/// A bar on stderr; hidden where stderr is no terminal, or shows the logs.
+fn progress_bar(bytes: u64, verbose: bool) -> ProgressBar {
+    if verbose {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(bytes);
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {elapsed}")
+    {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Says a line where no bar says it.
+fn say(bar: &ProgressBar, line: &str) {
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    }
+}
+
+fn block_size(text: &str) -> Result<u64, String> {
+    match text {
+        "32" => Ok(32),
+        "64" => Ok(64),
+        _ => Err("32 or 64".to_owned()),
+    }
+}
+
+fn memory_size(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib > 0.0 && gib <= 65_536.0 => Ok(gib),
+        _ => Err("a size in GiB, more than 0".to_owned()),
+    }
+}
+
+const EXAMPLES: &str = "\
+Each rank is a process that opens the library by its bare name, as TensorRT-LLM does. Every byte of the KV
+cache is a function of (request, block, offset); the generation ranks hold what arrives against it. GiB/s is
+bytes over the time from the submit of a request's first transfer to the done notification of its last.
+
+Examples:
+  baton demo                                        both shapes, and one with split heads
+  baton demo --lane stream-tcp --shape paged        over TCP, block by block
+  baton demo --model llama-3.1-8b --gen-tp 2 --shape paged --requests 4
+                                                    one context rank, two generation ranks: heads split
+  baton demo --config serving.yaml --shape staged   library and slot size from a serving YAML
+  baton demo --corrupt 1                            must report 1 corrupt and fail
+  baton demo --kill generation                      the context rank must notice within 5 s";

@@ -1,0 +1,150 @@
+//! What the hosts are told besides the shape: the library, the slot size, the lane, where the programs lie.
+
+use baton::config::Environment;
+use baton::config::backend::{self, Backend, Frontend};
+use baton::config::transceiver::ServingConfig;
+use clap::ValueEnum;
+use std::fs;
+use std::path::{self, Path, PathBuf};
+
+use super::DemoArgs;
+use super::error::DemoError;
+
+/// What a `cache_transceiver_config` and the environment come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransferSettings {
+    /// NIXL or MOONCAKE.
+    pub backend: Backend,
+    /// Tokens of a staging slot, where configured.
+    pub max_tokens_in_buffer: Option<u64>,
+}
+
+/// Which lane carries the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LaneOption {
+    /// Whatever Baton picks, or BATON_LANES says
+    Auto,
+    /// The receiver pulls from the sender's memory
+    Local,
+    /// Baton's stream over a Unix socket
+    StreamUnix,
+    /// Baton's stream over TCP
+    StreamTcp,
+    /// UCX's native transports
+    Ucx,
+}
+
+impl LaneOption {
+    /// The value for `BATON_LANES`; `None` leaves the variable alone.
+    pub fn variable(self) -> Option<&'static str> {
+        match self {
+            LaneOption::Auto => None,
+            LaneOption::Local => Some("local"),
+            LaneOption::StreamUnix => Some("stream-unix"),
+            LaneOption::StreamTcp => Some("stream-tcp"),
+            LaneOption::Ucx => Some("ucx"),
+        }
+    }
+}
+
+/// Reads `--config`, and resolves the backend as TensorRT-LLM does.
+///
+/// # Errors
+/// A file that is no configuration, a backend that has no seam here yet.
+pub fn transfer(config: Option<&Path>, environment: &Environment) -> Result<TransferSettings, DemoError> {
+    let (configured, max_tokens_in_buffer) = match config {
+        None => (Backend::Default, None),
+        Some(path) => {
+            let file = path.display().to_string();
+            let text =
+                fs::read_to_string(path).map_err(|source| DemoError::File { path: file.clone(), source })?;
+            let parsed = ServingConfig::parse(&file, &text)?.transceiver;
+            (parsed.backend.ok_or(DemoError::Disabled { file })?, parsed.max_tokens_in_buffer)
+        }
+    };
+    let resolution = backend::resolve(configured, environment, Frontend::Python);
+    match resolution.backend {
+        Backend::Nixl | Backend::Mooncake => {
+            Ok(TransferSettings { backend: resolution.backend, max_tokens_in_buffer })
+        }
+        other => Err(DemoError::NotYet { backend: other, why: resolution.why }),
+    }
+}
+
+/// The programs that a run consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// The engine host.
+    pub host: PathBuf,
+    /// The folder that holds the library under the name the host opens.
+    pub library_folder: PathBuf,
+}
+
+/// Finds the engine host and the library: where the flags say, else around this executable.
+///
+/// # Errors
+/// What was not found, and every place that was looked at.
+pub fn programs(args: &DemoArgs, backend: Backend) -> Result<Programs, DemoError> {
+    let here = fs::read_link("/proc/self/exe")
+        .ok()
+        .and_then(|executable| executable.parent().map(Path::to_path_buf))
+        .unwrap_or_default();
+    let around = |folders: &[&str]| folders.iter().map(|folder| here.join(folder)).collect::<Vec<_>>();
+    let library = match backend {
+        Backend::Mooncake => "libtensorrt_llm_mooncake_wrapper.so",
+        _ => "libtensorrt_llm_nixl_wrapper.so",
+    };
+    let hosts = match &args.host {
+        Some(path) => vec![path.clone()],
+        None => around(&HOST_FOLDERS).into_iter().map(|folder| folder.join("baton-engine-host")).collect(),
+    };
+    let folders = match &args.lib_dir {
+        Some(folder) => vec![folder.clone()],
+        None => around(&LIBRARY_FOLDERS),
+    };
+    let libraries = folders.into_iter().map(|folder| folder.join(library)).collect();
+    let host = first_file("the engine host", "--host", hosts)?;
+    let library = first_file(library, "--lib-dir", libraries)?;
+    Ok(Programs { host, library_folder: library.parent().map(Path::to_path_buf).unwrap_or_default() })
+}
+
+fn first_file(
+    what: &'static str,
+    flag: &'static str,
+    candidates: Vec<PathBuf>,
+) -> Result<PathBuf, DemoError> {
+    // Made absolute but not resolved: the library is found under the name of the link, in the link's folder.
+    let found = candidates.iter().find(|path| path.is_file()).and_then(|path| path::absolute(path).ok());
+    match found {
+        Some(path) => Ok(path),
+        None => Err(DemoError::Missing { what, flag, looked_at: candidates }),
+    }
+}
+
+/// Where an installed or a freshly built engine host lies, seen from the `baton` executable.
+const HOST_FOLDERS: [&str; 3] = [".", "../libexec/baton", "../../build/bin"];
+/// The same for the library.
+const LIBRARY_FOLDERS: [&str; 5] = [".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../../build/lib"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_without_a_seam_is_refused_by_name() {
+        let environment = Environment::from_map([("TRTLLM_USE_UCX_KVCACHE", "1")]);
+        let error = transfer(None, &environment).unwrap_err().to_string();
+        assert!(error.starts_with("backend UCX is not yet supported"), "{error}");
+        let settings = transfer(None, &Environment::default()).unwrap();
+        assert_eq!(settings, TransferSettings { backend: Backend::Nixl, max_tokens_in_buffer: None });
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_flag() {
+        let error = first_file("the engine host", "--host", vec!["/nowhere/h".into()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the engine host was not found (looked at /nowhere/h); name its place with --host"
+        );
+    }
+}
