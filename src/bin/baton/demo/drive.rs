@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::error::{DemoError, RankReport};
+use super::error::{DemoError, Failed, RankReport};
 use super::fleet::Fleet;
 use super::host::{Event, Launch, Phase};
 use super::plan::Run;
@@ -37,23 +37,21 @@ pub struct Outcome {
 /// the bytes of each request as it lands.
 ///
 /// # Errors
-/// A rank that fails or falls silent; its log is in the second part.
+/// A rank that fails or falls silent; a lane that is not the one asked for.
 pub fn run(
     launch: &Launch<'_>,
     verbose: bool,
     corrupt: u64,
     advance: &mut dyn FnMut(u64),
-) -> Result<Outcome, (DemoError, String)> {
-    let mut fleet = Fleet::start(launch, verbose).map_err(|error| (error, String::new()))?;
+) -> Result<Outcome, Failed> {
+    let mut fleet = Fleet::start(launch, verbose)?;
     let mut outcome = Outcome::default();
-    match hand_over_all(&mut fleet, launch.run, corrupt, &mut outcome, advance) {
-        Ok(()) => {}
-        Err(error) => return Err((error, fleet.logs())),
-    }
-    outcome.lane = fleet.finish().map_err(|error| (error, String::new()))?;
+    hand_over_all(&mut fleet, launch.run, corrupt, &mut outcome, advance)
+        .map_err(|error| Failed::with_logs(error, fleet.logs()))?;
+    outcome.lane = fleet.finish()?;
     match launch.lane.variable() {
         Some(asked) if asked != outcome.lane => {
-            Err((DemoError::OtherLane { asked, used: outcome.lane }, String::new()))
+            Err(DemoError::OtherLane { asked, used: outcome.lane }.into())
         }
         _ => Ok(outcome),
     }
@@ -64,19 +62,15 @@ pub fn run(
 ///
 /// # Errors
 /// Someone who did not notice, or who ended without a typed error.
-pub fn kill(
-    launch: &Launch<'_>,
-    verbose: bool,
-    phase: Phase,
-) -> Result<Vec<RankReport>, (DemoError, String)> {
-    let mut fleet = Fleet::start(launch, verbose).map_err(|error| (error, String::new()))?;
+pub fn kill(launch: &Launch<'_>, verbose: bool, phase: Phase) -> Result<Vec<RankReport>, Failed> {
+    let mut fleet = Fleet::start(launch, verbose)?;
     let ended = match kill_in_transfer(&mut fleet, launch.run, phase) {
         Err(DemoError::RanksEnded(reports)) => reports.0,
-        Err(error) => return Err((error, fleet.logs())),
+        Err(error) => return Err(Failed::with_logs(error, fleet.logs())),
         Ok(()) => {
             let unnoticed =
                 DemoError::KillUnnoticed("every rank went on as if nothing had happened".to_owned());
-            return Err((unnoticed, fleet.logs()));
+            return Err(Failed::with_logs(unnoticed, fleet.logs()));
         }
     };
     let killed = usize::from(phase == Phase::Generation) * fleet.count(Phase::Context);
@@ -87,7 +81,7 @@ pub fn kill(
         .map(|(_, report)| report)
         .collect();
     match survivors.iter().find(|report| !is_about_a_peer(report)) {
-        Some(report) => Err((DemoError::KillUnnoticed(report.to_string()), fleet.logs())),
+        Some(report) => Err(Failed::with_logs(DemoError::KillUnnoticed(report.to_string()), fleet.logs())),
         None => Ok(survivors),
     }
 }

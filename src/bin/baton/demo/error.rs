@@ -136,6 +136,28 @@ pub enum DemoError {
     KillUnnoticed(String),
 }
 
+/// A demo that did not reach its end, with what its processes last logged.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: Box<DemoError>,
+    /// The last log lines of every rank, where ranks ran; empty otherwise.
+    pub logs: String,
+}
+
+impl From<DemoError> for Failed {
+    fn from(error: DemoError) -> Self {
+        Failed { error: Box::new(error), logs: String::new() }
+    }
+}
+
+impl Failed {
+    /// This error, with the logs that go with it.
+    pub fn with_logs(error: DemoError, logs: String) -> Self {
+        Failed { logs, ..Failed::from(error) }
+    }
+}
+
 /// How each rank stood when one of them had failed.
 #[derive(Debug)]
 pub struct RankReports(pub Vec<RankReport>);

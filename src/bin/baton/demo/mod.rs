@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use error::DemoError;
+use error::{DemoError, Failed};
 use host::{Launch, Phase};
 use plan::{RequestCount, Run, ShapeChoice};
 use report::{Report, RunReport, gib};
@@ -103,16 +103,16 @@ pub struct DemoArgs {
 pub fn run(args: &DemoArgs) -> ExitCode {
     match demonstrate(args) {
         Ok(code) => code,
-        Err((error, logs)) => {
-            eprint!("{logs}");
-            eprintln!("baton demo: {error}");
+        Err(failed) => {
+            eprint!("{}", failed.logs);
+            eprintln!("baton demo: {}", failed.error);
             ExitCode::from(2)
         }
     }
 }
 
-fn demonstrate(args: &DemoArgs) -> Result<ExitCode, (DemoError, String)> {
-    let setup = Setup::new(args).map_err(|error| (error, String::new()))?;
+fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
+    let setup = Setup::new(args)?;
     if let Some(phase) = args.kill {
         return show_kill(args, &setup, phase);
     }
@@ -133,7 +133,7 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, (DemoError, String)> {
     }
     progress.finish_and_clear();
     let report = Report::new(reports);
-    report.write(&args.out).map_err(|error| (error, String::new()))?;
+    report.write(&args.out)?;
     if args.json {
         println!("{}", report.json());
     } else {
@@ -142,7 +142,7 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, (DemoError, String)> {
     Ok(if report.corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, (DemoError, String)> {
+fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, Failed> {
     for run in &setup.runs {
         for report in drive::kill(&setup.launch(args, run), args.verbose, phase)? {
             println!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
@@ -162,7 +162,8 @@ struct Setup {
 impl Setup {
     fn new(args: &DemoArgs) -> Result<Setup, DemoError> {
         let environment = Environment::from_process();
-        let settings = settings::transfer(args.config.as_deref(), &environment)?;
+        let settings = settings::transfer(args.config.as_deref(), &environment, args.tokens_per_block)?;
+        settings.warnings.iter().for_each(|warning| eprintln!("baton demo: warning: {warning}"));
         let rows = match &args.rows {
             Some(path) => rows::read(path)?,
             None => rows::shipped()?,

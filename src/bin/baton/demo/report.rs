@@ -195,8 +195,19 @@ fn skipped_note(run: &Run) -> Option<String> {
     ))
 }
 
-const HEADER: [&str; 11] =
-    ["shape", "model", "TP", "lane", "requests", "GiB", "GiB/s", "descriptors", "p50 ms", "p99 ms", "corrupt"];
+const HEADER: [&str; 11] = [
+    "shape",
+    "model",
+    "TP",
+    "lane",
+    "requests",
+    "GiB",
+    "GiB/s",
+    "descriptors",
+    "p50 ms",
+    "p99 ms",
+    "corrupt",
+];
 /// Skipped rows that are named; the JSON file has all of them.
 const ROWS_NAMED: usize = 8;
 

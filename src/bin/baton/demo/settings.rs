@@ -2,7 +2,8 @@
 
 use baton::config::Environment;
 use baton::config::backend::{self, Backend, Frontend};
-use baton::config::transceiver::ServingConfig;
+use baton::config::rules;
+use baton::config::serving::ServingConfig;
 use clap::ValueEnum;
 use std::fs;
 use std::path::{self, Path, PathBuf};
@@ -11,12 +12,14 @@ use super::DemoArgs;
 use super::error::DemoError;
 
 /// What a `cache_transceiver_config` and the environment come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferSettings {
     /// NIXL or MOONCAKE.
     pub backend: Backend,
     /// Tokens of a staging slot, where configured.
     pub max_tokens_in_buffer: Option<u64>,
+    /// What hardly does what was meant.
+    pub warnings: Vec<String>,
 }
 
 /// Which lane carries the data.
@@ -47,27 +50,42 @@ impl LaneOption {
     }
 }
 
-/// Reads `--config`, and resolves the backend as TensorRT-LLM does.
+/// Reads `--config`, judges it as TensorRT-LLM would, and resolves the backend as it does.
 ///
 /// # Errors
-/// A file that is no configuration, a backend that has no seam here yet.
-pub fn transfer(config: Option<&Path>, environment: &Environment) -> Result<TransferSettings, DemoError> {
+/// A file that is no configuration, values that do not go together, a backend that has no seam here yet.
+pub fn transfer(
+    config: Option<&Path>,
+    environment: &Environment,
+    tokens_per_block: u64,
+) -> Result<TransferSettings, DemoError> {
+    let mut warnings = Vec::new();
     let (configured, max_tokens_in_buffer) = match config {
         None => (Backend::Default, None),
         Some(path) => {
-            let file = path.display().to_string();
-            let text =
-                fs::read_to_string(path).map_err(|source| DemoError::File { path: file.clone(), source })?;
-            let parsed = ServingConfig::parse(&file, &text)?.transceiver;
-            (parsed.backend.ok_or(DemoError::Disabled { file })?, parsed.max_tokens_in_buffer)
+            let serving = read(path)?;
+            let findings = rules::check(&serving, environment, Some(tokens_per_block));
+            findings.errors.into_iter().next().map_or(Ok(()), Err)?;
+            warnings = findings.warnings;
+            let parsed = serving.transceiver;
+            (parsed.backend.ok_or(DemoError::Disabled { file: serving.file })?, parsed.max_tokens_in_buffer)
         }
     };
     let resolution = backend::resolve(configured, environment, Frontend::Python);
+    warnings.extend(resolution.warnings);
     match resolution.backend {
         Backend::Nixl | Backend::Mooncake => {
-            Ok(TransferSettings { backend: resolution.backend, max_tokens_in_buffer })
+            Ok(TransferSettings { backend: resolution.backend, max_tokens_in_buffer, warnings })
         }
         other => Err(DemoError::NotYet { backend: other, why: resolution.why }),
+    }
+}
+
+fn read(path: &Path) -> Result<ServingConfig, DemoError> {
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(ServingConfig::parse(&file, &text)?),
+        Err(source) => Err(DemoError::File { path: file, source }),
     }
 }
 
@@ -133,10 +151,10 @@ mod tests {
     #[test]
     fn a_backend_without_a_seam_is_refused_by_name() {
         let environment = Environment::from_map([("TRTLLM_USE_UCX_KVCACHE", "1")]);
-        let error = transfer(None, &environment).unwrap_err().to_string();
+        let error = transfer(None, &environment, 32).unwrap_err().to_string();
         assert!(error.starts_with("backend UCX is not yet supported"), "{error}");
-        let settings = transfer(None, &Environment::default()).unwrap();
-        assert_eq!(settings, TransferSettings { backend: Backend::Nixl, max_tokens_in_buffer: None });
+        let settings = transfer(None, &Environment::default(), 32).unwrap();
+        assert_eq!((settings.backend, settings.max_tokens_in_buffer), (Backend::Nixl, None));
     }
 
     #[test]
