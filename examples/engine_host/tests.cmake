@@ -53,7 +53,7 @@ file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\n")
 test_refusal(host.backend_ucx "backend UCX is not yet supported" ${HOST} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
 test_refusal(backend_ucx "backend UCX is not yet supported" ${DEMO} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/field.yaml "backend: NIXL\nmax_tokens_in_bufer: 64\n")
-test_refusal(host.unknown_field "field.yaml:2: unknown field \"max_tokens_in_bufer\"" ${HOST}
+test_refusal(host.unknown_field "field.yaml:2: unknown field" ${HOST}
   --config ${CMAKE_CURRENT_BINARY_DIR}/field.yaml)
 test_refusal(host.uneven_slot "max_tokens_in_buffer 33 is not a multiple of tokens_per_block 32" ${HOST}
   --max-tokens-in-buffer 33)
