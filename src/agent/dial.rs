@@ -137,12 +137,13 @@ impl Agent {
             return Err(LoadError::Refused { peer: name.into(), reason: "it left again at once".into() });
         };
         let reasons = peer.lane_reasons(&lanes);
-        let Some(lane) = peer.lane().and_then(|lane| lanes.get(lane)) else {
+        let lane = peer.lane().and_then(|lane| core.fabrics.get(lane)).map(|fabric| fabric.carrier(key));
+        let Some(lane) = lane else {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
             return Err(LoadError::NoLane { peer: name.into(), reasons });
         };
-        tracing::info!(agent = self.name(), peer = name, lane = lane.name, reason = reasons, "peer loaded");
+        tracing::info!(agent = self.name(), peer = name, lane, reason = reasons, "peer loaded");
         core.endpoint.mark_loaded(key);
         core.drive(Instant::now());
         Ok(())

@@ -171,6 +171,12 @@ pub trait Fabric: Send {
     /// Starts to connect; the outcome comes through [`Sink::connected`]. Both sides of a pair connect.
     fn connect(&mut self, peer: PeerKey, link: Link);
 
+    /// What the link to this peer rides on, as precisely as the fabric knows: what logs and reports call the
+    /// lane. The fabric's name where it knows no better.
+    fn carrier(&self, _peer: PeerKey) -> &'static str {
+        self.name()
+    }
+
     /// Ends the link, and whatever is in flight on it, before it returns.
     fn disconnect(&mut self, peer: PeerKey);
 

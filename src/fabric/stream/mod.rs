@@ -136,11 +136,6 @@ impl StreamFabric {
         &self.address
     }
 
-    /// `unix` or `tcp`: what carries our bytes to a peer, for log lines and reports.
-    pub fn carrier(&self, peer: PeerKey) -> Option<&'static str> {
-        self.peers.get(&peer).map(Peer::carrier)
-    }
-
     /// Connections that came in and belong to no peer yet.
     pub fn unclaimed(&self) -> usize {
         self.listener.callers()
@@ -208,6 +203,10 @@ impl StreamFabric {
 impl Fabric for StreamFabric {
     fn name(&self) -> &'static str {
         fault::NAME
+    }
+
+    fn carrier(&self, peer: PeerKey) -> &'static str {
+        self.peers.get(&peer).map_or(fault::NAME, Peer::carrier)
     }
 
     fn limits(&self) -> Limits {

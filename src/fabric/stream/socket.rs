@@ -33,8 +33,8 @@ impl Target {
     /// `unix` or `tcp`, for log lines.
     pub(super) fn carrier(&self) -> &'static str {
         match self {
-            Self::Unix(..) => "unix",
-            Self::Tcp(_) => "tcp",
+            Self::Unix(..) => "stream-unix",
+            Self::Tcp(_) => "stream-tcp",
         }
     }
 

@@ -347,7 +347,7 @@ fn a_dead_unix_socket_falls_back_to_tcp() {
     bench.fabric.connect(PEER, Link { address, link_id: LINK, credentials });
     let _to_fabric = bench.dial(&encode_preface(LINK));
     bench.until("the link is up", |log| log.connected == [Ok(())]);
-    assert_eq!(bench.fabric.carrier(PEER), Some("tcp"));
+    assert_eq!(bench.fabric.carrier(PEER), "stream-tcp");
 }
 
 #[test]
