@@ -437,7 +437,9 @@ fn pair(test: &str, len: u64) -> Option<(Side, Side)> {
 }
 
 fn config() -> UcxConfig {
-    UcxConfig { library: std::env::var_os("BATON_UCX_LIBRARY").map(Into::into), user_tls: None }
+    let environment = baton::config::Environment::from_process();
+    let library = environment.setting("BATON_UCX_LIBRARY").ok().flatten().map(Into::into);
+    UcxConfig { library, user_tls: None }
 }
 
 /// What a fabric said.

@@ -158,9 +158,10 @@ impl Core {
             match arrival {
                 Arrival::Agent(stream, hello) => self.welcome(stream, &hello, now),
                 Arrival::Guest(token) => {
-                    let watched = self.lobby.guest(token).map(|guest| {
-                        watch(&self.epoll, guest, Source::Lobby(token), false)
-                    });
+                    let watched = self
+                        .lobby
+                        .guest(token)
+                        .map(|guest| watch(&self.epoll, guest, Source::Lobby(token), false));
                     if let Some(Err(error)) = watched {
                         tracing::warn!(%error, "an incoming connection cannot be watched");
                     }

@@ -118,7 +118,8 @@ impl Agent {
         let settled = std::cell::Cell::new(false);
         shared.wait_until(Some(deadline), || {
             let Some(core) = shared.core.try_lock() else { return false };
-            let gone = core.farewells.get(&key).is_some_and(Option::is_some) || core.endpoint.peer(key).is_none();
+            let gone =
+                core.farewells.get(&key).is_some_and(Option::is_some) || core.endpoint.peer(key).is_none();
             settled.set(gone || matches!(core.endpoint.standing(peer), Standing::Up(_)));
             settled.get()
         });

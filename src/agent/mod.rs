@@ -152,7 +152,8 @@ impl Agent {
         }
         let keys: Vec<_> = {
             let mut core = self.shared.core.lock();
-            let keys: Vec<_> = list.descs.iter().filter_map(|d| core.registered.remove(list.kind, *d)).collect();
+            let keys: Vec<_> =
+                list.descs.iter().filter_map(|d| core.registered.remove(list.kind, *d)).collect();
             keys.iter().for_each(|key| core.endpoint.remove_region(*key));
             core.drive(Instant::now());
             keys
@@ -165,7 +166,11 @@ impl Agent {
         for key in keys {
             if core.endpoint.region_is_busy(key) {
                 let agent = self.name();
-                tracing::error!(agent, region = key.0, "memory is still in use by a transfer; it is quarantined");
+                tracing::error!(
+                    agent,
+                    region = key.0,
+                    "memory is still in use by a transfer; it is quarantined"
+                );
             } else {
                 core.fabrics.iter_mut().for_each(|fabric| fabric.deregister(key));
             }
@@ -245,9 +250,10 @@ impl Agent {
         let Some(key) = key else { return };
         let deadline = Instant::now() + self.shared.settings.peer_timeout;
         self.shared.wait_until(Some(deadline), || {
-            self.shared.core.try_lock().is_some_and(|core| {
-                core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers())
-            })
+            self.shared
+                .core
+                .try_lock()
+                .is_some_and(|core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers()))
         });
     }
 
@@ -315,8 +321,8 @@ impl Agent {
             };
             (core.endpoint.regions(), peer.regions(), caps)
         };
-        let local = side(Party::Local, &request.local, &*ours);
-        let remote = side(Party::Remote, &request.remote, &*theirs);
+        let local = side(Party::Local, &request.local, &ours);
+        let remote = side(Party::Remote, &request.remote, &theirs);
         let (src, dst) = match request.op {
             TransferOp::Read => (remote, local),
             TransferOp::Write => (local, remote),

@@ -69,7 +69,10 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
         uid: rustix::process::geteuid().as_raw(),
         capabilities: 0,
         endpoints,
-        fabrics: fabrics.iter().map(|f| FabricAddress { name: f.name().into(), address: f.address() }).collect(),
+        fabrics: fabrics
+            .iter()
+            .map(|f| FabricAddress { name: f.name().into(), address: f.address() })
+            .collect(),
         regions: Vec::new(),
         mac: None,
     };
@@ -149,7 +152,7 @@ fn open_lanes(
 
 fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
     let limits = fabric.limits();
-    debug_assert!(DATA_SPANS_MAX * 16 < HEADER_MAX_BYTES);
+    const { assert!(DATA_SPANS_MAX * 16 < HEADER_MAX_BYTES) };
     LaneSpec {
         name: fabric.name(),
         native_read: limits.native_read,

@@ -26,8 +26,8 @@
 pub mod local;
 mod regions;
 pub mod registry;
-pub mod stream;
 pub mod sim;
+pub mod stream;
 pub mod ucx;
 
 use std::os::fd::BorrowedFd;

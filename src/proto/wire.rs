@@ -16,42 +16,107 @@ use super::codec::{DecodeError, Reader, Writer};
 pub enum Frame<'a> {
     /// The dialer's first frame.
     Hello(Hello<'a>),
-    /// The acceptor's answer: its name and section.
-    Welcome { name: &'a str, section: &'a [u8] },
+    /// The acceptor's answer.
+    Welcome {
+        /// The acceptor's name.
+        name: &'a str,
+        /// The acceptor's section, as in its blob.
+        section: &'a [u8],
+    },
     /// The acceptor will not have this stream.
-    Refuse { reason: RefuseReason, text: &'a str },
+    Refuse {
+        /// Why, for the dialer's machine.
+        reason: RefuseReason,
+        /// Why, for people.
+        text: &'a str,
+    },
     /// Instead of a handshake: send me your blob and close.
     Fetch,
     /// The answer to [`Frame::Fetch`].
-    Blob { bytes: &'a [u8] },
+    Blob {
+        /// The blob.
+        bytes: &'a [u8],
+    },
     /// The lanes that are up on the sender's side.
-    Ready { lanes: Vec<&'a str> },
+    Ready {
+        /// Their names.
+        lanes: Vec<&'a str>,
+    },
     /// Whether the sender's host has the receiver loaded.
-    Loaded { loaded: bool },
+    Loaded {
+        /// Whether it has.
+        loaded: bool,
+    },
     /// I am alive.
     Heartbeat,
     /// A region can be reached from now on.
-    RegionAdd { region: &'a [u8] },
+    RegionAdd {
+        /// An announced region, as in a section.
+        region: &'a [u8],
+    },
     /// A region is revoked.
-    RegionRemove { key: RegionKey },
-    /// A notification, numbered per stream from 1.
-    Notify { sequence: u64, message: &'a [u8] },
+    RegionRemove {
+        /// Which.
+        key: RegionKey,
+    },
+    /// A notification.
+    Notify {
+        /// Its number on this stream, from 1.
+        sequence: u64,
+        /// The message.
+        message: &'a [u8],
+    },
     /// Write over a lane that only reads: pull these segments of my memory into yours.
-    Pull { id: TransferId, chunk: u32, segments: Vec<Segment> },
+    Pull {
+        /// The transfer.
+        id: TransferId,
+        /// Index of the chunk.
+        chunk: u32,
+        /// What to pull.
+        segments: Vec<Segment>,
+    },
     /// Read over a framed lane: send me these segments of your memory.
-    Send { id: TransferId, chunk: u32, segments: Vec<Segment> },
+    Send {
+        /// The transfer.
+        id: TransferId,
+        /// Index of the chunk.
+        chunk: u32,
+        /// What to send.
+        segments: Vec<Segment>,
+    },
     /// Everything of this transfer has been asked for or moved.
     Commit(Commit<'a>),
     /// The transfer is whole; its sync message is queued for its reader.
-    Ack { id: TransferId },
+    Ack {
+        /// The transfer.
+        id: TransferId,
+    },
     /// The responder's word that a transfer has failed; an abort follows from the initiator.
-    Fail { id: TransferId, text: &'a str },
-    /// The initiator gives up, having issued this many chunks.
-    Abort { id: TransferId, issued: u32 },
-    /// No byte of an aborted transfer lands any more once `sent` answer frames have been seen.
-    Aborted { id: TransferId, sent: u32 },
+    Fail {
+        /// The transfer.
+        id: TransferId,
+        /// Why.
+        text: &'a str,
+    },
+    /// The initiator gives up.
+    Abort {
+        /// The transfer.
+        id: TransferId,
+        /// Data frames that it has posted and that the responder has yet to see before it answers.
+        issued: u32,
+    },
+    /// No byte of an aborted transfer lands any more, once its answer frames have been seen.
+    Aborted {
+        /// The transfer.
+        id: TransferId,
+        /// Answer frames that the responder has posted.
+        sent: u32,
+    },
     /// The sender is closing on purpose.
-    Goodbye { text: &'a str },
+    Goodbye {
+        /// Why.
+        text: &'a str,
+    },
 }
 
 /// The body of [`Frame::Hello`].

@@ -28,7 +28,7 @@
 //!   `UCX_PROTO_ENABLE=y`, 1.14.1 and 1.15 emulate up to 5 KiB only, which is refused as well.
 //! * **The target's part.** Native puts, gets and flushes complete while the target never progresses its
 //!   worker, and while it is stopped by SIGSTOP; so do 300 connects in a row. Emulated ones then stay in
-//!   progress for ever: that is how [`link`] tells them apart, per peer and without parsing words.
+//!   progress for ever: that is how `link` tells them apart, per peer and without parsing words.
 //! * **Bounds.** cma checks no key: a put next to the registered region succeeds (the agents check addresses),
 //!   one to an unmapped address fails with `Input/output error` and breaks the endpoint. Deregistration at the
 //!   target does not revoke.
@@ -43,7 +43,7 @@
 //! # What `disconnect` promises
 //!
 //! Our own copies to the peer have ended when it returns: they need nothing of the peer, so they are simply
-//! carried to their end (at most [`LIMITS`]' bytes in flight, within 2 s). It cannot stop what the *peer*
+//! carried to their end (at most `LIMITS`' bytes in flight, within 2 s). It cannot stop what the *peer*
 //! writes here: the kernel lets it until one of the two processes ends. Nor does `deregister`.
 //!
 //! Peer death is noticed at the next copy or post (the process is pinned by pidfd where the control stream

@@ -10,9 +10,10 @@
 //!   it returns `None`, then [`Endpoint::poll_output`] for each peer that [`Endpoint::peers_with_output`]
 //!   names, and [`Endpoint::handle_timeout`] whenever [`Endpoint::poll_timeout`] has passed.
 //!
-//! The flows of the two ends of a transfer are in [`outgoing`] and [`incoming`], the handshake is in
-//! [`handshake`], what time brings is in [`clock`].
+//! The flows of the two ends of a transfer are in `outgoing` and `incoming`, the handshake is in
+//! `handshake`, what time brings is in `clock`.
 
+mod action;
 mod clock;
 mod handshake;
 mod incoming;
@@ -23,18 +24,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use thiserror::Error;
+use crate::desc::{OpToken, PeerKey, RegionKey, TransferId};
 
-use crate::desc::{OpToken, PeerKey, Region, RegionKey, Segment, Span, TransferId, TransferOp};
-
-use super::section::{AnnouncedRegion, Section};
 use super::blob::Blob;
 use super::codec::Writer;
 use super::regions::{RegionError, RegionTable};
+use super::section::{AnnouncedRegion, Section};
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::{OutgoingPhase, TransferError};
 use super::wire::Frame;
 
+pub use action::{Action, CommandError, Placement, Standing};
 pub use handshake::CROSSED;
 pub use outgoing::Submission;
 pub use peer::{LaneSpec, Peer};
@@ -46,155 +46,6 @@ pub struct Identity {
     pub name: String,
     /// What our blob says.
     pub section: Section,
-}
-
-/// What the owner of an endpoint has to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Connect every fabric that both sides have, then tell [`Endpoint::handle_lane`] of each.
-    Link {
-        /// Whom.
-        peer: PeerKey,
-        /// Unique to this stream.
-        link_id: [u8; 16],
-    },
-    /// Tell the peer's fabrics of a region of the peer.
-    Import {
-        /// Whose region.
-        peer: PeerKey,
-        /// The region, with its keys.
-        announced: AnnouncedRegion,
-    },
-    /// A region of the peer is gone.
-    Withdraw {
-        /// Whose region.
-        peer: PeerKey,
-        /// The region.
-        region: Region,
-    },
-    /// Post a batch on a lane.
-    Post {
-        /// To whom.
-        peer: PeerKey,
-        /// Index into the lanes given at construction.
-        lane: usize,
-        /// Comes back through [`Endpoint::handle_completed`].
-        token: OpToken,
-        /// Read or write, for the fabric.
-        op: TransferOp,
-        /// What to move.
-        segments: Vec<Segment>,
-        /// For framed lanes.
-        header: Vec<u8>,
-    },
-    /// Queue a message for our host.
-    Deliver {
-        /// Who sent it.
-        peer: String,
-        /// The message.
-        message: Vec<u8>,
-    },
-    /// A transfer of ours is over.
-    Ended {
-        /// Which.
-        id: TransferId,
-        /// How.
-        outcome: Result<(), TransferError>,
-    },
-    /// The peer is ready for transfers.
-    Up {
-        /// Whom.
-        peer: PeerKey,
-    },
-    /// The peer has been silent for so many milliseconds; it is not given up yet.
-    Silent {
-        /// Whom.
-        peer: PeerKey,
-        /// How long.
-        silent_ms: u64,
-    },
-    /// Disconnect the peer's fabrics, close its stream once its output is written, then call
-    /// [`Endpoint::handle_closed`].
-    Close {
-        /// Whom.
-        peer: PeerKey,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Where the payload of an arrived data frame goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Over these spans; report the ticket when it is there.
-    Scatter {
-        /// For [`Endpoint::handle_landed`].
-        ticket: u64,
-        /// Where to.
-        spans: Vec<Span>,
-    },
-    /// Nowhere.
-    Discard,
-}
-
-/// A command that cannot be carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CommandError {
-    /// The name was never loaded, or has been invalidated.
-    #[error("peer '{name}' is not loaded: call loadRemoteAgent first")]
-    UnknownPeer {
-        /// The name.
-        name: String,
-    },
-    /// The peer was loaded and is gone.
-    #[error("peer '{name}' was lost: {reason}; load it again to reconnect")]
-    PeerLost {
-        /// The name.
-        name: String,
-        /// Why.
-        reason: String,
-    },
-    /// No lane to the peer can do this.
-    #[error("no lane to peer '{name}' can {op} ({reasons})")]
-    NoLane {
-        /// The name.
-        name: String,
-        /// What was wanted.
-        op: TransferOp,
-        /// What is wrong with each lane.
-        reasons: String,
-    },
-    /// A bound was reached.
-    #[error("peer '{name}' has {count} {what} already; wait for some to end")]
-    TooMany {
-        /// The name.
-        name: String,
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        count: usize,
-    },
-    /// A message longer than a frame.
-    #[error("a message of {len_bytes} bytes for peer '{name}' is longer than the limit of {max_bytes}")]
-    MessageTooLong {
-        /// The name.
-        name: String,
-        /// Its length.
-        len_bytes: usize,
-        /// The limit.
-        max_bytes: usize,
-    },
-}
-
-/// Where a peer of some name stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// No live stream.
-    Absent,
-    /// A stream is being set up.
-    Connecting(PeerKey),
-    /// Ready.
-    Up(PeerKey),
 }
 
 /// See the [module](self).
@@ -330,9 +181,11 @@ impl Endpoint {
     /// Whether anything in flight touches one of our regions, or a transfer of ours still will.
     pub fn region_is_busy(&self, key: RegionKey) -> bool {
         self.flights.values().any(|flight| flight.regions.contains(&key))
-            || self.peers.values().flat_map(|peer| peer.outgoing.values()).any(|transfer| {
-                transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key)
-            })
+            || self
+                .peers
+                .values()
+                .flat_map(|peer| peer.outgoing.values())
+                .any(|transfer| transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key))
     }
 
     /// Whether any transfer is unfinished or any batch in flight.
