@@ -28,9 +28,9 @@ rust::Slice<uint8_t const> nameOf(void const* config)
     return baton::bytesOf(static_cast<ConfigFloor const*>(config)->mName);
 }
 
-baton::bridge::AgentSettings settingsOf(HostAge age, void const* config)
+baton::bridge::AgentSettings settingsOf(HostAge age, void const* config, bool isNixl)
 {
-    baton::bridge::AgentSettings settings{nameOf(config), {}, 0};
+    baton::bridge::AgentSettings settings{isNixl, nameOf(config), {}, 0};
     if (age >= HostAge::kP2)
     {
         for (auto const& param : static_cast<ConfigP2 const*>(config)->backendParams)
@@ -45,13 +45,14 @@ baton::bridge::AgentSettings settingsOf(HostAge age, void const* config)
     return settings;
 }
 
-std::unique_ptr<baton::abi::TransferAgent> makeTransferAgent(char const* factory, void const* config)
+std::unique_ptr<baton::abi::TransferAgent> makeTransferAgent(
+    char const* factory, void const* config, bool isNixl)
 {
     return baton::orThrow(
         [&]
         {
             auto const age = hostAge(factory, config);
-            auto agent = baton::bridge::open_agent(settingsOf(age, config));
+            auto agent = baton::bridge::open_agent(settingsOf(age, config, isNixl));
             return std::make_unique<baton::TransferAgent>(age, std::move(agent));
         });
 }
@@ -68,12 +69,12 @@ std::unique_ptr<baton::abi::TransferAgent> makeTransferAgent(char const* factory
 // through slot 1.
 BATON_EXPORT std::unique_ptr<baton::abi::TransferAgent> createNixlTransferAgent(void const* config)
 {
-    return makeTransferAgent("createNixlTransferAgent", config);
+    return makeTransferAgent("createNixlTransferAgent", config, true);
 }
 
 BATON_EXPORT std::unique_ptr<baton::abi::TransferAgent> createMooncakeTransferAgent(void const* config)
 {
-    return makeTransferAgent("createMooncakeTransferAgent", config);
+    return makeTransferAgent("createMooncakeTransferAgent", config, false);
 }
 
 BATON_EXPORT std::shared_ptr<baton::abi::kv_cache::BaseLoopbackAgent> createNixlLoopbackAgent(void const* config)

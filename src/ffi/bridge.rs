@@ -21,6 +21,7 @@ use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
 pub mod shared {
     /// The host's configuration of an agent, as far as its age has the fields.
     struct AgentSettings<'a> {
+        is_nixl: bool,
         name: &'a [u8],
         backend_params: Vec<String>,
         bounce_buffer_mib: u64,

@@ -1,6 +1,7 @@
 //! The seam's values as the engine's: enums by number, lists without a loop, names as text.
 #![allow(unsafe_code)]
 
+use std::sync::Once;
 use std::time::Duration;
 
 use crate::agent::loopback::FileSpan;
@@ -61,9 +62,9 @@ pub fn file_spans(files: &[File]) -> Vec<FileSpan> {
     files.iter().map(|file| FileSpan { fd: file.fd, len: file.len }).collect()
 }
 
-/// The engine's configuration from the host's.
+/// The engine's configuration: the host's, and the environment's.
 ///
-/// The host's tuning for NIXL's own plugins means nothing here; each kind of it is named once in the log.
+/// The host's tuning for NIXL's own plugins means nothing here; each kind of it is named in the log.
 pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamError> {
     let name = text("agent name", settings.name)?.to_owned();
     if !settings.backend_params.is_empty() {
@@ -78,12 +79,21 @@ pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamErr
             "the host asks for a bounce buffer, which Baton does not need"
         );
     }
+    Ok(AgentConfig { name, settings: engine_settings(settings.is_nixl)? })
+}
+
+/// What the environment says: its warnings once per process, and for an agent under NIXL's name the line that
+/// operators look for.
+fn engine_settings(is_nixl: bool) -> Result<EngineSettings, SeamError> {
+    static WARNED: Once = Once::new();
     let environment = Environment::from_process();
     let choice = NixlChoice::from_environment(&environment)?;
     let (settings, warnings) = EngineSettings::from_environment(&environment)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    tracing::info!("{}", choice.log_line());
-    Ok(AgentConfig { name, settings })
+    WARNED.call_once(|| warnings.iter().for_each(|warning| tracing::warn!("{warning}")));
+    if is_nixl {
+        tracing::info!("{}", choice.log_line());
+    }
+    Ok(settings)
 }
 
 /// The timeout of `wait`: negative means none.
