@@ -80,13 +80,13 @@ void badInput()
     auto const refuse = [&](char const* what, char const* part, MemoryDescs const& src, MemoryDescs const& dst)
     { expectError(what, part, [&] { transfer(*agent, {TransferOp::kWRITE, src, dst, "gen0"}); }); };
     refuse("write of zero length", "zero", dram(source, 0, 0), dram(target, 0, 0));
-    refuse("write from outside", "", dram(outside), dram(target));
+    refuse("write from outside", "is not inside one registered region", dram(outside), dram(target));
     refuse("write to outside", "gen0", dram(source), dram(outside));
     refuse("write past the end", "gen0", dram(source), dram(target, 1, kBytes));
-    refuse("write of unequal lengths", "", dram(source), dram(target, 0, kBytes - 1));
-    refuse("write that wraps", "", {MemoryType::kDRAM, {MemoryDesc(reinterpret_cast<void*>(~0ull - 7), 16, 0)}},
+    refuse("write of unequal lengths", "differ in length", dram(source), dram(target, 0, kBytes - 1));
+    refuse("write that wraps", "address space", {MemoryType::kDRAM, {MemoryDesc(reinterpret_cast<void*>(~0ull - 7), 16, 0)}},
         dram(target, 0, 16));
-    refuse("write to VRAM", "", dram(source), of(MemoryType::kVRAM, target));
+    refuse("write to VRAM", "VRAM", dram(source), of(MemoryType::kVRAM, target));
     expectError("an operation of another version", "transfer operation has the value 7",
         [&] { transfer(*agent, {static_cast<TransferOp>(7), dram(source), dram(target), "gen0"}); });
 
