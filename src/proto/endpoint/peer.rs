@@ -44,7 +44,7 @@ pub(super) enum LaneState {
     Down(String),
 }
 
-/// See the [module](self).
+/// All that an endpoint knows of one peer, for the life of one control stream.
 #[derive(Debug)]
 pub struct Peer {
     pub(super) name: String,
