@@ -2,6 +2,7 @@
 
 #include "failure.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <charconv>
 #include <cstdio>
 #include <sstream>
+#include <system_error>
 
 namespace engine_host
 {
@@ -39,7 +41,20 @@ void appendQuoted(std::string& json, std::string_view value)
     json += '"';
 }
 
+// Where events go.
+int gEvents = STDOUT_FILENO;
+
 } // namespace
+
+void reserveStdout()
+{
+    int const events = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (events < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+    {
+        throw std::system_error(errno, std::generic_category(), "setting stdout aside");
+    }
+    gEvents = events;
+}
 
 Event::Event(std::string_view name)
     : mJson("{\"event\":")
@@ -67,8 +82,15 @@ Event& Event::number(std::string_view key, uint64_t value)
 void Event::emit()
 {
     std::string const line = mJson + "}\n";
-    std::fwrite(line.data(), 1, line.size(), stdout);
-    std::fflush(stdout);
+    for (size_t at = 0; at < line.size();)
+    {
+        ssize_t const written = write(gEvents, line.data() + at, line.size() - at);
+        if (written < 0 && errno != EINTR)
+        {
+            throw Stopped{}; // nobody listens any more
+        }
+        at += written > 0 ? static_cast<size_t>(written) : 0;
+    }
 }
 
 std::optional<std::vector<std::string>> Console::command(int waitMs)

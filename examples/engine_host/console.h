@@ -11,6 +11,10 @@
 namespace engine_host
 {
 
+// Keeps stdout for events alone: what libraries print there (UCX logs to stdout) goes to stderr from now on. Call it
+// once, before any library is opened. Throws std::system_error.
+void reserveStdout();
+
 // One event; `emit` prints it.
 class Event
 {

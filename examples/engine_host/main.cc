@@ -17,7 +17,14 @@ namespace
 
 int report(char const* kind, std::string const& text, std::string const& peer, int code)
 {
-    Event("error").text("kind", kind).text("peer", peer).text("text", text).emit();
+    try
+    {
+        Event("error").text("kind", kind).text("peer", peer).text("text", text).emit();
+    }
+    catch (Stopped const&)
+    {
+        // Nobody listens any more; the exit code says it.
+    }
     return code;
 }
 
@@ -68,6 +75,11 @@ int main(int argc, char** argv)
         return code;
     }
     Console console;
+    int const reserved = reporting([] { reserveStdout(); });
+    if (reserved != EXIT_SUCCESS)
+    {
+        return reserved;
+    }
     bool const context = options->role == Role::kContext;
     return context ? play<ContextRank>(*options, console) : play<GenerationRank>(*options, console);
 }
