@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -38,6 +39,8 @@ pub(super) struct Core {
     inbox: Arc<Inbox>,
     signal: Arc<Signal>,
     next_tick: Instant,
+    /// Whether transfers are under way: what pollers look at before they lend a hand.
+    busy: Arc<AtomicBool>,
     /// Ends a park on the epoll handle.
     waker: Arc<OwnedFd>,
     /// Last: a closed socket leaves the epoll set by itself.
@@ -88,6 +91,7 @@ impl Core {
             inbox,
             signal,
             next_tick: Instant::now(),
+            busy: Arc::default(),
             waker,
             epoll,
         })
@@ -101,6 +105,11 @@ impl Core {
     /// The handle that, when written to, ends a park on [`Core::epoll`]. Whoever parks empties it.
     pub fn waker(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.waker)
+    }
+
+    /// Whether transfers are under way, as of the last drive.
+    pub fn busy(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.busy)
     }
 
     /// Whether any stream is open.
@@ -124,6 +133,7 @@ impl Core {
             self.lobby.expire(now);
             self.act(now);
         }
+        self.busy.store(self.endpoint.is_busy(), Ordering::Release);
         worked
     }
 

@@ -142,6 +142,8 @@ impl Agent {
         let Some(lane) = lane else {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
+            let parts = [reasons, self.shared.unavailable.clone()];
+            let reasons = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LoadError::NoLane { peer: name.into(), reasons });
         };
         tracing::info!(agent = self.name(), peer = name, lane, reason = reasons, "peer loaded");

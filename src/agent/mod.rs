@@ -213,9 +213,9 @@ impl Agent {
     }
 
     /// Takes the notifications that have come, by sender, in the order each sent them. An empty look costs
-    /// one atomic load, and lends the engine a hand now and then.
+    /// an atomic load or two; while transfers are under way it lends the engine a hand.
     pub fn take_notifications(&self) -> Vec<(String, Vec<Vec<u8>>)> {
-        if self.shared.inbox.is_empty() {
+        if self.shared.inbox.is_empty() && self.shared.is_busy() {
             self.shared.lend_a_hand();
         }
         self.shared.inbox.take()

@@ -62,7 +62,7 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
             "peers are not authenticated: whoever reaches this address can read and write registered memory"
         );
     }
-    let fabrics = open_lanes(&name, &settings, advertised.ip)?;
+    let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
@@ -87,7 +87,7 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
     let core = Core::new(endpoint, fabrics, Lobby::new(listeners), Arc::clone(&inbox), Arc::clone(&signal))
         .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");
-    let shared = Shared::new(name, settings, core, inbox, signal).map_err(wake)?;
+    let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
 }
 
@@ -115,11 +115,12 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
     Ok(bytes)
 }
 
+/// The fabrics that can be had, and why the others cannot.
 fn open_lanes(
     name: &str,
     settings: &EngineSettings,
     ip: std::net::IpAddr,
-) -> Result<Vec<Box<dyn Fabric>>, CreateError> {
+) -> Result<(Vec<Box<dyn Fabric>>, String), CreateError> {
     let lanes = &settings.lanes;
     let config = RegistryConfig {
         local: lanes.local.then(LocalConfig::default),
@@ -135,7 +136,7 @@ fn open_lanes(
             ..StreamConfig::default()
         }),
     };
-    let mut fabrics = Vec::new();
+    let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
     for Opened { name: lane, outcome } in open_fabrics(config) {
         match outcome {
             Ok(fabric) => fabrics.push(fabric),
@@ -143,11 +144,16 @@ fn open_lanes(
                 let source = backend::ucx_unavailable(error);
                 return Err(CreateError::Setting { name: name.into(), source });
             }
-            Err(error) if lane == "ucx" => tracing::info!("{}", backend::stream_serves_line(error)),
-            Err(error) => tracing::info!(agent = name, lane, %error, "lane not available"),
+            Err(error) => {
+                match lane == "ucx" && (lanes.stream_unix || lanes.stream_tcp) {
+                    true => tracing::info!("{}", backend::stream_serves_line(&error)),
+                    false => tracing::warn!(agent = name, lane, %error, "lane not available"),
+                }
+                unavailable.push(format!("{lane}: not available here: {error}"));
+            }
         }
     }
-    Ok(fabrics)
+    Ok((fabrics, unavailable.join("; ")))
 }
 
 fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {

@@ -25,10 +25,13 @@ use super::sockets::timespec;
 pub(super) struct Shared {
     pub name: String,
     pub settings: EngineSettings,
+    /// Lanes that were wanted and cannot be had here, and why.
+    pub unavailable: String,
     pub inbox: Arc<Inbox>,
     pub core: Mutex<Core>,
     pub signal: Arc<Signal>,
     pub stopped: AtomicBool,
+    busy: Arc<AtomicBool>,
     /// A copy of the core's epoll handle, to park on without the lock.
     epoll: rustix::fd::OwnedFd,
     /// Wakes the progress thread; the core's epoll handle watches it too.
@@ -48,14 +51,15 @@ impl Shared {
     pub fn new(
         name: String,
         settings: EngineSettings,
+        unavailable: String,
         core: Core,
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
     ) -> std::io::Result<Self> {
-        let waker = core.waker();
+        let (waker, busy) = (core.waker(), core.busy());
         let epoll = core.epoll().try_clone_to_owned()?;
         let (core, stopped) = (Mutex::new(core), AtomicBool::new(false));
-        Ok(Self { name, settings, inbox, core, signal, stopped, epoll, waker })
+        Ok(Self { name, settings, unavailable, inbox, core, signal, stopped, busy, epoll, waker })
     }
 
     /// The progress thread's body; ends after [`Shared::stop`].
@@ -80,6 +84,11 @@ impl Shared {
     /// Drives one bounded step, if nobody else is driving. Returns whether anything happened.
     pub fn lend_a_hand(&self) -> bool {
         self.core.try_lock().is_some_and(|mut core| core.drive(Instant::now()))
+    }
+
+    /// Whether transfers are under way: one atomic load.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
     }
 
     /// Blocks until `done`, or until `deadline`. Drives while there is something to drive.

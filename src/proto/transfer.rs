@@ -14,7 +14,10 @@
 //!                +-------------- abort ---------------^
 //! ```
 //!
-//! Every transfer ends in exactly one of COMMIT/ACK and ABORT/ABORTED, or with its link.
+//! An ACK that crosses a break-off still counts: everything is in place, so the transfer has succeeded. If
+//! ABORT was out by then, its ABORTED is awaited all the same.
+//!
+//! Every transfer ends with ACK or ABORTED, or with its link.
 
 use std::time::Instant;
 
@@ -173,7 +176,7 @@ named!(
 
 table!(OutgoingPhase, OutgoingEvent {
     AllMoved: { Moving => Committing },
-    Acked: { Committing => Settling, Draining => Draining, Aborting => Aborting },
+    Acked: { Committing => Settling, Draining => Settling, Aborting => Aborting },
     Broken: { Moving => Draining, Committing => Draining, Draining => Draining, Aborting => Aborting },
     Quiet: { Settling => Over, Draining => Aborting },
     Aborted: { Aborting => Over },
@@ -323,6 +326,12 @@ impl Outgoing {
         if let Ok(phase) = self.phase.on(OutgoingEvent::Broken) {
             self.phase = phase;
         }
+    }
+
+    /// The ACK is here: whatever was to break it off came too late.
+    pub fn acknowledge(&mut self) {
+        self.failure = None;
+        self.apply(OutgoingEvent::Acked);
     }
 
     /// Whether every answer that ABORTED owes us has been seen.

@@ -110,3 +110,33 @@ pub fn a_restarted_agent_replaces_the_old_one(lane: Lane) {
     let from = ctx.name().to_owned();
     assert_eq!(crate::pair::notifications(&second, &from, 1), [b"hello".to_vec()]);
 }
+
+pub fn a_released_transfer_is_quiet(lane: Lane) {
+    let pair = Pair::new(lane, 48 << 20);
+    let piece = |pool: &Pool| vec![pool.desc(0, 48 << 20)];
+    for op in [TransferOp::Write, TransferOp::Read] {
+        let request = pair.request(op, piece(&pair.ctx_pool), piece(&pair.gen_pool));
+        let transfer = pair.ctx.submit(&request).expect("taken");
+        assert!(transfer.release(), "a live peer lets go in time");
+        // Whatever had moved has moved: from here on not a byte of it may land.
+        let target = if op == TransferOp::Write { &pair.gen_pool } else { &pair.ctx_pool };
+        target.fill(|_| 0x5a);
+        if transfer.state() == TransferState::Failure {
+            assert!(transfer.error_text().contains("cancelled by release()"), "{}", transfer.error_text());
+        }
+        assert!(transfer.release(), "again");
+        drop(transfer);
+        pair.ctx.notify(pair.gene.name(), b"later").expect("the peer is still there");
+        crate::pair::notifications(&pair.gene, pair.ctx.name(), 1);
+        assert!(target.bytes().iter().all(|byte| *byte == 0x5a), "nothing landed after release");
+    }
+    pair.run(&pair.request(TransferOp::Write, piece(&pair.ctx_pool), piece(&pair.gen_pool)));
+}
+
+pub fn a_dropped_transfer_is_cancelled(lane: Lane) {
+    let pair = Pair::new(lane, 16 << 20);
+    let request = pair.request(TransferOp::Write, pair.ctx_pool.all().descs, pair.gen_pool.all().descs);
+    (0..3).for_each(|_| drop(pair.ctx.submit(&request).expect("taken")));
+    pair.gene.deregister(&pair.gen_pool.all());
+    pair.ctx.deregister(&pair.ctx_pool.all());
+}

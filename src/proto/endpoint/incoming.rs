@@ -233,6 +233,9 @@ impl Endpoint {
 
     fn handle_abort(&mut self, key: PeerKey, id: TransferId, issued: u32) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.acknowledged.contains(&id) {
+            return peer.say(&Frame::Aborted { id, sent: 0 });
+        }
         let Some(incoming) = incoming_entry(peer, id) else {
             return self.close(key, "it has too many unfinished transfers");
         };
@@ -284,11 +287,10 @@ impl Endpoint {
             Err(text) => self.fault(key, id, text),
             Ok(true) => {
                 let message = incoming.commit.take().and_then(|commit| commit.sync_message);
-                peer.incoming.remove(&id);
+                peer.acknowledge(id);
                 if let Some(message) = message {
                     self.actions.push_back(Action::Deliver { peer: peer.name.clone(), message });
                 }
-                peer.say(&Frame::Ack { id });
             }
         }
     }

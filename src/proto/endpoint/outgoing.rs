@@ -241,7 +241,7 @@ impl Endpoint {
         if source_gone {
             transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
         } else {
-            transfer.apply(OutgoingEvent::Acked);
+            transfer.acknowledge();
         }
     }
 

@@ -12,7 +12,7 @@ use crate::proto::session::{Liveness, SessionPhase};
 use crate::proto::transfer::{Incoming, Mover, Outgoing};
 use crate::proto::wire::Frame;
 
-use super::OUTPUT_SOFT_LIMIT_BYTES;
+use super::{OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
 
 /// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub struct Peer {
     pub(super) notifications: Sequencer,
     pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
     pub(super) incoming: BTreeMap<TransferId, Incoming>,
+    /// The peer's transfers that were acknowledged last: an ABORT of one of them has crossed the ACK. As many
+    /// as the peer may have unfinished.
+    pub(super) acknowledged: VecDeque<TransferId>,
     /// Chunks the peer has asked for and that wait for room on the lane.
     pub(super) requests: VecDeque<ChunkRequest>,
     /// Batches of ours in flight on the lane.
@@ -97,6 +100,7 @@ impl Peer {
             notifications: Sequencer::default(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            acknowledged: VecDeque::new(),
             requests: VecDeque::new(),
             posted: 0,
             output: Vec::new(),
@@ -138,7 +142,7 @@ impl Peer {
         !self.outgoing.is_empty()
     }
 
-    /// Why each lane is not used, for errors and logs.
+    /// What is to be said of each lane to it, for errors and logs.
     pub fn lane_reasons(&self, lanes: &[LaneSpec]) -> String {
         let theirs = self.their_lanes.as_deref().unwrap_or_default();
         let reasons = lanes.iter().zip(&self.lane_states).map(|(lane, state)| match state {
@@ -149,8 +153,7 @@ impl Peer {
             }
             LaneState::Up => format!("{}: up", lane.name),
         });
-        let reasons: Vec<_> = reasons.collect();
-        if reasons.is_empty() { "no lane is enabled".into() } else { reasons.join("; ") }
+        reasons.collect::<Vec<_>>().join("; ")
     }
 
     /// Who would move an operation on the agreed lane.
@@ -177,6 +180,16 @@ impl Peer {
         if self.phase != SessionPhase::Over {
             frame.encode(self.tag(), &mut self.output);
         }
+    }
+
+    /// Forgets a transfer of the peer's and acknowledges it.
+    pub(super) fn acknowledge(&mut self, id: TransferId) {
+        self.incoming.remove(&id);
+        if self.acknowledged.len() >= TRANSFERS_PER_PEER_MAX {
+            self.acknowledged.pop_front();
+        }
+        self.acknowledged.push_back(id);
+        self.say(&Frame::Ack { id });
     }
 
     pub(super) fn output_bytes(&self) -> usize {
