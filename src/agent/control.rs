@@ -8,8 +8,6 @@ use rustix::io::Errno;
 use crate::fabric::Credentials;
 use crate::proto::wire::{FRAME_MAX_BYTES, HELLO_MAX_BYTES, LENGTH_BYTES, check_length};
 
-use super::credentials::peer_credentials;
-
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct ControlStream {
@@ -60,7 +58,7 @@ impl ControlStream {
 
     /// The peer's process, when this is a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
-        peer_credentials(self.socket.as_fd())
+        Credentials::of_peer(self.socket.as_fd()).ok().flatten()
     }
 
     /// Reads once.

@@ -18,7 +18,6 @@
 pub mod address;
 mod control;
 mod core;
-mod credentials;
 mod dial;
 mod error;
 mod foreign;

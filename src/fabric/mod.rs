@@ -23,6 +23,7 @@
 //!   [`Sink::lost`]; what is in flight to that peer completes with an error first.
 //! * **Dropping** a fabric closes it: nothing moves afterwards and nothing stays behind (files, sockets).
 
+mod credentials;
 pub mod local;
 mod regions;
 pub mod registry;
@@ -32,6 +33,7 @@ pub mod ucx;
 
 use std::os::fd::BorrowedFd;
 
+pub use self::credentials::Credentials;
 pub use crate::desc::Region;
 pub use regions::RegionSet;
 
@@ -60,15 +62,6 @@ pub struct Limits {
     pub bytes_per_batch: u64,
     /// Memory kinds that can be registered.
     pub kinds: &'static [MemoryKind],
-}
-
-/// Who is at the other end of a Unix socket, as the kernel says (`SO_PEERCRED`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Process id in this process's pid namespace; 0 where it is not visible.
-    pub pid: i32,
-    /// Effective user id.
-    pub uid: u32,
 }
 
 /// What a fabric needs to reach one peer.

@@ -61,11 +61,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/stream/mod.rs", "implements the trait's method"),
     // Leaves.
-    ("src/agent/credentials.rs", "SO_PEERCRED with process id 0 as a value"),
     ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
     ("src/fabric/sim/memory.rs", "copies between memories named by address"),
-    ("src/fabric/stream/credentials.rs", "SO_PEERCRED with process id 0 as a value"),
+    ("src/fabric/credentials.rs", "SO_PEERCRED with process id 0 as a value"),
     ("src/fabric/stream/iovec.rs", "gathered and scattered socket calls on memory named by address"),
     ("src/fabric/ucx/engine.rs", "calls UCX"),
     ("src/fabric/ucx/events.rs", "is called by UCX"),

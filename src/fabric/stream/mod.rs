@@ -21,7 +21,6 @@
 //! Driven by one thread at a time, like every fabric.
 
 mod address;
-mod credentials;
 mod drive;
 mod fault;
 mod frame;

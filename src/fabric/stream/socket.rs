@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::{credentials, fault};
+use super::fault;
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::Credentials;
 
@@ -107,15 +107,16 @@ pub(super) fn tune_outbound(socket: &OwnedFd, target: &Target) {
 }
 
 fn dial_unix(name: &[u8], expected: Credentials) -> Result<OwnedFd, FabricError> {
-    let open = || -> io::Result<(OwnedFd, Credentials)> {
+    let open = || -> io::Result<(OwnedFd, Option<Credentials>)> {
         let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
         net::connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
-        let listener = credentials::listener_of(socket.as_fd())?;
+        let listener = Credentials::of_peer(socket.as_fd())?;
         Ok((socket, listener))
     };
     let (socket, listener) = open().map_err(|error| {
         fault::of_call("connect", &error, &format!("dialing Unix socket @{}", name.escape_ascii()))
     })?;
+    let listener = listener.unwrap_or(Credentials { pid: 0, uid: u32::MAX });
     if listener != expected {
         let detail = format!(
             "Unix socket @{} belongs to process {} of user {}, the peer is process {} of user {}",
