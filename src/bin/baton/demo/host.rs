@@ -223,6 +223,8 @@ fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
     if let Some(lanes) = launch.lane.variable() {
         command.env("BATON_LANES", lanes);
     }
+    // All ranks are on this machine: nothing has to listen where others can reach it.
+    command.env("TRTLLM_NIXL_INTERFACE", "lo");
     if !launch.keeps_log_filter {
         command.env("BATON_LOG", "info");
     }
