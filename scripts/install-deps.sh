@@ -9,7 +9,7 @@
 # (no root, no sudo, not a Debian), it says exactly what to install and exits with 1.
 set -euo pipefail
 
-readonly min_rust=1.88
+readonly min_rust=1.89
 readonly script=${BASH_SOURCE[0]}
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 
