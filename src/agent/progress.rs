@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::EngineSettings;
@@ -64,26 +64,36 @@ impl Shared {
 
     /// The progress thread's body; ends after [`Shared::stop`].
     pub fn run(&self) {
-        let mut last_work = Instant::now();
         while !self.stopped.load(Ordering::Acquire) {
-            let (worked, has_peers) = {
-                let mut core = self.core.lock();
-                (core.drive(Instant::now()), core.has_peers())
-            };
-            if worked {
-                last_work = Instant::now();
-            } else if last_work.elapsed() < self.settings.spin {
-                std::hint::spin_loop();
-            } else if !self.stopped.load(Ordering::Acquire) {
+            let mut core = self.core.lock();
+            let (worked, has_peers) = (core.drive(Instant::now()), core.has_peers());
+            // Callers come first: without this the lock would go round in circles here.
+            MutexGuard::unlock_fair(core);
+            if !worked && !self.spin() && !self.stopped.load(Ordering::Acquire) {
                 park(&self.epoll, has_peers.then_some(TICK));
                 let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]); // empty means that something else woke us
             }
         }
     }
 
+    /// Looks for work for a short while, without the lock; whether there is some.
+    fn spin(&self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < self.settings.spin {
+            if park(&self.epoll, Some(Duration::ZERO)) {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
     /// Drives one bounded step, if nobody else is driving. Returns whether anything happened.
     pub fn lend_a_hand(&self) -> bool {
-        self.core.try_lock().is_some_and(|mut core| core.drive(Instant::now()))
+        let Some(mut core) = self.core.try_lock() else { return false };
+        let worked = core.drive(Instant::now());
+        MutexGuard::unlock_fair(core);
+        worked
     }
 
     /// Whether transfers are under way: one atomic load.
@@ -169,9 +179,9 @@ impl Signal {
     }
 }
 
-/// Parks until the epoll handle has something, at most for `limit`.
-fn park(epoll: impl AsFd, limit: Option<Duration>) {
+/// Parks until the epoll handle has something, at most for `limit`; whether it has.
+fn park(epoll: impl AsFd, limit: Option<Duration>) -> bool {
     let limit = limit.map(timespec);
     // An interrupted or failed wait only means that the caller looks again.
-    let _ = poll(&mut [PollFd::new(&epoll, PollFlags::IN)], limit.as_ref());
+    matches!(poll(&mut [PollFd::new(&epoll, PollFlags::IN)], limit.as_ref()), Ok(1..))
 }
