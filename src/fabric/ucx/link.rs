@@ -1,17 +1,15 @@
 //! Links: connect, prove that the lane is native, disconnect.
 //!
-//! The proof is one small put and get, one large put and get and a flush against the peer's probe area. Nobody
-//! progresses the worker they are aimed at, so they complete only where this side moves the bytes itself; and
-//! the area starts with the nonce that came with the address, so they reached the process that announced it.
+//! A link is up once it is proven ([`probe`](super::probe)); one that cannot be is refused, never used.
 
 use std::time::{Duration, Instant};
 
-use super::memory::Scratch;
 use super::peer::{Peer, Process, Stage};
-use super::transfer::{Outcome, Piece, Purpose};
-use super::wire::{Address, NONCE_BYTES};
-use super::{NAME, PROBE_BYTES, UcxFabric, lanes};
-use crate::desc::{PeerKey, TransferOp};
+use super::probe::Proof;
+use super::transfer::{Outcome, Purpose};
+use super::wire::Address;
+use super::{NAME, UcxFabric, lanes};
+use crate::desc::PeerKey;
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::Link;
 
@@ -27,15 +25,6 @@ pub(super) const STUCK_AFTER: (Duration, u32) = (Duration::from_millis(50), 1000
 
 /// Steps in which an endpoint without operations must close.
 const CLOSE_STEPS: u32 = 10_000;
-
-/// Where peers' trial puts land, behind the nonce.
-const TRIAL_OFFSET: usize = 64;
-
-/// Bytes of the small trial: versions that emulate anything emulate this.
-const SMALL_TRIAL_BYTES: usize = 8;
-
-/// Bytes of the large trial.
-const LARGE_TRIAL_BYTES: usize = PROBE_BYTES - TRIAL_OFFSET;
 
 impl UcxFabric {
     /// Starts the proof of a link, or queues the reason why not.
@@ -67,11 +56,13 @@ impl UcxFabric {
             return Err(not_native(&seen));
         }
         let key = self.engine.unpack(endpoint, &address.probe_key)?;
-        let trial = Scratch::new(PROBE_BYTES)
-            .ok_or_else(|| link_error(FabricErrorKind::NoResource, "no memory for the trial".to_owned()))?;
-        let pieces = trial_pieces(&trial, address.probe_addr)?;
+        let proof = Proof::new(&address, key).map_err(|(error, key)| {
+            self.engine.destroy_key(key);
+            error
+        })?;
         state.stage = Stage::Proving(Instant::now());
-        self.start(peer, Purpose::Proof { trial, nonce: address.nonce, key: Some(key) }, &pieces);
+        let pieces = proof.pieces();
+        self.start(peer, Purpose::Proof(proof), &pieces);
         Ok(())
     }
 
@@ -83,8 +74,7 @@ impl UcxFabric {
             self.peers.iter().filter(|(_, peer)| late(peer)).map(|(key, _)| *key).collect();
         for key in late {
             self.strand(key);
-            let lanes = self.peers.get(&key).map(|peer| peer.lanes.clone()).unwrap_or_default();
-            self.break_link(key, not_native(&lanes));
+            self.break_link(key, not_native(self.lanes_to(key)));
         }
     }
 
@@ -100,7 +90,7 @@ impl UcxFabric {
         if state.stuck {
             return; // its endpoint and keys are still UCX's
         }
-        for key in state.imports.drain() {
+        for key in state.imports.drain().into_iter().chain(state.retired.drain(..)) {
             self.engine.destroy_key(key);
         }
         if let Some(endpoint) = state.endpoint.take()
@@ -109,6 +99,19 @@ impl UcxFabric {
             self.engine.abandon();
         }
         self.absorb();
+    }
+
+    /// The lanes of the endpoint to a peer, as UCX describes them.
+    pub(super) fn lanes_to(&self, peer: PeerKey) -> &str {
+        self.peers.get(&peer).map_or("", |state| &state.lanes)
+    }
+
+    /// Gives back the keys of withdrawn regions, once nothing in flight can use them.
+    pub(super) fn destroy_retired(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(&peer).filter(|state| state.operations == 0) else { return };
+        for key in state.retired.drain(..) {
+            self.engine.destroy_key(key);
+        }
     }
 
     /// Lets what is in flight to a peer come to its end; `false` when it does not.
@@ -146,31 +149,13 @@ impl UcxFabric {
     }
 }
 
-/// Nonce, small put and get, large put and get.
-fn trial_pieces(trial: &Scratch, probe_addr: u64) -> Result<Vec<Piece>, FabricError> {
-    let piece = |op, offset: usize, len: usize| {
-        let remote = probe_addr.checked_add(offset as u64)?;
-        Some(Piece { op, local: trial.vouch(offset, len)?, remote, region: None })
-    };
-    [
-        piece(TransferOp::Read, 0, NONCE_BYTES),
-        piece(TransferOp::Write, TRIAL_OFFSET, SMALL_TRIAL_BYTES),
-        piece(TransferOp::Read, TRIAL_OFFSET, SMALL_TRIAL_BYTES),
-        piece(TransferOp::Write, TRIAL_OFFSET, LARGE_TRIAL_BYTES),
-        piece(TransferOp::Read, TRIAL_OFFSET, LARGE_TRIAL_BYTES),
-    ]
-    .into_iter()
-    .collect::<Option<_>>()
-    .ok_or_else(|| link_error(FabricErrorKind::Unreachable, "the peer's probe area wraps".to_owned()))
-}
-
 /// The refusal of a link over which UCX would emulate puts.
 pub(super) fn not_native(lanes: &str) -> FabricError {
     link_error(
         FabricErrorKind::Unsupported,
         format!(
-            "UCX has no native lane to this peer, puts would be emulated by its processor (lanes: {}); \
-             UCX 1.16 or newer and permission for process_vm_writev are needed",
+            "no native lane, puts would be emulated by the peer's processor (lanes: {}); UCX 1.16 or newer and \
+             permission for process_vm_writev are needed",
             if lanes.is_empty() { "unknown" } else { lanes }
         ),
     )

@@ -7,7 +7,8 @@
 //! (`process_vm_writev`); RDMA cards are not let in yet, see *Not here*.
 //!
 //! ```text
-//!   mod       the Fabric trait, opening        link      connect, prove, disconnect
+//!   mod       the Fabric trait                 link      connect, prove, disconnect
+//!   open      find UCX, prove it native        probe     what a proof does
 //!   transfer  batches and their outcomes       peer      what is known of one peer
 //!   engine    every call into UCX              events    what UCX calls back with
 //!   lanes     which transports, read back      wire      address and key bytes
@@ -28,7 +29,7 @@
 //!   `UCX_PROTO_ENABLE=y`, 1.14.1 and 1.15 emulate up to 5 KiB only, which is refused as well.
 //! * **The target's part.** Native puts, gets and flushes complete while the target never progresses its
 //!   worker, and while it is stopped by SIGSTOP; so do 300 connects in a row. Emulated ones then stay in
-//!   progress for ever: that is how `link` tells them apart, per peer and without parsing words.
+//!   progress for ever: that is how a link is proven, per peer.
 //! * **Bounds.** cma checks no key: a put next to the registered region succeeds (the agents check addresses),
 //!   one to an unmapped address fails with `Input/output error` and breaks the endpoint. Deregistration at the
 //!   target does not revoke.
@@ -43,7 +44,7 @@
 //! # What `disconnect` promises
 //!
 //! Our own copies to the peer have ended when it returns: they need nothing of the peer, so they are simply
-//! carried to their end (at most `LIMITS`' bytes in flight, within 2 s). It cannot stop what the *peer*
+//! carried to their end (at most 32 MiB are in flight to a peer; within 2 s). It cannot stop what the *peer*
 //! writes here: the kernel lets it until one of the two processes ends. Nor does `deregister`.
 //!
 //! Peer death is noticed at the next copy or post (the process is pinned by pidfd where the control stream
@@ -62,7 +63,9 @@ mod events;
 mod lanes;
 mod link;
 mod memory;
+mod open;
 mod peer;
+mod probe;
 mod slab;
 mod status;
 mod transfer;
@@ -72,19 +75,16 @@ mod wire;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::time::Instant;
-
-use ucx_sys::{Found, Library};
 
 use self::engine::{Engine, Mapping};
 use self::events::Event;
-use self::memory::{Local, Scratch};
+use self::memory::Local;
 use self::peer::Peer;
 use self::slab::Slab;
 use self::transfer::{Operation, Outcome};
 use self::wake::Wake;
-use super::{Batch, Fabric, Landing, Limits, Link, Posted, Region, Sink};
-use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey};
+use super::{Batch, Fabric, Limits, Link, Posted, Region, Sink};
+use crate::desc::{MemoryKind, PeerKey, RegionKey};
 use crate::error::{FabricError, FabricErrorKind};
 
 const NAME: &str = "ucx";
@@ -101,12 +101,6 @@ const LIMITS: Limits = Limits {
     bytes_per_batch: 8 << 20,
     kinds: &[MemoryKind::Dram],
 };
-
-/// The area where peers prove their links: nonce, then room for trial puts.
-const PROBE_BYTES: usize = 64 * 1024;
-
-/// The key under which a fabric connects to itself when it is opened. No agent gives it.
-const SELF: PeerKey = PeerKey(u32::MAX);
 
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.
 const STEP_BYTES: u64 = 4096;
@@ -125,8 +119,6 @@ pub struct UcxFabric {
     engine: Engine,
     address: Vec<u8>,
     probe: Option<Mapping>,
-    /// Where peers put and get to prove their links. Lives as long as the engine.
-    _probe_area: Scratch,
     local: Local,
     peers: HashMap<PeerKey, Peer>,
     operations: Slab<Operation>,
@@ -136,83 +128,6 @@ pub struct UcxFabric {
 }
 
 impl UcxFabric {
-    /// Opens UCX and proves, against itself, that its puts are native here. `Unsupported` where there is no
-    /// UCX, or none that can do it; the detail says what to install or set.
-    pub fn open(config: UcxConfig) -> Result<Self, FabricError> {
-        let tls = lanes::cut(config.user_tls.as_deref()).map_err(unsupported)?;
-        let library = Library::open(config.library.as_deref()).map_err(|error| {
-            unsupported(format!(
-                "{error}; install UCX 1.16 or newer or point BATON_UCX_LIBRARY at its libucp.so.0"
-            ))
-        })?;
-        let (version, path) = (library.version(), library.path().to_owned());
-        if let (Found::AlreadyLoaded, Some(wanted)) = (library.found(), &config.library) {
-            tracing::debug!(wanted = %wanted.display(), "ucx: the process has a libucp loaded, which is used");
-        }
-        let mut fabric = Self::assemble(Engine::open(library, &tls)?)?;
-        fabric.prove_itself().map_err(|error| {
-            let detail = format!("UCX {version} ({}): {}", path.display(), error.detail);
-            FabricError { detail, ..error }
-        })?;
-        tracing::info!(%version, path = %path.display(), tls, "ucx: opened");
-        Ok(fabric)
-    }
-
-    fn assemble(mut engine: Engine) -> Result<Self, FabricError> {
-        let area = Scratch::new(PROBE_BYTES)
-            .ok_or_else(|| FabricError::new(NAME, "open", FabricErrorKind::NoResource, 0, "no memory"))?;
-        let mut nonce = [0; wire::NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|error| {
-            FabricError::new(NAME, "getrandom", FabricErrorKind::Internal, 0, error.to_string())
-        })?;
-        area.write(&nonce);
-        let probe = engine.map(area.span())?;
-        let address = wire::Address {
-            worker: engine.address()?,
-            probe_key: engine.pack(&probe)?,
-            probe_addr: area.span().addr,
-            nonce,
-        };
-        Ok(Self {
-            engine,
-            address: address.encode(),
-            probe: Some(probe),
-            _probe_area: area,
-            local: Local::default(),
-            peers: HashMap::new(),
-            operations: Slab::new(),
-            outcomes: VecDeque::new(),
-            events: Vec::new(),
-            wake: Wake::new()?,
-        })
-    }
-
-    /// Connects to its own passive worker, which nobody progresses: what completes is native.
-    fn prove_itself(&mut self) -> Result<(), FabricError> {
-        self.start_link(SELF, Link { address: self.address.clone(), link_id: [0; 16], credentials: None });
-        let mut verdict = Verdict(None);
-        let (mut idle_since, mut idle_steps) = (Instant::now(), 0);
-        while verdict.0.is_none() {
-            if self.poll(u64::MAX, &mut verdict) {
-                (idle_since, idle_steps) = (Instant::now(), 0);
-                continue;
-            }
-            idle_steps += 1;
-            if idle_steps > link::STUCK_AFTER.1 && idle_since.elapsed() > link::STUCK_AFTER.0 {
-                // Let the emulation run out on our own probe area, so that nothing is left unfinished.
-                for _ in 0..link::STUCK_AFTER.1 {
-                    self.engine.progress_passive();
-                    self.engine.progress();
-                    self.absorb();
-                }
-                self.outcomes.clear();
-                verdict.0 = Some(Err(link::not_native("emulated")));
-            }
-        }
-        self.end_link(SELF);
-        verdict.0.unwrap_or(Ok(()))
-    }
-
     fn update_wake(&mut self) {
         self.wake.set(!self.outcomes.is_empty() || !self.operations.is_empty());
     }
@@ -297,13 +212,12 @@ impl Fabric for UcxFabric {
         if packed.is_none() && !self.peers.contains_key(&peer) {
             return Ok(());
         }
-        let imports = &mut self.peers.entry(peer).or_insert_with(Peer::new).imports;
-        if let Some(key) = imports.withdraw(region.key) {
-            self.engine.destroy_key(key);
-        }
+        let state = self.peers.entry(peer).or_insert_with(Peer::new);
+        state.retired.extend(state.imports.withdraw(region.key));
         if let Some(packed) = packed {
-            imports.announce(*region, packed);
+            state.imports.announce(*region, packed);
         }
+        self.destroy_retired(peer);
         Ok(())
     }
 
@@ -344,29 +258,4 @@ impl Drop for UcxFabric {
             self.engine.unmap(mapping);
         }
     }
-}
-
-/// Keeps the outcome of a fabric's link to itself.
-struct Verdict(Option<Result<(), FabricError>>);
-
-impl Sink for Verdict {
-    fn connected(&mut self, _: PeerKey, outcome: Result<(), FabricError>) {
-        self.0.get_or_insert(outcome);
-    }
-
-    fn completed(&mut self, _: OpToken, _: Result<(), FabricError>) {}
-
-    fn arrived(&mut self, _: PeerKey, _: &[u8], _: u64) -> Landing {
-        Landing::Discard
-    }
-
-    fn landed(&mut self, _: PeerKey, _: u64, _: Result<(), FabricError>) {}
-
-    fn lost(&mut self, _: PeerKey, error: FabricError) {
-        self.0.get_or_insert(Err(error));
-    }
-}
-
-fn unsupported(detail: String) -> FabricError {
-    FabricError::new(NAME, "open", FabricErrorKind::Unsupported, 0, detail)
 }

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub stage: Stage,
     pub endpoint: Option<Endpoint>,
     pub imports: Imports,
+    /// Keys of withdrawn regions that something in flight may still use.
+    pub retired: Vec<RemoteKey>,
     pub process: Option<Process>,
     pub lanes: String,
     /// Batches in flight.
@@ -48,6 +50,7 @@ impl Peer {
             stage: Stage::Named,
             endpoint: None,
             imports: Imports::default(),
+            retired: Vec::new(),
             process: None,
             lanes: String::new(),
             batches: 0,

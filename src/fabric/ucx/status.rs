@@ -7,7 +7,14 @@ use crate::error::{FabricError, FabricErrorKind};
 
 /// The error for a status that one of UCX's calls returned.
 pub(super) fn error(ucx: &Library, call: &'static str, status: ucs_status_t) -> FabricError {
-    FabricError::new(super::NAME, call, kind(status), status.into(), ucx.status_text(status))
+    let mut text = ucx.status_text(status);
+    if status == UCS_ERR_IO_ERROR {
+        // cma has one answer for all that process_vm_writev can refuse.
+        text.push_str(
+            " (the peer's process has ended, forbids access to its memory, or has not mapped the address)",
+        );
+    }
+    FabricError::new(super::NAME, call, kind(status), status.into(), text)
 }
 
 fn kind(status: ucs_status_t) -> FabricErrorKind {

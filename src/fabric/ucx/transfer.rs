@@ -8,12 +8,12 @@ use ucx_sys::bindings::{
     UCS_ERR_CONNECTION_RESET, UCS_ERR_INVALID_ADDR, UCS_ERR_NOT_CONNECTED, UCS_OK, ucs_status_t,
 };
 
-use super::engine::{RemoteKey, Started};
+use super::engine::Started;
 use super::events::Event;
-use super::memory::{Scratch, Vouched};
+use super::memory::Vouched;
 use super::peer::Stage;
+use super::probe::Proof;
 use super::slab::Ticket;
-use super::wire::NONCE_BYTES;
 use super::{LIMITS, NAME, UcxFabric, status};
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
@@ -35,12 +35,7 @@ pub(super) struct Piece {
 /// What an operation is for.
 pub(super) enum Purpose {
     Batch(OpToken),
-    /// The proof of a link: the memory it works on, what must be read there, and the key of the peer's area.
-    Proof {
-        trial: Scratch,
-        nonce: [u8; NONCE_BYTES],
-        key: Option<RemoteKey>,
-    },
+    Proof(Proof),
 }
 
 /// An operation in flight.
@@ -173,7 +168,7 @@ impl UcxFabric {
         for piece in pieces {
             let key = match (&operation.purpose, piece.region) {
                 (_, Some(region)) => state.imports.key(region),
-                (Purpose::Proof { key, .. }, None) => key.as_ref(),
+                (Purpose::Proof(proof), None) => Some(proof.key()),
                 (Purpose::Batch(_), None) => None,
             };
             let Some(key) = key else { return (pending, "post", UCS_ERR_INVALID_ADDR) };
@@ -243,20 +238,17 @@ impl UcxFabric {
                 }
                 self.outcomes.push_back(Outcome::Completed(peer, token, result.clone()));
             }
-            Purpose::Proof { trial, nonce, key } => {
-                if let Some(key) = key {
-                    self.engine.destroy_key(key);
+            Purpose::Proof(mut proof) => {
+                let more = result.and_then(|()| proof.advance());
+                if more == Ok(true) {
+                    let pieces = proof.pieces();
+                    return self.start(peer, Purpose::Proof(proof), &pieces);
                 }
-                if result.is_ok() && trial.read::<NONCE_BYTES>() != nonce {
-                    let detail = "the memory behind the peer's address is not the peer's: its process has ended or \
-                                  the address is another's";
-                    result = Err(FabricError::new(NAME, "connect", FabricErrorKind::Unreachable, 0, detail));
-                }
-                if result.is_ok() {
-                    self.proven(peer);
-                }
+                self.engine.destroy_key(proof.into_key());
+                result = more.map(|_| self.proven(peer));
             }
         }
+        self.destroy_retired(peer);
         match result {
             Err(error) => self.break_link(peer, error),
             Ok(()) => self.tell_if_broken(peer),

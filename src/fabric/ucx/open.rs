@@ -1,0 +1,151 @@
+//! Opening the fabric, and the proof that UCX's puts are native here before anybody hears of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use ucx_sys::{Found, Library};
+
+use super::engine::Engine;
+use super::memory::Local;
+use super::probe::ProbeArea;
+use super::slab::Slab;
+use super::wake::Wake;
+use super::{NAME, UcxConfig, UcxFabric, lanes, link, wire};
+use crate::desc::{OpToken, PeerKey};
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Fabric, Landing, Link, Sink};
+
+/// The key under which a fabric connects to itself when it is opened. No agent gives it.
+const SELF: PeerKey = PeerKey(u32::MAX);
+
+impl UcxFabric {
+    /// Opens UCX and proves, against itself, that its puts are native here. `Unsupported` where there is no
+    /// UCX, or none that can do it; the detail says what to install or set.
+    pub fn open(config: UcxConfig) -> Result<Self, FabricError> {
+        let tls = lanes::cut(config.user_tls.as_deref()).map_err(unsupported)?;
+        let library = Library::open(config.library.as_deref()).map_err(|error| {
+            unsupported(format!(
+                "{error}; install UCX 1.16 or newer or point BATON_UCX_LIBRARY at its libucp.so.0"
+            ))
+        })?;
+        let (version, path) = (library.version(), library.path().to_owned());
+        if let (Found::AlreadyLoaded, Some(wanted)) = (library.found(), &config.library) {
+            tracing::debug!(wanted = %wanted.display(), "ucx: the process has a libucp loaded, which is used");
+        }
+        let mut fabric = Self::assemble(Engine::open(library, &tls)?)?;
+        fabric.prove_itself().map_err(|error| {
+            let detail = format!("UCX {version} ({}): {}", path.display(), error.detail);
+            FabricError { call: "open", detail, ..error }
+        })?;
+        tracing::info!(%version, path = %path.display(), tls, "ucx: opened");
+        Ok(fabric)
+    }
+
+    fn assemble(mut engine: Engine) -> Result<Self, FabricError> {
+        let area = ProbeArea::of_process()?;
+        let probe = engine.map(area.span())?;
+        let address = wire::Address {
+            worker: engine.address()?,
+            probe_key: engine.pack(&probe)?,
+            probe_addr: area.span().addr,
+            nonce: area.nonce(),
+        };
+        Ok(Self {
+            engine,
+            address: address.encode(),
+            probe: Some(probe),
+            local: Local::default(),
+            peers: HashMap::new(),
+            operations: Slab::new(),
+            outcomes: VecDeque::new(),
+            events: Vec::new(),
+            wake: Wake::new()?,
+        })
+    }
+
+    /// Connects to its own passive worker, which nobody progresses: what completes is native.
+    fn prove_itself(&mut self) -> Result<(), FabricError> {
+        self.start_link(SELF, Link { address: self.address.clone(), link_id: [0; 16], credentials: None });
+        let mut verdict = Verdict(None);
+        let (mut idle_since, mut idle_steps) = (Instant::now(), 0);
+        while verdict.0.is_none() {
+            if self.poll(u64::MAX, &mut verdict) {
+                (idle_since, idle_steps) = (Instant::now(), 0);
+                continue;
+            }
+            idle_steps += 1;
+            if idle_steps > link::STUCK_AFTER.1 && idle_since.elapsed() > link::STUCK_AFTER.0 {
+                // Let the emulation run out on our own probe area, so that nothing is left unfinished.
+                for _ in 0..link::STUCK_AFTER.1 {
+                    self.engine.progress_passive();
+                    self.engine.progress();
+                    self.absorb();
+                }
+                self.outcomes.clear();
+                verdict.0 = Some(Err(link::not_native(self.lanes_to(SELF))));
+            }
+        }
+        self.end_link(SELF);
+        verdict.0.unwrap_or(Ok(()))
+    }
+}
+
+/// Keeps the outcome of a fabric's link to itself.
+struct Verdict(Option<Result<(), FabricError>>);
+
+impl Sink for Verdict {
+    fn connected(&mut self, _: PeerKey, outcome: Result<(), FabricError>) {
+        self.0.get_or_insert(outcome);
+    }
+
+    fn completed(&mut self, _: OpToken, _: Result<(), FabricError>) {}
+
+    fn arrived(&mut self, _: PeerKey, _: &[u8], _: u64) -> Landing {
+        Landing::Discard
+    }
+
+    fn landed(&mut self, _: PeerKey, _: u64, _: Result<(), FabricError>) {}
+
+    fn lost(&mut self, _: PeerKey, error: FabricError) {
+        self.0.get_or_insert(Err(error));
+    }
+}
+
+fn unsupported(detail: String) -> FabricError {
+    FabricError::new(NAME, "open", FabricErrorKind::Unsupported, 0, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a link to a peer behind other lanes than our own comes to: here both sides skip the proof against
+    /// themselves, with a UCX that emulates (1.13 has no native lane at all, 1.14 and 1.15 do not use theirs).
+    #[test]
+    fn an_emulated_link_is_refused_and_leaves_a_fabric_that_drops() {
+        let name = "an_emulated_link_is_refused_and_leaves_a_fabric_that_drops";
+        let open = || {
+            let library = Library::open(None).map_err(|error| unsupported(error.to_string()))?;
+            UcxFabric::assemble(Engine::open(library, "cma,posix")?)
+        };
+        let (mut near, mut far) = match (open(), open()) {
+            (Ok(near), Ok(far)) => (near, far),
+            (Err(error), _) | (_, Err(error)) => return println!("skipped: {name} ({error})"),
+        };
+        if far.prove_itself().is_ok() {
+            return println!("skipped: {name} (this UCX is native here)");
+        }
+        let peer = PeerKey(1);
+        near.connect(peer, Link { address: far.address(), link_id: [0; 16], credentials: None });
+        let mut verdict = Verdict(None);
+        let end = Instant::now() + std::time::Duration::from_secs(20);
+        while verdict.0.is_none() {
+            assert!(Instant::now() < end, "no outcome");
+            near.poll(1 << 20, &mut verdict);
+        }
+        let error = verdict.0.and_then(Result::err).expect("refused");
+        assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
+        near.disconnect(peer);
+        drop(near);
+    }
+}
