@@ -17,7 +17,7 @@ use crate::fabric::ucx::slab::Ticket;
 pub(in crate::fabric::ucx) enum Started {
     /// It is over already.
     Done,
-    /// An [`Event::Done`] with the ticket will follow.
+    /// An [`Event::Done`](events::Event::Done) with the ticket will follow.
     Pending,
     /// It could not start.
     Failed(ucs_status_t),
