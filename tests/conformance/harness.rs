@@ -7,6 +7,11 @@ pub struct Skip(pub String);
 
 /// One way to set a fabric up. Every case makes a harness of its own and opens what it needs.
 pub trait Harness: Sized {
+    /// Whether a fabric notices that its peer's fabric has been dropped while the peer's process lives on, as it
+    /// always does here. `false` only where the kernel reaches into the process whoever is at home there; such a
+    /// fabric has to show the end of a whole process elsewhere.
+    const NOTICES_DROPPED_PEERS: bool = true;
+
     /// Whatever the fabrics of one case share (a simulated network, a temporary folder).
     fn set_up() -> Result<Self, Skip>;
 

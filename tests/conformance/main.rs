@@ -24,3 +24,4 @@ mod broken;
 mod local;
 mod sim;
 mod stream;
+mod ucx;
