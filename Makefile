@@ -23,16 +23,22 @@ BATON := target/release/baton
 HOST  := build/bin/baton-engine-host
 LIBS  := build/lib
 
+# Exports BATON_UCX_LIBRARY for the rest of a recipe line, if a libucp that the ucx lane can use is to be had.
+USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY="$$library"; fi
+# The demo fetches one only when it is asked for that lane.
+DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
+
 .PHONY: help demo test gate build install clean deps
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## hand real requests' KV over between processes; details in target/demo.json
-	$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_FLAGS)
+	$(DEMO_UCX)$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_FLAGS)
 
 test: build ## every test, Rust and C++
-	timeout $(TEST_LIMIT_S) cargo test --workspace --locked
+	$(USE_UCX); \
+	timeout $(TEST_LIMIT_S) cargo test --workspace --locked; \
 	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
 
 gate: ## formatting, lints, the rules of the tree, documentation

@@ -4,6 +4,7 @@
 #   scripts/install-deps.sh           what `make build`, `make demo` and `make test` need
 #   scripts/install-deps.sh --gate    also rustfmt and clippy for `make gate`, and UCX's headers for the test
 #                                     that holds our bindings against them
+#   scripts/install-deps.sh --pip     also pip, with which scripts/install-ucx.sh fetches a UCX
 #
 # Asks nothing, changes nothing when nothing is missing, and may run twice at once. Where it may not install
 # (no root, no sudo, not a Debian), it says exactly what to install and exits with 1.
@@ -17,8 +18,13 @@ export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 readonly -a needed=(make:make cmake:cmake g++:g++ ar:binutils nm:binutils)
 
 main() {
-    gate=no
-    [[ ${1:-} == --gate ]] && gate=yes
+    gate=no pip=no
+    case ${1:-} in
+        --gate) gate=yes ;;
+        --pip) pip=yes ;;
+        "") ;;
+        *) die "no such option: $1" ;;
+    esac
 
     all_there && return 0
     # One at a time: the lock is on this file, so it leaves nothing behind.
@@ -55,6 +61,7 @@ missing_wishes() {
     [[ -n ${wishes_denied:-} ]] && return 0
     { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null || true; } | grep -q 'libucp\.so\.0' || echo libucx0
     [[ $gate == no || -e /usr/include/ucp/api/ucp.h ]] || echo libucx-dev
+    [[ $pip == no ]] || python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 }
 
 rust_is_new_enough() {
