@@ -64,14 +64,11 @@ pub fn run(
 /// Someone who did not notice, or who ended without a typed error.
 pub fn kill(launch: &Launch<'_>, verbose: bool, phase: Phase) -> Result<Vec<RankReport>, Failed> {
     let mut fleet = Fleet::start(launch, verbose)?;
-    let ended = match kill_in_transfer(&mut fleet, launch.run, phase) {
-        Err(DemoError::RanksEnded(reports)) => reports.0,
-        Err(error) => return Err(Failed::with_logs(error, fleet.logs())),
-        Ok(()) => {
-            let unnoticed =
-                DemoError::KillUnnoticed("every rank went on as if nothing had happened".to_owned());
-            return Err(Failed::with_logs(unnoticed, fleet.logs()));
-        }
+    submit_largest(&mut fleet, launch.run).map_err(|error| Failed::with_logs(error, fleet.logs()))?;
+    fleet.kill(phase, 0);
+    let ended = match await_notice(&mut fleet) {
+        DemoError::RanksEnded(reports) => reports.0,
+        error => return Err(Failed::with_logs(error, fleet.logs())),
     };
     let killed = usize::from(phase == Phase::Generation) * fleet.count(Phase::Context);
     let survivors: Vec<RankReport> = ended
@@ -116,7 +113,8 @@ fn hand_over_all(
     Ok(())
 }
 
-fn kill_in_transfer(fleet: &mut Fleet, run: &Run, phase: Phase) -> Result<(), DemoError> {
+/// Returns as soon as the transfers of the largest request are under way.
+fn submit_largest(fleet: &mut Fleet, run: &Run) -> Result<(), DemoError> {
     meet(fleet)?;
     let Some(largest) = run.requests.iter().max_by_key(|row| row.tokens) else { return Ok(()) };
     prepare(fleet, *largest, false);
@@ -126,12 +124,17 @@ fn kill_in_transfer(fleet: &mut Fleet, run: &Run, phase: Phase) -> Result<(), De
     fleet.tell(Phase::Generation, &format!("receive {} {}", largest.line, largest.tokens));
     loop {
         if let (_, 0, Event::Submitted { .. }) = fleet.next("submitting")? {
-            break;
+            return Ok(());
         }
     }
-    fleet.kill(phase, 0);
+}
+
+/// Waits for the report of who has gone and who has noticed.
+fn await_notice(fleet: &mut Fleet) -> DemoError {
     loop {
-        fleet.next("noticing the kill")?; // ends with the report of who has gone
+        if let Err(error) = fleet.next("noticing the kill") {
+            return error;
+        }
     }
 }
 
