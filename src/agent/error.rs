@@ -42,6 +42,14 @@ pub enum CreateError {
         /// Why.
         source: SettingError,
     },
+    /// Every lane that was allowed is not to be had here.
+    #[error("cannot create agent '{name}': no lane can be had ({reasons}); see BATON_LANES")]
+    NoLane {
+        /// The agent.
+        name: String,
+        /// Each lane with its reason.
+        reasons: String,
+    },
     /// The system refuses a socket, a thread or a handle.
     #[error("cannot create agent '{name}': {what}: {source}")]
     System {

@@ -153,7 +153,11 @@ fn open_lanes(
             }
         }
     }
-    Ok((fabrics, unavailable.join("; ")))
+    let reasons = unavailable.join("; ");
+    if fabrics.is_empty() {
+        return Err(CreateError::NoLane { name: name.into(), reasons });
+    }
+    Ok((fabrics, reasons))
 }
 
 fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, AgentConfig, DescriptorList, Transfer, TransferRequest, TransferState};
-use baton::config::{EngineSettings, LaneChoice};
+use baton::config::{EngineSettings, Environment, LaneChoice};
 use baton::desc::{Descriptor, MemoryKind, TransferOp};
 
 /// What a pair is allowed to use.
@@ -13,6 +13,7 @@ pub enum Lane {
     Local,
     StreamUnix,
     StreamTcp,
+    Ucx,
 }
 
 /// Longest any wait of a test may take.
@@ -31,8 +32,11 @@ pub fn settings(lane: Lane) -> EngineSettings {
         Lane::Local => LaneChoice { local: true, ..none },
         Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
         Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
+        Lane::Ucx => LaneChoice { ucx: true, ..none },
     };
-    EngineSettings { lanes, interface: Some("lo".into()), ..EngineSettings::default() }
+    let ucx_library =
+        Environment::from_process().setting("BATON_UCX_LIBRARY").expect("UTF-8").map(Into::into);
+    EngineSettings { lanes, ucx_library, interface: Some("lo".into()), ..EngineSettings::default() }
 }
 
 pub fn agent(stem: &str, lane: Lane) -> Agent {

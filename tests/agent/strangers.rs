@@ -91,6 +91,18 @@ fn peers_without_a_lane_in_common_are_told_why() {
 }
 
 #[test]
+fn an_agent_without_any_lane_is_not_created_and_told_why() {
+    let mut settings = settings(Lane::Ucx);
+    settings.ucx_transports = Some("tcp".into());
+    let text = text(Agent::new(AgentConfig { name: "ctx".into(), settings }));
+    assert!(
+        text.contains("cannot create agent 'ctx': no lane can be had (ucx: not available here"),
+        "{text}"
+    );
+    assert!(text.contains("UCX_TLS=tcp leaves out cma") && text.contains("BATON_LANES"), "{text}");
+}
+
+#[test]
 fn an_interface_or_port_that_cannot_be_is_named() {
     let with = |change: fn(&mut EngineSettings)| {
         let mut settings = settings(Lane::StreamTcp);
