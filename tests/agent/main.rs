@@ -13,6 +13,13 @@ macro_rules! on_every_lane {
         mod local { $(#[test] fn $name() { $case(super::Lane::Local) })* }
         mod stream_unix { $(#[test] fn $name() { $case(super::Lane::StreamUnix) })* }
         mod stream_tcp { $(#[test] fn $name() { $case(super::Lane::StreamTcp) })* }
+        mod ucx {
+            $(#[test] fn $name() {
+                if super::pair::ucx_serves(stringify!($name)) {
+                    $case(super::Lane::Ucx)
+                }
+            })*
+        }
     };
 }
 

@@ -39,6 +39,18 @@ pub fn settings(lane: Lane) -> EngineSettings {
     EngineSettings { lanes, ucx_library, interface: Some("lo".into()), ..EngineSettings::default() }
 }
 
+/// Whether there is a UCX here that serves. If not, says why `test` is skipped.
+pub fn ucx_serves(test: &str) -> bool {
+    let opened = Agent::new(AgentConfig { name: unique("probe"), settings: settings(Lane::Ucx) });
+    match opened.map_err(|error| error.to_string()) {
+        Err(text) if text.contains("ucx: not available here") => {
+            println!("skipped: ucx::{test}: {text}");
+            false
+        }
+        outcome => outcome.map(|_| true).expect("an agent opens"),
+    }
+}
+
 pub fn agent(stem: &str, lane: Lane) -> Agent {
     named_agent(unique(stem), lane)
 }
