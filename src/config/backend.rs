@@ -125,7 +125,7 @@ fn resolve_default(environment: &Environment, frontend: Frontend) -> (Backend, O
 /// The NIXL backend of `TRTLLM_NIXL_KVCACHE_BACKEND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NixlBackend {
-    /// UCX where there is a libucp, Baton's own lanes in any case.
+    /// UCX where there is a libucp that serves, Baton's own lanes in any case.
     Ucx,
     /// libfabric.
     Libfabric,
@@ -181,7 +181,7 @@ pub fn ucx_unavailable(reason: impl fmt::Display) -> SettingError {
     SettingError::BackendUnavailable {
         backend: NixlBackend::Ucx.name(),
         reason: format!(
-            "{reason}; install UCX 1.13 or newer, point BATON_UCX_LIBRARY at its libucp, or unset \
+            "{reason}; install UCX 1.16 or newer, point BATON_UCX_LIBRARY at its libucp, or unset \
              {NIXL_BACKEND_VARIABLE} to let Baton's stream serve"
         ),
     }
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(
             ucx_unavailable("libucp.so.0: cannot open shared object file").to_string(),
             "Failed to create NIXL backend: UCX: libucp.so.0: cannot open shared object file; install UCX \
-             1.13 or newer, point BATON_UCX_LIBRARY at its libucp, or unset TRTLLM_NIXL_KVCACHE_BACKEND to \
+             1.16 or newer, point BATON_UCX_LIBRARY at its libucp, or unset TRTLLM_NIXL_KVCACHE_BACKEND to \
              let Baton's stream serve"
         );
     }
