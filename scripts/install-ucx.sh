@@ -5,7 +5,7 @@
 #   library=$(scripts/install-ucx.sh) && export BATON_UCX_LIBRARY="$library"
 #
 # In this order: what BATON_UCX_LIBRARY names, the system's libucp.so.0, the copy under target/ucx, and the wheel
-# libucx-cu12 from Python's package index, of which only UCX's own libraries are kept (nothing of CUDA). Nothing is
+# libucx-cu12 by pip, of which only UCX's own libraries are kept (nothing of CUDA). Nothing is
 # installed into the system but pip, where it is missing. Where none is to be had it says why and exits with 1: the
 # ucx lane and its tests are then left out, everything else works. May run twice at once.
 set -euo pipefail

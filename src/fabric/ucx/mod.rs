@@ -17,7 +17,7 @@
 //!
 //! # What was measured
 //!
-//! On Linux 6.18 without RDMA, with UCX 1.13.1 (Debian 12) and 1.14.1 to 1.22.0 (PyPI `libucx-cu12`), two
+//! On Linux 6.18 without RDMA, with UCX 1.13.1 (Debian 12) and 1.14.1 to 1.22.0 (the wheels `libucx-cu12`), two
 //! processes, 64 bytes to 32 MiB:
 //!
 //! * **Error mode.** `PEER` with `cma,posix` builds no endpoint in any version ("no active messages transport:
