@@ -133,15 +133,23 @@ fn decide_by_version(text: &str, markers: Option<Markers>) -> Result<Decision, S
     let seen = markers.unwrap_or_default();
     let by_version = |age| Ok(Decision { age, how: format!("version {version}") });
     let by_symbol = |age| Ok(Decision { age, how: format!("version {version} and its marker symbols") });
-    match version.reading() {
+    let reading = version.reading();
+    if let (Some(newest), Some(shown)) = (reading.newest(), seen.newest())
+        && shown > newest
+    {
+        return Err(format!(
+            "TensorRT-LLM {version} should be of age {newest} at most, but its symbols are those of {shown} or later"
+        ));
+    }
+    match reading {
         Reading::TooOld => Err(format!(
             "TensorRT-LLM {version} is older than {OLDEST}, the first with this order of virtual functions"
         )),
         Reading::Unknown => Err(format!(
             "TensorRT-LLM {version} is newer than {NEWEST} or unpublished: Baton does not know its layouts"
         )),
-        Reading::Only(age) if age < HostAge::P3 && seen.agent_desc_grew => Err(format!(
-            "TensorRT-LLM {version} should be of age {age}, but its symbols are those of P3 or later"
+        Reading::Only(age) if seen.denies(age) => Err(format!(
+            "TensorRT-LLM {version} should be of age {age}, but its symbols are those of an older one"
         )),
         Reading::Only(age) => by_version(age),
         Reading::Likely(_, other) if seen.shows(other) => by_symbol(other),
@@ -182,10 +190,16 @@ impl Markers {
         }
     }
 
-    /// Whether the symbols, which could be read, are those of a host before `age`.
+    /// The newest age of which a symbol is there.
+    fn newest(self) -> Option<HostAge> {
+        [HostAge::P4, HostAge::P3].into_iter().find(|age| self.shows(*age))
+    }
+
+    /// Whether the symbols are those of a host before `age`: the older constructor is there, so that what is
+    /// missing beside it is missing and not only spelled otherwise.
     fn denies(self, age: HostAge) -> bool {
         match age {
-            HostAge::P3 => !self.agent_desc_grew,
+            HostAge::P3 => self.manager_before_p4 && !self.agent_desc_grew,
             HostAge::P4 => self.manager_before_p4 && !self.manager_of_p4,
             HostAge::P0 | HostAge::P1 | HostAge::P2 => false,
         }
@@ -253,8 +267,11 @@ mod tests {
             (Some("1.3.0rc5.post1"), Some(OLD), Some(P2)),
             (Some("1.3.0rc19"), Some(NONE), Some(P2)),
             (Some("1.3.0rc19"), Some(OF_P3), Some(P3)),
+            (Some("1.3.0rc19"), Some(OF_P4), None), // 56 bytes would be too few
             (Some("1.3.0rc12.post1"), Some(OLD), Some(P2)),
             (Some("1.3.0rc12.post1"), Some(GREW), Some(P3)),
+            (Some("1.3.0rc12.post1"), Some(NONE), None), // perhaps only spelled otherwise
+            (Some("1.3.0rc12.post1"), Some(OF_P4), None),
             (Some("1.3.0rc12.post1"), None, None),
             (Some("1.3.0rc25"), Some(OF_P3), Some(P3)),
             (Some("1.3.0rc25"), None, Some(P3)),
@@ -265,6 +282,7 @@ mod tests {
             (Some("1.4.0rc0"), None, None),
             (Some("1.4.0rc1"), Some(OF_P4), Some(P4)),
             (Some("1.4.0rc1"), Some(NONE), Some(P4)),
+            (Some("1.4.0rc1"), Some(OF_P3), None), // 88 bytes would be too many
             (Some("1.1.0"), Some(NONE), None),
             (Some("1.5.0"), Some(OF_P4), None),
             (Some("1.3.0rc5.dev1"), Some(OLD), None),

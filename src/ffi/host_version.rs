@@ -55,6 +55,16 @@ impl Version {
     }
 }
 
+impl Reading {
+    /// The newest age that it leaves open; `None` where it names none.
+    pub fn newest(self) -> Option<HostAge> {
+        match self {
+            Reading::TooOld | Reading::Unknown => None,
+            Reading::Only(age) | Reading::Likely(_, age) | Reading::Either(_, age) => Some(age),
+        }
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [major, minor, patch] = self.release;
@@ -85,12 +95,16 @@ const fn rc_post(release: [u32; 3], candidate: u32) -> Version {
     Version { release, candidate, post: 1 } // from .post0 on
 }
 
+const AFTER_1_2_1: Version = Version { release: [1, 2, 1], candidate: FINAL, post: 1 };
+
 /// First version of each span, ascending.
 const TABLE: &[(Version, Reading)] = &[
     // Config of 40 bytes and AgentDesc of 32 in all of P0, P0b and P1; which of the three a release is does
     // not matter on the floor they share. 1.3.0rc0-rc4 may already be P2: the floor is right for them too
     // (it ignores the timeout of `wait`), while P2's longer config would be read past the end of a P1 host's.
     (OLDEST, Reading::Only(HostAge::P0)),
+    (AFTER_1_2_1, Reading::Unknown), // the last one of 1.2
+    (rc([1, 3, 0], 0), Reading::Only(HostAge::P0)),
     // P2 from the first of these that a P2 host is known to ship (rc5.post1). The dates say that AgentDesc
     // did not grow before rc20; a host that exports AgentDesc::serialize has grown, whatever the date.
     (rc([1, 3, 0], 5), Reading::Likely(HostAge::P2, HostAge::P3)),
@@ -129,6 +143,8 @@ mod tests {
             ("1.2.0rc6.post3", Only(P0)),
             ("1.2.0", Only(P0)),
             ("1.2.1", Only(P0)),
+            ("1.2.1.post1", Unknown),
+            ("1.2.2", Unknown),
             ("1.3.0rc0", Only(P0)),
             ("1.3.0rc4", Only(P0)),
             ("1.3.0rc5.post1", Likely(P2, P3)),
