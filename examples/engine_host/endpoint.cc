@@ -36,8 +36,9 @@ auto guarded(FailureKind kind, std::string const& what, std::string const& peer,
 
 std::unique_ptr<kv::BaseTransferAgent> makeAgent(Library const& library, std::string const& name)
 {
-    // This program is built against age P4 of the seam; a host that is TensorRT-LLM is recognised without this.
-    setenv("BATON_TRTLLM_ABI", "p4", 0);
+    // This program is built against age P4 of the seam, whatever the environment says for other hosts: served as an
+    // older one it would destroy a string that nobody made. A host that is TensorRT-LLM is recognised without this.
+    setenv("BATON_TRTLLM_ABI", "p4", 1);
     void* const handle = dlopen(library.file, RTLD_LAZY); // kept to the end of the process, as TensorRT-LLM does
     if (handle == nullptr)
     {

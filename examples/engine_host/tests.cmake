@@ -44,6 +44,10 @@ file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml
   "cache_transceiver_config:\n  backend: MOONCAKE\n  max_tokens_in_buffer: 8192\n")
 test_demo(mooncake --shape staged --config ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml)
 
+# The engine host is of age P4 also where the environment names another, for TensorRT-LLM.
+test_demo(own_age --shape staged --lane stream-unix)
+set_tests_properties(demo.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")
+
 test_refusal(corrupt_byte_is_found ", 1 corrupt" ${DEMO} --requests 1 --corrupt 1
   --out ${CMAKE_CURRENT_BINARY_DIR}/corrupt.json)
 foreach(phase context generation)

@@ -70,7 +70,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     corrupt: u64,
     /// Kill the first rank of a phase while a transfer is under way, to see the others notice within 5 s
-    #[arg(long, value_enum, value_name = "PHASE", conflicts_with = "corrupt")]
+    #[arg(long, value_enum, value_name = "PHASE", conflicts_with_all = ["corrupt", "json"])]
     kill: Option<Phase>,
     /// A serving YAML: its cache_transceiver_config picks the library (backend) and sizes the staging slots
     /// (max_tokens_in_buffer)

@@ -142,7 +142,8 @@ fn first_file(
 /// Where an installed or a freshly built engine host lies, seen from the `baton` executable.
 const HOST_FOLDERS: [&str; 3] = [".", "../libexec/baton", "../../build/bin"];
 /// The same for the library.
-const LIBRARY_FOLDERS: [&str; 5] = [".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../../build/lib"];
+const LIBRARY_FOLDERS: [&str; 6] =
+    [".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu", "../../build/lib"];
 
 #[cfg(test)]
 mod tests {
