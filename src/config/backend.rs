@@ -152,6 +152,13 @@ pub struct NixlChoice {
     pub warning: Option<String>,
 }
 
+impl Default for NixlChoice {
+    /// Nobody chose.
+    fn default() -> Self {
+        NixlChoice { backend: NixlBackend::Ucx, explicit: false, warning: None }
+    }
+}
+
 impl NixlChoice {
     /// What the environment chooses. An unknown name warns and falls back to UCX, as the stock agent does.
     ///
@@ -160,7 +167,7 @@ impl NixlChoice {
     pub fn from_environment(environment: &Environment) -> Result<Self, SettingError> {
         let choice = |backend, explicit, warning| NixlChoice { backend, explicit, warning };
         Ok(match environment.text(NIXL_BACKEND_VARIABLE)? {
-            None => choice(NixlBackend::Ucx, false, None),
+            None => NixlChoice::default(),
             Some("UCX") => choice(NixlBackend::Ucx, true, None),
             Some("LIBFABRIC") => choice(NixlBackend::Libfabric, true, None),
             Some(other) => {

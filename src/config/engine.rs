@@ -2,7 +2,7 @@
 //!
 //! Parsed once, at the start of an agent, from an [`Environment`]; plain values from then on.
 
-use super::backend::{self, NixlBackend, NixlChoice};
+use super::backend::{self, Backend, NixlBackend, NixlChoice};
 use super::environment::{Environment, SettingError};
 use super::lanes::LaneChoice;
 use super::nearest::did_you_mean;
@@ -54,16 +54,21 @@ impl Default for EngineSettings {
 }
 
 impl EngineSettings {
-    /// The settings, and the warnings to log once.
+    /// The settings of an agent that serves as `backend`, and the warnings to log once. What the environment
+    /// says of the NIXL backend is for [`Backend::Nixl`] alone.
     ///
     /// # Errors
     /// A variable whose value cannot be used, or a NIXL backend that this version does not have.
     pub fn from_environment(
         environment: &Environment,
+        backend: Backend,
     ) -> Result<(EngineSettings, Vec<String>), SettingError> {
         let mut warnings = variables::warnings(environment);
         check_abi(environment)?;
-        let nixl = NixlChoice::from_environment(environment)?;
+        let nixl = match backend {
+            Backend::Nixl => NixlChoice::from_environment(environment)?,
+            _ => NixlChoice::default(),
+        };
         if nixl.backend == NixlBackend::Libfabric {
             return Err(backend::libfabric_unavailable());
         }
@@ -188,7 +193,7 @@ mod tests {
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<(EngineSettings, Vec<String>), SettingError> {
-        EngineSettings::from_environment(&Environment::from_map(variables.iter().copied()))
+        EngineSettings::from_environment(&Environment::from_map(variables.iter().copied()), Backend::Nixl)
     }
 
     #[test]
@@ -294,6 +299,15 @@ mod tests {
             ["TRTLLM_NIXL_KVCACHE_BACKEND=UCX is set, but BATON_LANES leaves ucx out: UCX is not used"]
         );
         assert_eq!(parse(&[(BACKEND, "ucx")]).unwrap().1, ["Unsupported NIXL backend: ucx, fallback to UCX"]);
+    }
+
+    #[test]
+    fn the_nixl_backend_is_nothing_to_other_backends() {
+        for value in ["LIBFABRIC", "UCX", "GDS"] {
+            let environment = Environment::from_map([("TRTLLM_NIXL_KVCACHE_BACKEND", value)]);
+            let parsed = EngineSettings::from_environment(&environment, Backend::Mooncake);
+            assert_eq!(parsed, Ok((EngineSettings::default(), vec![])), "{value}");
+        }
     }
 
     #[test]

@@ -117,7 +117,9 @@ pub fn explain(
     let mut errors: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
     let mut warnings = findings.warnings;
 
-    let engine = noted(EngineSettings::from_environment(environment), &mut errors);
+    let resolve = |configured| resolve(configured, environment, Frontend::Python).backend;
+    let serves_as = serving.transceiver.backend.map_or(Backend::Default, resolve); // off: as no backend at all
+    let engine = noted(EngineSettings::from_environment(environment, serves_as), &mut errors);
     warnings.extend(engine.map(|(_, warnings)| warnings).unwrap_or_default());
     let shape = question.model.map(|model| Shape {
         model,
@@ -265,6 +267,16 @@ mod tests {
         let answer = ask(None, &[("TRTLLM_USE_MOONCAKE_KVCACHE", "1")], Question::default());
         assert_eq!((answer.file, answer.backend.resolved), (None, Some(Backend::Mooncake)));
         assert_eq!(answer.fields[0].source, Source::Assumed);
+    }
+
+    #[test]
+    fn a_nixl_backend_that_is_not_there_stops_nixl_alone() {
+        let libfabric = Environment::from_map([("TRTLLM_NIXL_KVCACHE_BACKEND", "LIBFABRIC")]);
+        for (backend, starts) in [("NIXL", false), ("MOONCAKE", true), ("null", true)] {
+            let serving = ServingConfig::parse("c.yaml", &format!("backend: {backend}")).unwrap();
+            let answer = explain(Some(serving), &libfabric, Question::default());
+            assert_eq!(answer.is_ok(), starts, "{backend}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::agent::loopback::FileSpan;
 use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
-use crate::config::backend::NixlChoice;
+use crate::config::backend::{Backend, NixlChoice};
 use crate::config::{EngineSettings, Environment};
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 
@@ -87,11 +87,11 @@ pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamErr
 fn engine_settings(is_nixl: bool) -> Result<EngineSettings, SeamError> {
     static WARNED: Once = Once::new();
     let environment = Environment::from_process();
-    let choice = NixlChoice::from_environment(&environment)?;
-    let (settings, warnings) = EngineSettings::from_environment(&environment)?;
+    let backend = if is_nixl { Backend::Nixl } else { Backend::Mooncake };
+    let (settings, warnings) = EngineSettings::from_environment(&environment, backend)?;
     WARNED.call_once(|| warnings.iter().for_each(|warning| tracing::warn!("{warning}")));
     if is_nixl {
-        tracing::info!("{}", choice.log_line());
+        tracing::info!("{}", NixlChoice::from_environment(&environment)?.log_line());
     }
     Ok(settings)
 }
