@@ -1,7 +1,7 @@
 //! Log lines: events and spans of [`tracing`], one line each, on standard error.
 //!
 //! ```text
-//! 2026-11-21T01:29:03.123Z INFO  [baton] agent::peers: peer loaded peer=ctx0 lane=local in load{name=ctx0}
+//! 2026-11-21T01:29:03.123Z INFO  [baton] agent::peers: peer loaded peer=ctx0 lane=local in load{agent=gen0 peer=ctx0}
 //! ```
 //!
 //! The time is UTC. The target is the module without the leading `baton::`. Fields follow the message as
@@ -137,9 +137,9 @@ impl Visit for Fields {
         if field.name() == "message" {
             escape_into(&mut self.message, value);
         } else if needs_quotes(value) {
-            self.key_value(field, format_args!("{value:?}"));
+            self.key_value(field, &format!("{value:?}"));
         } else {
-            self.key_value(field, format_args!("{value}"));
+            self.key_value(field, value);
         }
     }
 
@@ -149,21 +149,16 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // `%value` and the message arrive here too, as Display behind Debug.
-        let text = format!("{value:?}");
-        if field.name() == "message" {
-            escape_into(&mut self.message, &text);
-        } else {
-            self.key_value(field, format_args!("{text}"));
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 
 impl Fields {
-    fn key_value(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    fn key_value(&mut self, field: &Field, value: &str) {
         self.rest.push(' ');
         self.rest.push_str(field.name());
         self.rest.push('=');
-        escape_into(&mut self.rest, &value.to_string());
+        escape_into(&mut self.rest, value);
     }
 }
 
@@ -273,9 +268,12 @@ mod tests {
     fn errors_and_odd_values_are_quoted() {
         let error: Box<dyn std::error::Error> = "no such port".into();
         let got = lines("info", || {
-            tracing::error!(target: "other", error = &*error, empty = "", flag = true, "stopped");
+            let shown = "two words";
+            tracing::error!(target: "other", error = &*error, empty = "", %shown, flag = true, "stopped");
         });
-        assert_eq!(got, ["ERROR [baton] other: stopped error=\"no such port\" empty=\"\" flag=true"]);
+        let want =
+            "ERROR [baton] other: stopped error=\"no such port\" empty=\"\" shown=\"two words\" flag=true";
+        assert_eq!(got, [want]);
     }
 
     #[test]
