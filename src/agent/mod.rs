@@ -104,7 +104,11 @@ impl Agent {
         let shared = Arc::new(shared);
         let runner = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("baton-progress".into());
-        let handle = thread.spawn(move || runner.run()).map_err(|source| CreateError::System {
+        let run = move || {
+            let _span = tracing::info_span!("progress", agent = runner.name).entered();
+            runner.run();
+        };
+        let handle = thread.spawn(run).map_err(|source| CreateError::System {
             name: shared.name.clone(),
             what: "starting its progress thread".into(),
             source,

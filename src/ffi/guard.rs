@@ -60,8 +60,10 @@ impl SeamError {
     }
 }
 
-/// Runs `body`; a panic in it becomes [`SeamError::Panicked`], logged with the name of the call.
+/// Runs `body` in a span of the call; a panic in it becomes [`SeamError::Panicked`], logged with the name of the
+/// call.
 pub fn guard<T>(call: &'static str, body: impl FnOnce() -> Result<T, SeamError>) -> Result<T, SeamError> {
+    let _span = tracing::debug_span!("seam", call).entered();
     // AssertUnwindSafe: the engine's locks do not poison, and its invariants hold at every point that can panic
     // or the agent is already lost; the host gets the error either way.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
