@@ -13,11 +13,13 @@ set(BATON_TARGET_DIR ${CMAKE_CURRENT_SOURCE_DIR}/target)
 set(BATON_ENGINE_LIBRARY ${BATON_TARGET_DIR}/${BATON_CARGO_FOLDER}/libbaton.a)
 set(BATON_BRIDGE_INCLUDE ${BATON_TARGET_DIR}/cxxbridge)
 
+# The bridge's header is no byproduct: `make clean` would delete it, and cargo, which has made it once, would not
+# make it again.
 add_custom_target(baton_cargo
   COMMAND ${CMAKE_COMMAND} -E env --unset=CARGO_TARGET_DIR
           ${CARGO} build --lib --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}
-  BYPRODUCTS ${BATON_ENGINE_LIBRARY} ${BATON_BRIDGE_INCLUDE}/baton/src/ffi/bridge.rs.h
+  BYPRODUCTS ${BATON_ENGINE_LIBRARY}
   COMMENT "cargo build (${BATON_CARGO_PROFILE})"
   USES_TERMINAL
   VERBATIM)
