@@ -56,6 +56,14 @@ foreach(phase context generation)
   test_demo_ucx(killed_${phase}.ucx --kill ${phase})
 endforeach()
 
+# The line that operators look for stands also before a backend that cannot be created.
+test_refusal(libfabric_is_named "NixlTransferAgent::NixlTransferAgent using NIXL backend: LIBFABRIC" ${DEMO} --requests 1
+  --out ${CMAKE_CURRENT_BINARY_DIR}/libfabric.json)
+test_refusal(libfabric_is_refused "Failed to create NIXL backend: LIBFABRIC" ${DEMO} --requests 1
+  --out ${CMAKE_CURRENT_BINARY_DIR}/libfabric.json)
+set_tests_properties(demo.libfabric_is_named demo.libfabric_is_refused PROPERTIES
+  ENVIRONMENT TRTLLM_NIXL_KVCACHE_BACKEND=LIBFABRIC)
+
 set(HOST $<TARGET_FILE:baton-engine-host> --layers 2 --kv-heads 2 --head-dim 64 --pool-blocks 4)
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\n")
 test_refusal(host.backend_ucx "backend UCX is not yet supported" ${HOST} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)

@@ -88,12 +88,15 @@ fn engine_settings(is_nixl: bool) -> Result<EngineSettings, SeamError> {
     static WARNED: Once = Once::new();
     let environment = Environment::from_process();
     let backend = if is_nixl { Backend::Nixl } else { Backend::Mooncake };
-    let (settings, warnings) = EngineSettings::from_environment(&environment, backend)?;
-    WARNED.call_once(|| warnings.iter().for_each(|warning| tracing::warn!("{warning}")));
+    let parsed = EngineSettings::from_environment(&environment, backend);
+    if let Ok((_, warnings)) = &parsed {
+        WARNED.call_once(|| warnings.iter().for_each(|warning| tracing::warn!("{warning}")));
+    }
     if is_nixl {
+        // Also ahead of a backend that then cannot be created, as the stock agent has it.
         tracing::info!("{}", NixlChoice::from_environment(&environment)?.log_line());
     }
-    Ok(settings)
+    Ok(parsed?.0)
 }
 
 /// The timeout of `wait`: negative means none.
