@@ -41,7 +41,7 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
     let advertised = advertised_address(settings.interface.as_deref())
         .map_err(|source| CreateError::Address { name: name.clone(), source })?;
     let what = format!("listening on {} port {}", advertised.ip, settings.port);
-    let (tcp, port) = listen_tcp(advertised.ip, settings.port).map_err(system(&what))?;
+    let (tcp, port) = listen_near(advertised.ip, settings.port).map_err(system(&what))?;
     let mut listeners = vec![tcp];
     let mut endpoints = vec![section::Endpoint::Tcp { ip: advertised.ip, port }];
     if uses_unix(&settings) {
@@ -89,6 +89,21 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
     let wake = system("making a wake-up handle");
     let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
+}
+
+/// Listens on the port that is asked for, or on a free one where it is taken: the ranks of one host share
+/// their environment, so only one of them can have it.
+fn listen_near(ip: std::net::IpAddr, port: u16) -> io::Result<(std::os::fd::OwnedFd, u16)> {
+    match listen_tcp(ip, port) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && port != 0 => {
+            tracing::warn!(
+                port,
+                "the port of TRTLLM_NIXL_PORT is taken, by another rank perhaps: a free one serves"
+            );
+            listen_tcp(ip, 0)
+        }
+        outcome => outcome,
+    }
 }
 
 /// Whether the control stream may be a Unix socket: not when only TCP lanes are wanted.

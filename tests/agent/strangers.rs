@@ -103,7 +103,7 @@ fn an_agent_without_any_lane_is_not_created_and_told_why() {
 }
 
 #[test]
-fn an_interface_or_port_that_cannot_be_is_named() {
+fn an_interface_that_does_not_exist_is_named() {
     let with = |change: fn(&mut EngineSettings)| {
         let mut settings = settings(Lane::StreamTcp);
         change(&mut settings);
@@ -111,9 +111,15 @@ fn an_interface_or_port_that_cannot_be_is_named() {
     };
     let no_interface = text(with(|settings| settings.interface = Some("eth99".into())));
     assert!(no_interface.contains("eth99") && no_interface.contains("lo"), "{no_interface}");
+}
+
+/// Ranks of one host share their environment: only the first of them gets the port.
+#[test]
+fn a_taken_port_gives_way_to_a_free_one() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let mut settings = settings(Lane::StreamTcp);
-    settings.port = taken.local_addr().expect("its address").port();
-    let text = text(Agent::new(AgentConfig { name: "ctx".into(), settings }));
-    assert!(text.contains("listening on 127.0.0.1 port") && text.contains("in use"), "{text}");
+    let port = taken.local_addr().expect("its address").port();
+    let settings = EngineSettings { port, ..settings(Lane::StreamTcp) };
+    let agent = Agent::new(AgentConfig { name: unique("ctx"), settings }).expect("opens");
+    assert!(agent.connection_info().starts_with("127.0.0.1:"));
+    assert_ne!(agent.connection_info(), format!("127.0.0.1:{port}"));
 }
