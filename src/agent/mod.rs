@@ -157,7 +157,7 @@ impl Agent {
             let mut core = self.shared.core.lock();
             let keys: Vec<_> =
                 list.descs.iter().filter_map(|d| core.registered.remove(list.kind, *d)).collect();
-            keys.iter().for_each(|key| core.endpoint.remove_region(*key));
+            core.endpoint.remove_regions(&keys);
             core.drive(Instant::now());
             keys
         };

@@ -1,34 +1,48 @@
 //! The set of registered local regions that every fabric checks local addresses against.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::desc::{RegionKey, Span};
 
 use super::Region;
 
 /// Registered regions of one fabric, ordered by address. Regions may overlap: hosts register the same pool
-/// more than once.
+/// more than once. Every call costs a logarithm, unless many regions overlap at the place that it is about.
 #[derive(Debug, Default)]
 pub struct RegionSet {
-    regions: Vec<Region>,
+    regions: BTreeMap<(u64, RegionKey), Region>,
+    addrs: HashMap<RegionKey, u64>,
+    /// Length of the longest region there has been since the set was empty: none that starts farther than this
+    /// before the end of a span can hold it.
+    longest: u64,
 }
 
 impl RegionSet {
-    /// Adds a region.
+    /// Adds a region, in the place of the one with the same key if there is one.
     pub fn insert(&mut self, region: Region) {
-        let at = self.regions.partition_point(|known| known.span.addr <= region.span.addr);
-        self.regions.insert(at, region);
+        self.remove(region.key);
+        self.longest = self.longest.max(region.span.len);
+        self.addrs.insert(region.key, region.span.addr);
+        self.regions.insert((region.span.addr, region.key), region);
     }
 
     /// Removes the region with this key and returns it.
     pub fn remove(&mut self, key: RegionKey) -> Option<Region> {
-        let at = self.regions.iter().position(|region| region.key == key)?;
-        Some(self.regions.remove(at))
+        let addr = self.addrs.remove(&key)?;
+        let removed = self.regions.remove(&(addr, key));
+        if self.regions.is_empty() {
+            self.longest = 0;
+        }
+        removed
     }
 
     /// The region that holds all of `span`, if one does.
     pub fn containing(&self, span: Span) -> Option<&Region> {
         let end = span.addr.checked_add(span.len)?;
-        let upto = self.regions.partition_point(|region| region.span.addr <= span.addr);
-        self.regions[..upto].iter().rev().find(|region| end - region.span.addr <= region.span.len)
+        let first = (end.saturating_sub(self.longest).min(span.addr), RegionKey(0));
+        let mut near =
+            self.regions.range(first..=(span.addr, RegionKey(u32::MAX))).rev().map(|(_, region)| region);
+        near.find(|region| end - region.span.addr <= region.span.len)
     }
 
     /// How many regions are registered.
@@ -39,5 +53,51 @@ impl RegionSet {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.regions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desc::MemoryKind;
+
+    fn region(key: u32, addr: u64, len: u64) -> Region {
+        Region { key: RegionKey(key), kind: MemoryKind::Dram, device: 0, span: Span { addr, len } }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn finds_what_a_search_through_all_finds(
+            regions in proptest::collection::vec((0u64..200, 1u64..60), 0..20),
+            gone in proptest::collection::vec(0u32..20, 0..10),
+            spans in proptest::collection::vec((0u64..220, 0u64..40), 1..20),
+        ) {
+            let mut set = RegionSet::default();
+            let mut all: Vec<_> = (0u32..).zip(regions).map(|(key, (addr, len))| region(key, addr, len)).collect();
+            all.iter().for_each(|region| set.insert(*region));
+            for key in gone {
+                let known = all.iter().position(|region| region.key == RegionKey(key)).map(|at| all.remove(at));
+                proptest::prop_assert_eq!(set.remove(RegionKey(key)), known);
+            }
+            proptest::prop_assert_eq!(set.len(), all.len());
+            for (addr, len) in spans {
+                let holds = |region: &Region| {
+                    region.span.addr <= addr && addr + len <= region.span.addr + region.span.len
+                };
+                let found = set.containing(Span { addr, len });
+                proptest::prop_assert_eq!(found.is_some(), all.iter().any(holds));
+                proptest::prop_assert!(found.is_none_or(holds));
+            }
+        }
+    }
+
+    #[test]
+    fn spans_at_the_ends_of_the_address_space_are_no_trap() {
+        let mut set = RegionSet::default();
+        set.insert(region(1, 0, 16));
+        set.insert(region(2, u64::MAX - 16, 16));
+        assert!(set.containing(Span { addr: 0, len: 16 }).is_some());
+        assert!(set.containing(Span { addr: u64::MAX - 16, len: 16 }).is_some());
+        assert!(set.containing(Span { addr: u64::MAX - 1, len: 16 }).is_none(), "it wraps");
     }
 }

@@ -20,7 +20,7 @@ mod incoming;
 mod outgoing;
 mod peer;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -208,15 +208,23 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Revokes a region: peers are told, transfers that use it are broken off. It is quiet once
-    /// [`Endpoint::region_is_busy`] is false.
+    /// Revokes one region, as [`Endpoint::remove_regions`].
     pub fn remove_region(&mut self, key: RegionKey) {
-        Arc::make_mut(&mut self.regions).remove(key);
-        self.identity.section.regions.retain(|announced| announced.region.key != key);
+        self.remove_regions(&[key]);
+    }
+
+    /// Revokes regions: peers are told, transfers that use them are broken off. Each is quiet once
+    /// [`Endpoint::region_is_busy`] is false.
+    pub fn remove_regions(&mut self, keys: &[RegionKey]) {
+        let table = Arc::make_mut(&mut self.regions);
+        keys.iter().for_each(|key| _ = table.remove(*key));
+        let gone: HashSet<RegionKey> = keys.iter().copied().collect();
+        self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
-            peer.say(&Frame::RegionRemove { key });
-            let touched = peer.outgoing.values().filter(|transfer| transfer.regions.contains(&key));
+            keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
+            let touched = peer.outgoing.values();
+            let touched = touched.filter(|transfer| transfer.regions.iter().any(|key| gone.contains(key)));
             hit.extend(touched.map(|transfer| transfer.id));
         }
         hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
