@@ -114,7 +114,7 @@ impl Core {
 
     /// Whether any stream is open.
     pub fn has_peers(&self) -> bool {
-        !self.streams.is_empty() || !self.lobby.is_empty()
+        !self.streams.is_empty() || !self.lobby.is_idle()
     }
 
     /// Takes over a socket that was dialed for `key`.
@@ -126,12 +126,14 @@ impl Core {
     pub fn drive(&mut self, now: Instant) -> bool {
         let mut worked = self.poll_sockets(now);
         worked |= self.poll_fabrics(now);
-        self.act(now);
+        worked |= self.act(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.endpoint.handle_timeout(now);
-            self.lobby.expire(now);
-            self.act(now);
+            if self.lobby.expire(now) {
+                self.watch_listeners(epoll::EventFlags::IN);
+            }
+            worked |= self.act(now);
         }
         self.busy.store(self.endpoint.is_busy(), Ordering::Release);
         worked
@@ -141,7 +143,7 @@ impl Core {
     pub fn close(&mut self) {
         let now = Instant::now();
         self.endpoint.close_all();
-        self.act(now);
+        let _ = self.act(now); // nobody drives after this
         self.lobby = Lobby::default();
         self.fabrics.clear();
     }
@@ -176,9 +178,27 @@ impl Core {
                         tracing::warn!(%error, "an incoming connection cannot be watched");
                     }
                 }
+                Arrival::Served(token) => {
+                    let flags = flags(self.lobby.is_blocked(token));
+                    if let Some(guest) = self.lobby.guest(token)
+                        && let Err(error) =
+                            epoll::modify(&self.epoll, guest, Source::Lobby(token).data(), flags)
+                    {
+                        tracing::warn!(%error, "a connection that asks for our blob cannot be watched");
+                    }
+                }
+                Arrival::Rest => self.watch_listeners(epoll::EventFlags::empty()),
             }
         }
         true
+    }
+
+    fn watch_listeners(&self, flags: epoll::EventFlags) {
+        for (token, listener) in self.lobby.listeners() {
+            if let Err(error) = epoll::modify(&self.epoll, listener, Source::Lobby(token).data(), flags) {
+                tracing::error!(%error, "a listening socket cannot be watched: peers may fail to connect");
+            }
+        }
     }
 
     fn welcome(&mut self, stream: ControlStream, hello: &[u8], now: Instant) {
@@ -257,15 +277,18 @@ impl Core {
         worked
     }
 
-    /// Carries out what the endpoint wants, until it wants nothing.
-    fn act(&mut self, now: Instant) {
+    /// Carries out what the endpoint wants, until it wants nothing. Returns whether it wanted anything: written
+    /// output makes room for more, so that whoever drives has to look again.
+    fn act(&mut self, now: Instant) -> bool {
+        let mut acted = false;
         loop {
             while let Some(action) = self.endpoint.poll_action(now) {
                 self.carry_out(action, now);
+                acted = true;
             }
-            self.write_streams(now);
+            acted |= self.write_streams(now);
             if self.broken.is_empty() {
-                return;
+                return acted;
             }
             for (key, reason) in std::mem::take(&mut self.broken) {
                 self.let_go(key, &reason);
@@ -353,14 +376,17 @@ impl Core {
         }
     }
 
-    fn write_streams(&mut self, now: Instant) {
+    fn write_streams(&mut self, now: Instant) -> bool {
         let keys: Vec<_> = self.endpoint.peers_with_output().collect();
+        let mut wrote = false;
         for key in keys {
             if self.streams.get(&key).is_some_and(ControlStream::has_room) {
                 let bytes = self.endpoint.poll_output(key, now);
                 self.write_stream(key, &bytes);
+                wrote = true;
             }
         }
+        wrote
     }
 
     fn write_stream(&mut self, key: PeerKey, bytes: &[u8]) {

@@ -1,11 +1,11 @@
 //! Connections that have come in and have not said what they want: an agent's hello, a request for our
-//! blob, or something that does not belong here. Bounded in number and time.
+//! blob, or something that does not belong here. Bounded in number, bytes and time.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::proto::wire::Frame;
+use crate::proto::wire::{Frame, HELLO_MAX_BYTES};
 
 use super::control::{ControlStream, Intake};
 use super::foreign::looks_like_stock_dialer;
@@ -13,6 +13,12 @@ use super::sockets::accept;
 
 /// Connections that may be undecided at one time; further ones are closed.
 const UNDECIDED_MAX: usize = 64;
+/// Bytes that all of them together may have sent before they are understood: room for two of the longest hellos.
+const UNDECIDED_MAX_BYTES: usize = 2 * HELLO_MAX_BYTES;
+/// Connections accepted before it is somebody else's turn.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How long the listeners rest when the process is out of descriptors.
+const REST: Duration = Duration::from_millis(200);
 /// How long one may stay undecided.
 const UNDECIDED_LIMIT: Duration = Duration::from_secs(5);
 
@@ -22,13 +28,15 @@ pub(super) struct Lobby {
     listeners: HashMap<u32, OwnedFd>,
     undecided: HashMap<u32, Guest>,
     next_token: u32,
+    /// Set while accepting rests.
+    rest_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Guest {
     stream: ControlStream,
     since: Instant,
-    /// Its blob is under way; it is closed by the other side, or at the limit.
+    /// Our blob is under way to it; it is closed by the other side, or at the limit.
     served: bool,
 }
 
@@ -37,6 +45,10 @@ struct Guest {
 pub(super) enum Arrival {
     /// Somebody came in: watch [`Lobby::guest`] and serve this token when it is readable.
     Guest(u32),
+    /// A guest is being answered: serve it, too, when it is writable and [`Lobby::is_blocked`].
+    Served(u32),
+    /// Nobody can be accepted now: leave the listeners alone until [`Lobby::expire`] says otherwise.
+    Rest,
     /// An agent said hello.
     Agent(ControlStream, Vec<u8>),
 }
@@ -46,7 +58,7 @@ impl Lobby {
     pub fn new(listeners: Vec<OwnedFd>) -> Self {
         let next_token = listeners.len() as u32;
         let listeners = (0..).zip(listeners).collect();
-        Self { listeners, undecided: HashMap::new(), next_token }
+        Self { listeners, undecided: HashMap::new(), next_token, rest_until: None }
     }
 
     /// The listening sockets, by token.
@@ -59,18 +71,27 @@ impl Lobby {
         self.undecided.get(&token).map(|guest| guest.stream.as_fd())
     }
 
-    /// Whether nobody is undecided.
-    pub fn is_empty(&self) -> bool {
-        self.undecided.is_empty()
+    /// Whether a guest's answer waits for its socket to take more.
+    pub fn is_blocked(&self, token: u32) -> bool {
+        self.undecided.get(&token).is_some_and(|guest| guest.stream.is_blocked())
     }
 
-    /// Serves a readable listener or guest.
+    /// Whether time has nothing to bring: nobody is undecided, and no listener rests.
+    pub fn is_idle(&self) -> bool {
+        self.undecided.is_empty() && self.rest_until.is_none()
+    }
+
+    /// Serves a listener or guest that is ready.
     pub fn serve(&mut self, token: u32, now: Instant, blob: impl FnOnce() -> Vec<u8>) -> Vec<Arrival> {
-        if self.listeners.contains_key(&token) { self.admit(token, now) } else { self.hear(token, blob) }
+        match self.undecided.remove(&token) {
+            None => self.admit(token, now),
+            Some(guest) if guest.served => self.see_off(token, guest),
+            Some(guest) => self.hear(token, guest, now, blob),
+        }
     }
 
-    /// Closes those who stayed undecided too long.
-    pub fn expire(&mut self, now: Instant) {
+    /// Closes those who stayed undecided too long. Whether the listeners have rested and are to be watched again.
+    pub fn expire(&mut self, now: Instant) -> bool {
         self.undecided.retain(|_, guest| {
             let keep = now.saturating_duration_since(guest.since) < UNDECIDED_LIMIT;
             if !keep && !guest.served {
@@ -78,16 +99,21 @@ impl Lobby {
             }
             keep
         });
+        self.rest_until.take_if(|until| *until <= now).is_some()
     }
 
     fn admit(&mut self, token: u32, now: Instant) -> Vec<Arrival> {
         let mut admitted = Vec::new();
-        while let Some(listener) = self.listeners.get(&token) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.listeners.get(&token) else { break };
             let socket = match accept(listener) {
                 Ok(Some(socket)) => socket,
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "an incoming connection cannot be accepted");
+                    // Most likely out of descriptors: a listener would stay ready for ever.
+                    tracing::warn!(%error, "connections cannot be accepted; trying again in {} ms", REST.as_millis());
+                    self.rest_until = Some(now + REST);
+                    admitted.push(Arrival::Rest);
                     break;
                 }
             };
@@ -103,8 +129,13 @@ impl Lobby {
         admitted
     }
 
-    fn hear(&mut self, token: u32, blob: impl FnOnce() -> Vec<u8>) -> Vec<Arrival> {
-        let Some(mut guest) = self.undecided.remove(&token) else { return Vec::new() };
+    fn hear(
+        &mut self,
+        token: u32,
+        mut guest: Guest,
+        now: Instant,
+        blob: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<Arrival> {
         let closed = !matches!(guest.stream.fill(), Ok(Intake::Some | Intake::Nothing));
         if looks_like_stock_dialer(guest.stream.unparsed()) {
             tracing::error!(
@@ -117,7 +148,7 @@ impl Lobby {
             Ok(Some(frame)) => frame.to_vec(),
             Ok(None) if closed => return Vec::new(),
             Ok(None) => {
-                self.undecided.insert(token, guest);
+                self.keep_waiting(token, guest);
                 return Vec::new();
             }
             Err(error) => {
@@ -130,11 +161,115 @@ impl Lobby {
         }
         let mut answer = Vec::new();
         Frame::Blob { bytes: &blob() }.encode(0, &mut answer);
-        guest.served = true;
-        if guest.stream.send(&answer).is_ok() && guest.stream.is_blocked() {
-            tracing::warn!("our blob is larger than a socket takes at once; the peer may have to ask again");
+        (guest.served, guest.since) = (true, now);
+        if guest.stream.send(&answer).is_err() {
+            return Vec::new();
         }
         self.undecided.insert(token, guest);
-        Vec::new()
+        vec![Arrival::Served(token)]
+    }
+
+    /// Writes on at an answer. A guest that says anything more, or leaves, is closed.
+    fn see_off(&mut self, token: u32, mut guest: Guest) -> Vec<Arrival> {
+        let silent = matches!(guest.stream.fill(), Ok(Intake::Nothing));
+        if !silent || guest.stream.flush().is_err() {
+            return Vec::new();
+        }
+        self.undecided.insert(token, guest);
+        vec![Arrival::Served(token)]
+    }
+
+    /// Keeps a guest whose first frame is not whole, while there is room for what all of them have sent.
+    fn keep_waiting(&mut self, token: u32, guest: Guest) {
+        self.undecided.insert(token, guest);
+        let held: usize = self.undecided.values().map(|guest| guest.stream.unparsed().len()).sum();
+        if held > UNDECIDED_MAX_BYTES {
+            tracing::warn!(
+                held,
+                "an incoming connection was closed: too much is unread of those who say hello"
+            );
+            self.undecided.remove(&token);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::sockets::{fetch_blob, listen_tcp, listen_unix};
+    use std::net::Ipv4Addr;
+
+    const WATCHDOG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_blob_larger_than_a_socket_takes_arrives_whole() {
+        let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
+        let mut lobby = Lobby::new(vec![listener]);
+        let blob: Vec<u8> = (0..24u32 << 20).map(|at| (at >> 10) as u8).collect();
+        let deadline = Instant::now() + WATCHDOG;
+        let fetching = std::thread::spawn(move || fetch_blob((Ipv4Addr::LOCALHOST, port).into(), deadline));
+        let mut guests = Vec::new();
+        while !fetching.is_finished() {
+            for token in [&[0], &guests[..]].concat() {
+                let arrivals = lobby.serve(token, Instant::now(), || blob.clone());
+                guests.extend(arrivals.iter().filter_map(|arrival| match arrival {
+                    Arrival::Guest(token) => Some(*token),
+                    _ => None,
+                }));
+            }
+            std::thread::yield_now();
+        }
+        let fetched = fetching.join().expect("the fetcher lives").expect("the blob comes");
+        assert!(fetched == blob, "{} bytes of {}", fetched.len(), blob.len());
+    }
+
+    #[test]
+    fn a_listener_that_cannot_accept_rests_and_is_watched_again() {
+        // A connected socket is no listener: accepting fails, as it does without descriptors.
+        let name = format!("baton-lobby-{}", std::process::id());
+        let listener = listen_unix(name.as_bytes()).expect("a listener");
+        let no_listener =
+            std::os::unix::net::UnixStream::connect_addr(&abstract_name(&name)).expect("it listens").into();
+        let mut lobby = Lobby::new(vec![no_listener]);
+        let now = Instant::now();
+        assert!(lobby.is_idle());
+        assert!(matches!(lobby.serve(0, now, Vec::new)[..], [Arrival::Rest]));
+        assert!(!lobby.is_idle(), "time has to bring it back");
+        assert!(!lobby.expire(now));
+        assert!(lobby.expire(now + REST) && lobby.is_idle());
+        drop(listener);
+    }
+
+    fn abstract_name(name: &str) -> std::os::unix::net::SocketAddr {
+        use std::os::linux::net::SocketAddrExt as _;
+        std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name")
+    }
+
+    #[test]
+    fn a_served_guest_that_asks_again_is_closed() {
+        use std::io::{Read as _, Write as _};
+        let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
+        let mut lobby = Lobby::new(vec![listener]);
+        let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+        let mut fetch = Vec::new();
+        Frame::Fetch.encode(0, &mut fetch);
+        let token = match lobby.serve(0, Instant::now(), Vec::new)[..] {
+            [Arrival::Guest(token)] => token,
+            ref other => panic!("{other:?}"),
+        };
+        client.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
+        client.write_all(&fetch).expect("written");
+        while !lobby.undecided.get(&token).expect("it waits").served {
+            lobby.serve(token, Instant::now(), || vec![1]);
+        }
+        client.write_all(&fetch).expect("written");
+        let deadline = Instant::now() + WATCHDOG;
+        while lobby.guest(token).is_some() {
+            assert!(Instant::now() < deadline, "it is still served");
+            lobby.serve(token, Instant::now(), || vec![1]);
+        }
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer); // a reset is as good an end
+        assert!(answer.len() < 64, "one answer, not two: {}", answer.len());
     }
 }
