@@ -311,7 +311,7 @@ impl Core {
             Action::Deliver { peer, message } => {
                 if !self.inbox.put(peer.clone(), message) {
                     tracing::error!(peer, "its notifications are not being read and have filled the inbox");
-                    self.endpoint.invalidate(&peer);
+                    self.endpoint.handle_undelivered(&peer);
                 }
                 self.signal.raise();
             }
@@ -368,7 +368,9 @@ impl Core {
 
     fn post(&mut self, lane: usize, peer: PeerKey, batch: Batch, now: Instant) {
         let token = batch.token;
-        let Some(fabric) = self.fabrics.get_mut(lane) else { return };
+        let Some(fabric) = self.fabrics.get_mut(lane) else {
+            return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
+        };
         match fabric.post(peer, batch) {
             Ok(Posted::Accepted) => {}
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),

@@ -220,7 +220,11 @@ table!(IncomingPhase, IncomingEvent {
     Quiet: { Closing => Over },
 });
 
-/// A set of chunk indexes, as a bitmap.
+/// How far a chunk may be ahead of the number that has come: what a peer can make us remember grows only with
+/// what it sends.
+const CHUNKS_AHEAD_MAX: u32 = 1 << 16;
+
+/// A set of chunk indexes, as a bitmap. Whoever inserts has bounded the index.
 #[derive(Debug, Default)]
 pub struct ChunkSet {
     words: Vec<u64>,
@@ -396,6 +400,17 @@ impl Incoming {
             commit: None,
             failure: None,
         }
+    }
+
+    /// Takes note of a chunk that the peer speaks of: each is to come once, and about in order.
+    pub fn see(&mut self, chunk: u32) -> Result<(), String> {
+        if chunk > self.seen.len().saturating_add(CHUNKS_AHEAD_MAX) {
+            return Err(format!("chunk {chunk} is too far ahead: {} have come", self.seen.len()));
+        }
+        if !self.seen.insert(chunk) {
+            return Err(format!("chunk {chunk} came twice"));
+        }
+        Ok(())
     }
 
     /// Whether it is committed and whole, so that ACK is due. A commit whose counts cannot be met by what

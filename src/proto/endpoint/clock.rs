@@ -7,7 +7,7 @@ use crate::proto::session::{SessionPhase, Verdict};
 use crate::proto::transfer::{OutgoingPhase, TransferError};
 use crate::proto::wire::Frame;
 
-use super::{Action, Endpoint};
+use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
 
 /// How often an endpoint with peers wants to be woken.
 const TICK: Duration = Duration::from_millis(250);
@@ -46,6 +46,11 @@ impl Endpoint {
                 let limit = self.deadlines.handshake.as_millis();
                 self.close(key, &format!("its handshake took longer than {limit} ms"));
             }
+        }
+        if let Some(waiting) = self.peers.get(&key).map(Peer::output_bytes)
+            && waiting > OUTPUT_FATAL_BYTES
+        {
+            return self.close(key, &format!("it does not read its stream: {waiting} bytes wait for it"));
         }
         let idle = self.peers.get(&key).is_some_and(|peer| {
             peer.phase == SessionPhase::Up

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::desc::{PeerKey, SessionId};
-use crate::proto::codec::Reader;
+use crate::proto::blob::check_name;
+use crate::proto::codec::{DecodeError, Reader};
 use crate::proto::regions::RegionTable;
 use crate::proto::section::{AnnouncedRegion, Section};
 use crate::proto::session::{SessionEvent, SessionPhase};
-use crate::proto::wire::{Frame, Hello, RefuseReason};
+use crate::proto::wire::{Frame, Hello, RefuseReason, VERSION};
 
 use super::peer::LaneState;
 use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
@@ -84,8 +85,11 @@ impl Endpoint {
             let text = format!("agent '{}' has been restarted since that blob was made", self.identity.name);
             return self.refuse(key, RefuseReason::StaleSession, &text);
         }
-        if hello.name.is_empty() || hello.name == self.identity.name {
-            return self.refuse(key, RefuseReason::NameTaken, "the dialer has no name, or our own");
+        if let Err(error) = check_name(hello.name) {
+            return self.refuse(key, RefuseReason::Malformed, &error.to_string());
+        }
+        if hello.name == self.identity.name {
+            return self.refuse(key, RefuseReason::NameTaken, "the dialer has our own name");
         }
         if let Err((reason, text)) = self.settle_crossing(hello.name, section.session) {
             return self.refuse(key, reason, &text);
@@ -225,6 +229,16 @@ impl Endpoint {
             _ => format!("the peer refused the stream: {text}"),
         };
         self.close(key, &reason);
+    }
+
+    /// A first frame that cannot be read: whoever dialed is told why, and that it may be the version.
+    pub(super) fn refuse_hello(&mut self, key: PeerKey, error: &DecodeError) {
+        let (name, (major, minor)) = (&self.identity.name, VERSION);
+        let text = format!(
+            "agent '{name}' speaks version {major}.{minor} of the protocol and cannot read the HELLO ({error}): \
+             install the same release on both sides"
+        );
+        self.refuse(key, RefuseReason::Version, &text);
     }
 
     fn refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {

@@ -10,8 +10,8 @@ use super::outgoing::lane_has_room;
 use super::peer::ChunkRequest;
 use super::{Action, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX};
 
-/// Segments of chunk requests that may wait for one peer.
-const SEGMENTS_WAITING_MAX: usize = 16 << 20;
+/// Characters of a text of the peer's that are kept: enough for any text of ours.
+const TEXT_MAX_CHARS: usize = 1000;
 
 impl Endpoint {
     /// A data frame's header has come over a framed lane.
@@ -38,7 +38,7 @@ impl Endpoint {
         match frame {
             Frame::Hello(hello) => self.handle_hello(key, &hello, now),
             Frame::Welcome { name, section } => self.handle_welcome(key, name, section, now),
-            Frame::Refuse { reason, text } => self.handle_refuse(key, reason, text),
+            Frame::Refuse { reason, text } => self.handle_refuse(key, reason, shortened(text)),
             Frame::Heartbeat => {}
             _ if !known => self.close(key, "a frame came before the handshake was over"),
             Frame::Ready { lanes } => self.handle_ready(key, &lanes),
@@ -50,10 +50,10 @@ impl Endpoint {
             Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
             Frame::Commit(commit) => self.handle_commit(key, &commit),
             Frame::Ack { id } => self.handle_ack(key, id, now),
-            Frame::Fail { id, text } => self.handle_fail(key, id, text),
+            Frame::Fail { id, text } => self.handle_fail(key, id, shortened(text)),
             Frame::Abort { id, issued } => self.handle_abort(key, id, issued),
             Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
-            Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {text}")),
+            Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {}", shortened(text))),
             Frame::Fetch | Frame::Blob { .. } => self.close(key, "a blob was asked for on an agent's stream"),
         }
     }
@@ -86,37 +86,36 @@ impl Endpoint {
         answer: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let waiting: usize = peer.requests.iter().map(|request| request.segments.len()).sum();
         let Some(incoming) = incoming_entry(peer, id) else {
             return self.close(key, "it has too many unfinished transfers");
         };
         if incoming.phase != IncomingPhase::Receiving {
             return;
         }
-        if !incoming.seen.insert(chunk) {
-            return self.fault(key, id, format!("chunk {chunk} was asked for twice"));
-        }
-        if segments.is_empty() || waiting + segments.len() > SEGMENTS_WAITING_MAX {
-            return self.fault(key, id, format!("chunk {chunk} is empty or one too many"));
+        if let Err(text) = incoming.see(chunk) {
+            return self.fault(key, id, text);
         }
         incoming.in_flight += 1;
-        peer.requests.push_back(ChunkRequest { id, chunk, segments, answer });
+        if !peer.push_request(ChunkRequest { id, chunk, segments, answer }) {
+            self.drop_flight(key, id, 1);
+            self.fault(key, id, format!("chunk {chunk} is one too many: too much waits already"));
+        }
     }
 
     /// Posts requested chunks while the lane has room.
     pub(super) fn pump_requests(&mut self, key: PeerKey) {
         while let Some(peer) = self.peers.get_mut(&key).filter(|peer| lane_has_room(&self.lanes, peer)) {
-            let Some(request) = peer.requests.pop_front() else { return };
+            let Some(request) = peer.pop_request() else { return };
             let tag = peer.tag();
             let alive = peer.incoming.get(&request.id).map(|incoming| incoming.phase);
             if alive != Some(IncomingPhase::Receiving) {
-                self.drop_request(key, request.id);
+                self.drop_flight(key, request.id, 1);
                 continue;
             }
-            match self.check_segments(&request) {
+            match self.check_request(key, &request) {
                 Ok(regions) => self.post_request(key, request, regions, tag),
                 Err(text) => {
-                    self.drop_request(key, request.id);
+                    self.drop_flight(key, request.id, 1);
                     self.fault(key, request.id, text);
                 }
             }
@@ -143,8 +142,22 @@ impl Endpoint {
         self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
     }
 
-    /// The regions of ours that a request touches: the destination of a pull, the source of an answer.
-    fn check_segments(&self, request: &ChunkRequest) -> Result<Vec<RegionKey>, String> {
+    /// The regions of ours that a request touches: the destination of a pull, the source of an answer. It has to
+    /// be within our own lane's bounds.
+    fn check_request(&self, key: PeerKey, request: &ChunkRequest) -> Result<Vec<RegionKey>, String> {
+        let lane = self.peers.get(&key).and_then(|peer| self.lanes.get(peer.lane?));
+        let bytes = request.segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len));
+        let fits = lane.zip(bytes).is_some_and(|(lane, bytes)| {
+            bytes <= lane.bytes_per_chunk && request.segments.len() <= lane.segments_per_chunk
+        });
+        if !fits || request.segments.is_empty() {
+            let ChunkRequest { chunk, segments, .. } = request;
+            let bytes = bytes.map_or("countless".to_owned(), |bytes| bytes.to_string());
+            return Err(format!(
+                "chunk {chunk} of {} segments, {bytes} bytes, is no chunk of this lane",
+                segments.len()
+            ));
+        }
         let spans = request.segments.iter().map(|segment| Span {
             addr: if request.answer { segment.src } else { segment.dst },
             len: segment.len,
@@ -189,13 +202,15 @@ impl Endpoint {
             Ok(_) if total != Some(payload) => {
                 format!("chunk {chunk} has a payload of {payload} bytes for other spans")
             }
-            Ok(_) if !incoming.seen.insert(chunk) => format!("chunk {chunk} came twice"),
-            Ok(regions) => {
-                incoming.in_flight += 1;
-                let kind = FlightKind::WriteLanding;
-                let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
-                return Placement::Scatter { ticket: self.take_off(flight), spans };
-            }
+            Ok(regions) => match incoming.see(chunk) {
+                Err(text) => text,
+                Ok(()) => {
+                    incoming.in_flight += 1;
+                    let kind = FlightKind::WriteLanding;
+                    let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
+                    return Placement::Scatter { ticket: self.take_off(flight), spans };
+                }
+            },
         };
         self.fault(key, id, fault);
         Placement::Discard
@@ -220,6 +235,9 @@ impl Endpoint {
 
     fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.acknowledged.contains(&commit.id) {
+            return peer.say(&Frame::Ack { id: commit.id });
+        }
         let Some(incoming) = incoming_entry(peer, commit.id) else {
             return self.close(key, "it has too many unfinished transfers");
         };
@@ -244,11 +262,8 @@ impl Endpoint {
             Ok(phase) => incoming.phase = phase,
             Err(bad) => return self.close(key, &bad.to_string()),
         }
-        let waiting = std::mem::take(&mut peer.requests);
-        let (dropped, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|request| request.id == id);
-        peer.requests = kept.into();
-        dropped.iter().for_each(|request| self.drop_request(key, request.id));
-        self.settle_incoming(key, id);
+        let dropped = peer.drop_requests(id);
+        self.drop_flight(key, id, dropped);
     }
 
     /// Fails a transfer of the peer's on our side: it is told, and what still comes is discarded.
@@ -264,10 +279,11 @@ impl Endpoint {
         self.settle_incoming(key, id);
     }
 
-    fn drop_request(&mut self, key: PeerKey, id: TransferId) {
+    /// So many chunks of a transfer will not be posted.
+    fn drop_flight(&mut self, key: PeerKey, id: TransferId, chunks: u32) {
         let incoming = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id));
         if let Some(incoming) = incoming {
-            incoming.in_flight = incoming.in_flight.saturating_sub(1);
+            incoming.in_flight = incoming.in_flight.saturating_sub(chunks);
         }
         self.settle_incoming(key, id);
     }
@@ -294,6 +310,12 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// A text of the peer's at a length that errors and logs can bear.
+fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(TEXT_MAX_CHARS);
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 /// The incoming transfer with this id, new if need be; `None` when there are too many.

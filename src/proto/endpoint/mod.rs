@@ -19,6 +19,8 @@ mod handshake;
 mod incoming;
 mod outgoing;
 mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -100,6 +102,9 @@ pub const PEERS_MAX: usize = 1024;
 pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
 /// Control bytes waiting for a peer above which further commands are refused.
 pub const OUTPUT_HARD_LIMIT_BYTES: usize = 256 << 20;
+/// Control bytes waiting for a peer above which it is given up: commands are refused before, so these are
+/// answers to a peer that asks and does not listen.
+pub const OUTPUT_FATAL_BYTES: usize = OUTPUT_HARD_LIMIT_BYTES + 2 * MESSAGE_MAX_BYTES;
 /// Longest notification or sync message.
 pub const MESSAGE_MAX_BYTES: usize = 8 << 20;
 /// Names of lost peers whose reason is remembered.
@@ -320,6 +325,7 @@ impl Endpoint {
         match Frame::decode(bytes) {
             Ok((link, frame)) if peer.accepts(link, &frame) => self.handle(key, frame, now),
             Ok((link, _)) => self.close(key, &format!("a frame carries the tag {link:#x} of another stream")),
+            Err(error) if peer.phase == SessionPhase::Listening => self.refuse_hello(key, &error),
             Err(error) => self.close(key, &format!("a frame cannot be understood: {error}")),
         }
     }
@@ -343,6 +349,20 @@ impl Endpoint {
             FlightKind::AnswerLanding => self.answer_landed(&flight, outcome, now),
             _ => self.incoming_flight_done(&flight, outcome),
         }
+    }
+
+    /// Our host had no room for a message of this peer's. The stream ends, and what was still to be said on it is
+    /// not said: it may acknowledge that very message.
+    pub fn handle_undelivered(&mut self, name: &str) {
+        let Some(key) = self.names.get(name).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.unsay();
+        self.actions.retain(|action| !matches!(action, Action::Deliver { peer, .. } if peer == name));
+        let own = self.identity.name.clone();
+        self.close(
+            key,
+            &format!("the notifications of '{name}' are not being read at '{own}' and have piled up"),
+        );
     }
 
     /// The stream is closed and the fabrics have let go of the peer: everything that hung on it ends.

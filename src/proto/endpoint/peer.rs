@@ -67,11 +67,16 @@ pub struct Peer {
     /// as the peer may have unfinished.
     pub(super) acknowledged: VecDeque<TransferId>,
     /// Chunks the peer has asked for and that wait for room on the lane.
-    pub(super) requests: VecDeque<ChunkRequest>,
+    requests: VecDeque<ChunkRequest>,
+    /// Segments of all of them.
+    segments_waiting: usize,
     /// Batches of ours in flight on the lane.
     pub(super) posted: usize,
     output: Vec<u8>,
 }
+
+/// Segments of chunk requests that may wait for one peer.
+const SEGMENTS_WAITING_MAX: usize = 16 << 20;
 
 /// A chunk that the peer wants pulled or sent.
 #[derive(Debug)]
@@ -102,6 +107,7 @@ impl Peer {
             incoming: BTreeMap::new(),
             acknowledged: VecDeque::new(),
             requests: VecDeque::new(),
+            segments_waiting: 0,
             posted: 0,
             output: Vec::new(),
         }
@@ -182,6 +188,38 @@ impl Peer {
         }
     }
 
+    /// Queues a chunk request; false where too many segments wait already.
+    pub(super) fn push_request(&mut self, request: ChunkRequest) -> bool {
+        let waiting = self.segments_waiting + request.segments.len();
+        if waiting > SEGMENTS_WAITING_MAX {
+            return false;
+        }
+        self.segments_waiting = waiting;
+        self.requests.push_back(request);
+        true
+    }
+
+    /// The oldest chunk request.
+    pub(super) fn pop_request(&mut self) -> Option<ChunkRequest> {
+        let request = self.requests.pop_front()?;
+        self.segments_waiting -= request.segments.len();
+        Some(request)
+    }
+
+    /// Drops the chunk requests of one transfer. Returns how many those were.
+    pub(super) fn drop_requests(&mut self, id: TransferId) -> u32 {
+        let mut dropped = 0;
+        self.requests.retain(|request| {
+            let keep = request.id != id;
+            if !keep {
+                self.segments_waiting -= request.segments.len();
+                dropped += 1;
+            }
+            keep
+        });
+        dropped
+    }
+
     /// Forgets a transfer of the peer's and acknowledges it.
     pub(super) fn acknowledge(&mut self, id: TransferId) {
         self.incoming.remove(&id);
@@ -190,6 +228,11 @@ impl Peer {
         }
         self.acknowledged.push_back(id);
         self.say(&Frame::Ack { id });
+    }
+
+    /// Takes back what has been said and not been taken for the stream yet.
+    pub(super) fn unsay(&mut self) {
+        self.output.clear();
     }
 
     pub(super) fn output_bytes(&self) -> usize {

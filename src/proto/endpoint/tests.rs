@@ -1,0 +1,222 @@
+//! A peer that does not keep to the protocol: what it sends is chosen frame by frame.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use super::*;
+use crate::desc::{MemoryKind, Region, Segment, SessionId, Span, TransferOp};
+use crate::proto::section::{FabricAddress, HostId};
+use crate::proto::wire::{Commit, Hello, LENGTH_BYTES, RefuseReason};
+
+const LINK: [u8; 16] = [7; 16];
+const LANE: LaneSpec = LaneSpec {
+    name: "pull",
+    native_read: true,
+    native_write: false,
+    framed: false,
+    batches_in_flight: 4,
+    segments_per_chunk: 8,
+    bytes_per_chunk: 1 << 20,
+};
+
+fn section(session: u8) -> Section {
+    let tcp = crate::proto::section::Endpoint::Tcp { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
+    Section {
+        session: SessionId([session; 16]),
+        host: HostId([0; 16]),
+        uid: 0,
+        capabilities: 0,
+        endpoints: vec![tcp],
+        fabrics: vec![FabricAddress { name: LANE.name.into(), address: Vec::new() }],
+        regions: Vec::new(),
+        mac: None,
+    }
+}
+
+/// An endpoint with one region of 1 MiB at 0x10000, and the peer that it has accepted.
+struct Hostile {
+    endpoint: Endpoint,
+    key: PeerKey,
+    now: Instant,
+}
+
+impl Hostile {
+    /// Connected; nothing has been said.
+    fn silent() -> Self {
+        let identity = Identity { name: "us".into(), section: section(1) };
+        let limit = std::time::Duration::from_secs(5);
+        let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
+        let mut endpoint = Endpoint::new(identity, vec![LANE], deadlines);
+        let span = Span { addr: 0x10000, len: 1 << 20 };
+        let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };
+        endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
+        let now = Instant::now();
+        let key = endpoint.open_accepted(now).expect("there is room");
+        Self { endpoint, key, now }
+    }
+
+    /// Handshake done, lanes agreed.
+    fn up() -> Self {
+        let mut peer = Self::silent();
+        peer.hello("them", [1; 16]);
+        peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
+        peer.say(&Frame::Ready { lanes: vec![LANE.name] });
+        assert!(matches!(peer.endpoint.standing("them"), Standing::Up(_)));
+        peer.answers();
+        peer
+    }
+
+    fn hello(&mut self, name: &str, expected: [u8; 16]) {
+        let mut bytes = Vec::new();
+        section(2).encode(&mut bytes);
+        self.say(&Frame::Hello(Hello { link_id: LINK, expected, name, section: &bytes }));
+    }
+
+    fn say(&mut self, frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.encode(0x0707_0707_0707_0707, &mut bytes);
+        self.endpoint.handle_frame(self.key, &bytes[LENGTH_BYTES..], self.now);
+    }
+
+    fn pull(&mut self, id: u64, chunk: u32, segments: Vec<Segment>) {
+        self.say(&Frame::Pull { id: TransferId(id), chunk, segments });
+    }
+
+    fn commit(&mut self, id: u64) {
+        let sync_message = Some(&b"done"[..]);
+        let commit = Commit { id: TransferId(id), op: TransferOp::Write, chunks: 0, bytes: 0, sync_message };
+        self.say(&Frame::Commit(commit));
+    }
+
+    /// What the endpoint wants done.
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.endpoint.poll_action(self.now)).collect()
+    }
+
+    /// The frames that the endpoint has said since, as text.
+    fn answers(&mut self) -> Vec<String> {
+        self.actions();
+        let output = self.endpoint.poll_output(self.key, self.now);
+        let mut rest = &output[..];
+        let mut frames = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk::<LENGTH_BYTES>() {
+            let (frame, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+            frames.push(format!("{:?}", Frame::decode(frame).expect("a frame of ours").1));
+            rest = after;
+        }
+        frames
+    }
+}
+
+fn segment(dst: u64, len: u64) -> Segment {
+    Segment { src: 0x9000, dst, len }
+}
+
+#[test]
+fn chunks_that_cannot_be_are_failed_and_cost_nothing() {
+    for (chunk, segments, why) in [
+        (u32::MAX, vec![segment(0x10000, 8)], "too far ahead"),
+        (0, vec![], "no chunk of this lane"),
+        (0, vec![segment(0x10000, 8); 9], "no chunk of this lane"),
+        (0, vec![segment(0x10000, 1 << 20), segment(0x10000, 1)], "no chunk of this lane"),
+        (0, vec![segment(0x10000, u64::MAX), segment(0x10000, 2)], "no chunk of this lane"),
+        (0, vec![segment(0xffff, 8)], "not in a registered region of agent 'us'"),
+        (0, vec![segment(u64::MAX - 3, 8)], "not in a registered region"),
+    ] {
+        let mut peer = Hostile::up();
+        peer.pull(5, chunk, segments);
+        assert!(peer.actions().is_empty(), "nothing is posted");
+        let [failed] = &peer.answers()[..] else { panic!("one answer") };
+        assert!(failed.starts_with("Fail") && failed.contains(why), "{failed} for {why}");
+    }
+}
+
+#[test]
+fn a_chunk_that_comes_twice_is_failed() {
+    let mut peer = Hostile::up();
+    peer.pull(5, 0, vec![segment(0x10000, 8)]);
+    peer.pull(5, 0, vec![segment(0x10000, 8)]);
+    assert!(peer.answers()[0].contains("chunk 0 came twice"));
+}
+
+#[test]
+fn a_commit_that_comes_twice_is_delivered_once() {
+    let mut peer = Hostile::up();
+    peer.commit(5);
+    peer.commit(5);
+    let delivered = peer.actions().iter().filter(|action| matches!(action, Action::Deliver { .. })).count();
+    assert_eq!(delivered, 1);
+    assert_eq!(peer.answers(), ["Ack { id: TransferId(5) }"; 2]);
+}
+
+#[test]
+fn what_our_host_has_no_room_for_is_not_acknowledged() {
+    let mut peer = Hostile::up();
+    peer.commit(5);
+    assert!(matches!(peer.endpoint.poll_action(peer.now), Some(Action::Deliver { .. })));
+    peer.say(&Frame::Notify { sequence: 1, message: b"later" });
+    peer.endpoint.handle_undelivered("them");
+    let actions = peer.actions();
+    let [Action::Close { reason, .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("notifications of 'them' are not being read at 'us'"), "{reason}");
+    let said = peer.answers();
+    assert!(said.len() == 1 && said[0].starts_with("Goodbye"), "{said:?}");
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_listen_is_given_up() {
+    let mut peer = Hostile::up();
+    peer.endpoint.mark_loaded(peer.key);
+    let message = vec![0; MESSAGE_MAX_BYTES];
+    while peer.endpoint.notify("them", &message).is_ok() {}
+    peer.endpoint.handle_timeout(peer.now);
+    assert!(peer.actions().is_empty(), "our own commands are refused, the stream stays");
+    let aborted_bytes = 24;
+    for id in 0..(2 * MESSAGE_MAX_BYTES / aborted_bytes) as u64 {
+        peer.say(&Frame::Abort { id: TransferId(id), issued: 0 });
+    }
+    peer.endpoint.handle_timeout(peer.now);
+    let actions = peer.actions();
+    assert!(
+        matches!(&actions[..], [Action::Close { reason, .. }] if reason.contains("does not read its stream")),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_hello_that_cannot_be_read_is_answered_with_the_version() {
+    let mut peer = Hostile::silent();
+    let mut bytes = Vec::new();
+    let hello = Hello { link_id: LINK, expected: [1; 16], name: "them", section: b"" };
+    Frame::Hello(hello).encode(0, &mut bytes);
+    bytes[LENGTH_BYTES + 16] = 9; // the major version
+    peer.endpoint.handle_frame(peer.key, &bytes[LENGTH_BYTES..], peer.now);
+    let [refused] = &peer.answers()[..] else { panic!("one answer") };
+    for part in
+        [&format!("{:?}", RefuseReason::Version), "agent 'us' speaks version 1.0", "major version holds 0x9"]
+    {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
+fn a_name_that_no_agent_can_have_is_refused() {
+    for name in ["", "us", &"x".repeat(2000)] {
+        let mut peer = Hostile::silent();
+        peer.hello(name, [1; 16]);
+        let [refused] = &peer.answers()[..] else { panic!("one answer") };
+        assert!(refused.starts_with("Refuse") && refused.len() < 200, "{refused}");
+        assert!(
+            peer.endpoint.peer(peer.key).is_some_and(|peer| peer.name().is_empty()),
+            "it is not remembered"
+        );
+    }
+}
+
+#[test]
+fn long_texts_are_cut() {
+    let mut peer = Hostile::up();
+    peer.say(&Frame::Goodbye { text: &"ä".repeat(1 << 20) });
+    let actions = peer.actions();
+    assert!(matches!(&actions[..], [Action::Close { reason, .. }] if reason.len() < 4000));
+}
