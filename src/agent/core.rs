@@ -117,9 +117,13 @@ impl Core {
         !self.streams.is_empty() || !self.lobby.is_idle()
     }
 
-    /// Takes over a socket that was dialed for `key`.
+    /// Takes over a socket that was dialed for `key`; forgets the peer where it cannot be watched.
     pub fn adopt(&mut self, key: PeerKey, socket: OwnedFd) -> io::Result<()> {
-        self.insert_stream(key, ControlStream::new(socket))
+        let adopted = self.insert_stream(key, ControlStream::new(socket));
+        if let Err(error) = &adopted {
+            self.let_go(key, &error.to_string());
+        }
+        adopted
     }
 
     /// One bounded step of everything. Returns whether anything happened.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,6 +17,9 @@ use super::foreign::probe_stock_listener;
 use super::open::{host_id, random, uses_unix};
 use super::sockets::{dial, fetch_blob};
 use super::{Agent, LoadError};
+
+/// How long a load waits for the peer's stream before it dials again.
+const GIVE_WAY: Duration = Duration::from_millis(50);
 
 /// Names that are being loaded, so that two threads never dial the same peer at once.
 #[derive(Debug, Default)]
@@ -64,9 +67,18 @@ impl Agent {
                     return Err(LoadError::Refused { peer: name(), reason });
                 }
                 _ if Instant::now() >= deadline => return Err(self.load_timeout(peer)),
-                _ => {}
+                _ => self.give_way(peer, deadline),
             }
         }
+    }
+
+    /// Our stream gave way to one that the peer knows of: waits a moment for that one. It may also be one that
+    /// the peer has yet to find dead, and dialing on and on would not make it do so sooner.
+    fn give_way(&self, peer: &str, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + GIVE_WAY);
+        self.shared.wait_until(Some(deadline), || {
+            self.shared.core.try_lock().is_some_and(|core| core.endpoint.standing(peer) != Standing::Absent)
+        });
     }
 
     /// Loads a peer from `ip:port`: fetches its blob from its listener, then as [`Agent::load_blob`].
@@ -85,11 +97,11 @@ impl Agent {
         let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };
         let socket = self.dial_endpoints(peer, section, deadline)?;
         let random = random().map_err(system("random bytes"))?;
-        let mut core = self.shared.core.lock();
+        let mut core = self.running_core()?;
         let now = Instant::now();
         let key = core.endpoint.open_dialed(peer, section.session, random, now);
-        core.farewells.insert(key, None);
         core.adopt(key, socket).map_err(system("watching its socket"))?;
+        core.farewells.insert(key, None);
         core.drive(now);
         drop(core);
         self.shared.wake();

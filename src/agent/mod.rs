@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferOp};
@@ -133,7 +133,7 @@ impl Agent {
         for (index, descriptor) in list.descs.iter().enumerate() {
             self.check_registrable(list.kind, index, *descriptor)?;
         }
-        let mut core = self.shared.core.lock();
+        let mut core = self.running_core()?;
         for (index, descriptor) in list.descs.iter().enumerate() {
             if let Err(error) = self.register_one(&mut core, list.kind, index, *descriptor) {
                 let done = DescriptorList { kind: list.kind, descs: list.descs[..index].to_vec() };
@@ -197,8 +197,8 @@ impl Agent {
         let submission = self.plan_request(request)?;
         let peer = submission.peer.clone();
         let outcome = Arc::new(OnceCell::new());
+        let mut core = self.running_core()?;
         let now = Instant::now();
-        let mut core = self.shared.core.lock();
         let id = core.endpoint.submit(submission, now)?;
         core.transfers.insert(id, Arc::clone(&outcome));
         core.drive(now);
@@ -208,8 +208,7 @@ impl Agent {
     /// Sends a notification. It is delivered once, in order, and never before the data of a transfer whose
     /// success has been seen here.
     pub fn notify(&self, peer: &str, message: &[u8]) -> Result<(), NotifyError> {
-        self.check_running()?;
-        let mut core = self.shared.core.lock();
+        let mut core = self.running_core()?;
         core.endpoint.notify(peer, message)?;
         core.drive(Instant::now());
         Ok(())
@@ -252,18 +251,24 @@ impl Agent {
         };
         let Some(key) = key else { return };
         let deadline = Instant::now() + self.shared.settings.peer_timeout;
-        self.shared.wait_until(Some(deadline), || {
-            self.shared
-                .core
-                .try_lock()
-                .is_some_and(|core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers()))
-        });
+        let is_quiet = |core: &Core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers());
+        self.shared
+            .wait_until(Some(deadline), || self.shared.core.try_lock().is_some_and(|core| is_quiet(&core)));
+        if !is_quiet(&self.shared.core.lock()) {
+            let agent = self.name();
+            tracing::error!(
+                agent,
+                peer,
+                "an invalidated peer does not let go of its transfers; their memory must not be reused"
+            );
+        }
     }
 
     /// Cancels and drains transfers, says goodbye to peers, ends the progress thread. Later calls that could
-    /// move anything are errors. Idempotent.
+    /// move anything are errors. Idempotent; of several callers at once, none returns before it is over.
     pub fn shutdown(&self) {
-        let Some(handle) = self.progress.lock().take() else { return };
+        let mut progress = self.progress.lock();
+        let Some(handle) = progress.take() else { return };
         self.shared.stop();
         if handle.join().is_err() {
             tracing::error!(agent = self.name(), "the progress thread has panicked");
@@ -275,6 +280,12 @@ impl Agent {
             true => Err(ShutDown { agent: self.name().into() }),
             false => Ok(()),
         }
+    }
+
+    /// The core, locked, of an agent that has not been shut down: it cannot be as long as the lock is held.
+    fn running_core(&self) -> Result<MutexGuard<'_, Core>, ShutDown> {
+        let core = self.shared.core.lock();
+        self.check_running().map(|()| core)
     }
 
     fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
@@ -380,16 +391,18 @@ fn side<'a>(party: Party, list: &'a DescriptorList, regions: &'a RegionTable) ->
     Side { party, kind: list.kind, descs: &list.descs, regions }
 }
 
-/// The regions of ours that a list touches.
+/// The regions of ours that a list touches, each once.
 fn touched(regions: &RegionTable, list: &DescriptorList) -> Vec<RegionKey> {
     let mut keys = Vec::new();
     for d in &list.descs {
         let span = Span { addr: d.addr, len: d.len };
         if let Some(region) = regions.containing(list.kind, d.device, span)
-            && !keys.contains(&region.key)
+            && keys.last() != Some(&region.key)
         {
             keys.push(region.key);
         }
     }
+    keys.sort_unstable();
+    keys.dedup();
     keys
 }

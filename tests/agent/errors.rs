@@ -140,3 +140,20 @@ pub fn a_dropped_transfer_is_cancelled(lane: Lane) {
     pair.gene.deregister(&pair.gen_pool.all());
     pair.ctx.deregister(&pair.ctx_pool.all());
 }
+
+pub fn shutdown_is_over_for_every_caller(lane: Lane) {
+    let pair = Pair::new(lane, 64 << 20);
+    let piece = |pool: &Pool| vec![pool.desc(0, 64 << 20)];
+    let request = pair.request(TransferOp::Read, piece(&pair.ctx_pool), piece(&pair.gen_pool));
+    let transfers: Vec<_> = (0..4).map(|_| pair.ctx.submit(&request).expect("taken")).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                pair.ctx.shutdown();
+                let over = transfers.iter().all(|transfer| !format!("{transfer:?}").contains("InProgress"));
+                assert!(over, "nothing moves any more once shutdown has returned");
+                refused(pair.ctx.notify(pair.gene.name(), b"x"), &["has been shut down"]);
+            });
+        }
+    });
+}

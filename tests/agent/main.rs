@@ -36,6 +36,7 @@ on_every_lane!(
     crate::errors::a_lost_peer_ends_its_transfers => a_lost_peer_ends_its_transfers,
     crate::errors::deregistered_memory_is_out_of_reach => deregistered_memory_is_out_of_reach,
     crate::errors::invalidate_and_shutdown_end_things => invalidate_and_shutdown_end_things,
+    crate::errors::shutdown_is_over_for_every_caller => shutdown_is_over_for_every_caller,
     crate::errors::a_released_transfer_is_quiet => a_released_transfer_is_quiet,
     crate::errors::a_dropped_transfer_is_cancelled => a_dropped_transfer_is_cancelled,
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
