@@ -117,6 +117,8 @@ pub enum Frame<'a> {
         /// Why.
         text: &'a str,
     },
+    /// Bytes of the receiver's transfers have moved here since this was last said.
+    Progress,
 }
 
 /// The body of [`Frame::Hello`].
@@ -227,6 +229,7 @@ impl Frame<'_> {
             Self::Abort { .. } => 17,
             Self::Aborted { .. } => 18,
             Self::Goodbye { .. } => 19,
+            Self::Progress => 20,
         }
     }
 
@@ -238,7 +241,7 @@ impl Frame<'_> {
             }
             Self::Welcome { name, section } => _ = writer.bytes(name.as_bytes()).bytes(section),
             Self::Refuse { reason, text } => _ = writer.u8(*reason as u8).bytes(text.as_bytes()),
-            Self::Fetch | Self::Heartbeat => {}
+            Self::Fetch | Self::Heartbeat | Self::Progress => {}
             Self::Blob { bytes } => _ = writer.bytes(bytes),
             Self::Ready { lanes } => {
                 writer.u32(lanes.len() as u32);
@@ -308,6 +311,7 @@ fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, Decod
         17 => Frame::Abort { id: decode_id(reader)?, issued: reader.u32("issued")? },
         18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
         19 => Frame::Goodbye { text: reader.text("text")? },
+        20 => Frame::Progress,
         value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
     })
 }
@@ -450,6 +454,7 @@ mod tests {
             Frame::Abort { id: TransferId(1), issued: 5 },
             Frame::Aborted { id: TransferId(1), sent: 6 },
             Frame::Goodbye { text: "shutdown" },
+            Frame::Progress,
         ]
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::desc::PeerKey;
-use crate::proto::session::{SessionPhase, Verdict};
-use crate::proto::transfer::{OutgoingPhase, TransferError};
+use crate::proto::session::{HEARTBEAT_EVERY, SessionPhase, Verdict};
+use crate::proto::transfer::{Outgoing, OutgoingPhase, TransferError};
 use crate::proto::wire::Frame;
 
 use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
@@ -23,6 +23,7 @@ impl Endpoint {
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             self.judge_peer(key, now);
+            self.tell_progress(key, now);
             self.judge_transfers(key, now);
         }
     }
@@ -63,13 +64,22 @@ impl Endpoint {
         }
     }
 
+    /// Tells the peer that its transfers get on: it cannot see that where we move their bytes.
+    fn tell_progress(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.has_progress) else { return };
+        if now.saturating_duration_since(peer.progress_told) >= HEARTBEAT_EVERY {
+            peer.say(&Frame::Progress);
+            (peer.has_progress, peer.progress_told) = (false, now);
+        }
+    }
+
     fn judge_transfers(&mut self, key: PeerKey, now: Instant) {
         let Some(peer) = self.peers.get(&key) else { return };
         let stall = self.deadlines.stall;
         let stalled: Vec<_> = peer
             .outgoing
             .values()
-            .filter(|transfer| now.saturating_duration_since(transfer.last_progress) > stall)
+            .filter(|transfer| now.saturating_duration_since(last_progress(peer, transfer)) > stall)
             .map(|transfer| {
                 let reason = TransferError::Stalled {
                     seconds: stall.as_secs(),
@@ -88,5 +98,13 @@ impl Endpoint {
                 _ => self.break_off_at(id, reason, now),
             }
         }
+    }
+}
+
+/// When a transfer last got on. While its bytes move, those of the others count: it may wait behind them.
+fn last_progress(peer: &Peer, transfer: &Outgoing) -> Instant {
+    match transfer.phase {
+        OutgoingPhase::Moving | OutgoingPhase::Committing => transfer.last_progress.max(peer.last_progress),
+        _ => transfer.last_progress,
     }
 }

@@ -40,6 +40,7 @@ impl Endpoint {
             Frame::Welcome { name, section } => self.handle_welcome(key, name, section, now),
             Frame::Refuse { reason, text } => self.handle_refuse(key, reason, shortened(text)),
             Frame::Heartbeat => {}
+            Frame::Progress => self.handle_progress(key, now),
             _ if !known => self.close(key, "a frame came before the handshake was over"),
             Frame::Ready { lanes } => self.handle_ready(key, &lanes),
             Frame::Loaded { loaded } => self.set_loaded_by_them(key, loaded),
@@ -55,6 +56,12 @@ impl Endpoint {
             Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
             Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {}", shortened(text))),
             Frame::Fetch | Frame::Blob { .. } => self.close(key, "a blob was asked for on an agent's stream"),
+        }
+    }
+
+    fn handle_progress(&mut self, key: PeerKey, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.last_progress = now;
         }
     }
 
@@ -218,9 +225,9 @@ impl Endpoint {
 
     pub(super) fn incoming_flight_done(&mut self, flight: &Flight, outcome: Result<(), String>) {
         let (key, id) = (flight.peer, flight.id);
-        let Some(incoming) = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id)) else {
-            return;
-        };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.has_progress |= outcome.is_ok();
+        let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         incoming.in_flight = incoming.in_flight.saturating_sub(1);
         match outcome {
             Err(text) => return self.fault(key, id, text),

@@ -188,7 +188,9 @@ impl Endpoint {
     }
 
     pub(super) fn outgoing_post_done(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
-        let Some(transfer) = self.outgoing_mut(flight.peer, flight.id) else { return };
+        let Some(peer) = self.peers.get_mut(&flight.peer) else { return };
+        peer.last_progress = now;
+        let Some(transfer) = peer.outgoing.get_mut(&flight.id) else { return };
         transfer.in_flight = transfer.in_flight.saturating_sub(1);
         transfer.last_progress = now;
         match outcome {

@@ -72,6 +72,12 @@ pub struct Peer {
     segments_waiting: usize,
     /// Batches of ours in flight on the lane.
     pub(super) posted: usize,
+    /// When bytes of any transfer of ours last moved, here or, as it says, there.
+    pub(super) last_progress: Instant,
+    /// Whether bytes of its transfers have moved here since it was told.
+    pub(super) has_progress: bool,
+    /// When it was told.
+    pub(super) progress_told: Instant,
     output: Vec<u8>,
 }
 
@@ -109,6 +115,9 @@ impl Peer {
             requests: VecDeque::new(),
             segments_waiting: 0,
             posted: 0,
+            last_progress: now,
+            has_progress: false,
+            progress_told: now,
             output: Vec::new(),
         }
     }

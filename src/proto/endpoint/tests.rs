@@ -1,10 +1,12 @@
 //! A peer that does not keep to the protocol: what it sends is chosen frame by frame.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::desc::Descriptor;
 use crate::desc::{MemoryKind, Region, Segment, SessionId, Span, TransferOp};
+use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::{FabricAddress, HostId};
 use crate::proto::wire::{Commit, Hello, LENGTH_BYTES, RefuseReason};
 
@@ -44,7 +46,7 @@ impl Hostile {
     /// Connected; nothing has been said.
     fn silent() -> Self {
         let identity = Identity { name: "us".into(), section: section(1) };
-        let limit = std::time::Duration::from_secs(5);
+        let limit = Duration::from_secs(5);
         let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
         let mut endpoint = Endpoint::new(identity, vec![LANE], deadlines);
         let span = Span { addr: 0x10000, len: 1 << 20 };
@@ -219,4 +221,52 @@ fn long_texts_are_cut() {
     peer.say(&Frame::Goodbye { text: &"ä".repeat(1 << 20) });
     let actions = peer.actions();
     assert!(matches!(&actions[..], [Action::Close { reason, .. }] if reason.len() < 4000));
+}
+
+/// Submits a write of 64 bytes that the peer has to pull.
+fn submit_write(peer: &mut Hostile) -> TransferId {
+    let table = peer.endpoint.regions();
+    let descs = [Descriptor { addr: 0x10000, len: 64, device: 0 }];
+    let side = |party| Side { party, kind: MemoryKind::Dram, descs: &descs, regions: &*table };
+    let caps =
+        PlanCaps { segments_per_chunk: LANE.segments_per_chunk, bytes_per_chunk: LANE.bytes_per_chunk };
+    let plan = plan(side(Party::Local), side(Party::Remote), caps).expect("a plan");
+    let (op, regions) = (TransferOp::Write, vec![RegionKey(1)]);
+    let submission = Submission { peer: "them".into(), op, plan, regions, sync_message: None };
+    peer.endpoint.mark_loaded(peer.key);
+    peer.endpoint.submit(submission, peer.now).expect("it is taken")
+}
+
+#[test]
+fn a_long_transfer_lives_while_the_peer_says_that_it_gets_on() {
+    let mut peer = Hostile::up();
+    submit_write(&mut peer);
+    assert!(peer.answers().iter().any(|said| said.starts_with("Commit")));
+    for _ in 0..20 {
+        peer.now += Duration::from_secs(3);
+        peer.say(&Frame::Progress);
+        peer.endpoint.handle_timeout(peer.now);
+        assert!(!peer.answers().iter().any(|said| said.starts_with("Abort")), "it gets on");
+    }
+    for _ in 0..2 {
+        peer.now += Duration::from_secs(3);
+        peer.say(&Frame::Heartbeat);
+        peer.endpoint.handle_timeout(peer.now);
+    }
+    assert!(peer.answers().iter().any(|said| said.starts_with("Abort")), "alive is not enough");
+}
+
+#[test]
+fn the_peer_is_told_that_its_transfers_get_on() {
+    let mut peer = Hostile::up();
+    peer.pull(5, 0, vec![segment(0x10000, 8)]);
+    let actions = peer.actions();
+    let [Action::Post { token, .. }] = actions[..] else { panic!("{actions:?}") };
+    peer.endpoint.handle_completed(token, Ok(()), peer.now);
+    let said = |peer: &mut Hostile| peer.answers().iter().filter(|said| *said == "Progress").count();
+    for (wait_ms, wanted) in [(100, 0), (500, 1), (500, 0)] {
+        peer.now += Duration::from_millis(wait_ms);
+        peer.endpoint.handle_timeout(peer.now);
+        assert_eq!(said(&mut peer), wanted, "after {wait_ms} ms more");
+    }
 }
