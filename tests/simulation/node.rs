@@ -1,0 +1,169 @@
+//! One side: an endpoint and its fabric, and what has to be done between them. Does for the simulation what
+//! the agent's core does for processes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use baton::desc::{MemoryKind, OpToken, PeerKey, Region, RegionKey, Segment, SessionId, TransferOp};
+use baton::error::FabricError;
+use baton::fabric::sim::{SimFabric, SimNet};
+use baton::fabric::{Batch, Fabric, Landing, Link, Posted, Sink};
+use baton::proto::endpoint::{Action, Endpoint, Identity, LaneSpec, Placement};
+use baton::proto::section::{AnnouncedRegion, FabricAddress, FabricKey, HostId, Section};
+use baton::proto::session::Deadlines;
+
+use crate::memory::Memory;
+
+/// See the [module](self).
+pub struct Node {
+    pub endpoint: Endpoint,
+    pub fabric: SimFabric,
+    /// Batches between their post and their completion.
+    pub posted: BTreeMap<OpToken, (PeerKey, TransferOp, Vec<Segment>)>,
+    handed_back: VecDeque<(PeerKey, Batch)>,
+    next_region: u32,
+}
+
+/// The name of the lane.
+const LANE: &str = "sim";
+
+impl Node {
+    /// A node without peers and regions.
+    pub fn new(net: &SimNet, name: &str, session: SessionId, deadlines: Deadlines) -> Self {
+        let fabric = net.open().expect("an eventfd");
+        let limits = fabric.limits();
+        let lane = LaneSpec {
+            name: LANE,
+            native_read: limits.native_read,
+            native_write: limits.native_write,
+            framed: limits.framed,
+            batches_in_flight: limits.batches_in_flight,
+            segments_per_chunk: limits.segments_per_batch,
+            bytes_per_chunk: limits.bytes_per_batch,
+        };
+        let section = Section {
+            session,
+            host: HostId([1; 16]),
+            uid: 0,
+            capabilities: 0,
+            endpoints: Vec::new(),
+            fabrics: vec![FabricAddress { name: LANE.into(), address: fabric.address() }],
+            regions: Vec::new(),
+            mac: None,
+        };
+        let endpoint = Endpoint::new(Identity { name: name.into(), section }, vec![lane], deadlines);
+        let (posted, handed_back) = (BTreeMap::new(), VecDeque::new());
+        Self { endpoint, fabric, posted, handed_back, next_region: 1 }
+    }
+
+    /// Registers memory with the fabric and announces it.
+    pub fn register(&mut self, memory: &Memory) -> RegionKey {
+        let key = RegionKey(self.next_region);
+        self.next_region += 1;
+        let region = Region { key, kind: MemoryKind::Dram, device: 0, span: memory.span() };
+        // SAFETY: the memory lives until after the fabric in every run, and Rust never references it.
+        let bytes = unsafe { self.fabric.register(&region) }.expect("DRAM can be registered");
+        let keys = if bytes.is_empty() { Vec::new() } else { vec![FabricKey { fabric: 0, bytes }] };
+        self.endpoint.add_region(AnnouncedRegion { region, keys }).expect("a sane region");
+        key
+    }
+
+    /// Polls the fabric, then posts what it had handed back.
+    pub fn poll(&mut self, budget_bytes: u64, now: Instant) -> bool {
+        let mut tap = Tap { endpoint: &mut self.endpoint, posted: &mut self.posted, now };
+        let worked = self.fabric.poll(budget_bytes, &mut tap);
+        for _ in 0..self.handed_back.len() {
+            let Some((peer, batch)) = self.handed_back.pop_front() else { break };
+            self.post(peer, batch, now);
+        }
+        worked
+    }
+
+    /// Posts a batch, or keeps it for later.
+    pub fn post(&mut self, peer: PeerKey, batch: Batch, now: Instant) {
+        let (token, op, segments) = (batch.token, batch.op, batch.segments.clone());
+        match self.fabric.post(peer, batch) {
+            Ok(Posted::Accepted) => drop(self.posted.insert(token, (peer, op, segments))),
+            Ok(Posted::Full(batch)) => self.handed_back.push_back((peer, batch)),
+            Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
+        }
+    }
+
+    /// Carries out what concerns the fabric alone; gives back what does not.
+    pub fn carry_out(&mut self, action: Action, now: Instant) -> Option<Action> {
+        match action {
+            Action::Link { peer, link_id } => {
+                let section = self.endpoint.peer(peer).and_then(|peer| peer.section());
+                if let Some(theirs) = section.and_then(|section| section.fabrics.first()) {
+                    let link = Link { address: theirs.address.clone(), link_id, credentials: None };
+                    self.fabric.connect(peer, link);
+                }
+            }
+            Action::Import { peer, announced } => {
+                for key in &announced.keys {
+                    // As in the agent, a region that cannot be imported is one that cannot be reached.
+                    let _ = self.fabric.import(peer, &announced.region, Some(&key.bytes));
+                }
+            }
+            Action::Withdraw { peer, region } => {
+                let _ = self.fabric.import(peer, &region, None); // as in the agent
+            }
+            Action::Post { peer, lane, token, op, segments, header } => {
+                assert_eq!(lane, 0, "there is one lane");
+                self.post(peer, Batch { token, op, segments, header }, now);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Lets the fabric go of a peer, then tells the endpoint.
+    pub fn let_go(&mut self, key: PeerKey, reason: &str) {
+        self.fabric.disconnect(key);
+        self.handed_back.retain(|(peer, _)| *peer != key);
+        self.posted.retain(|_, (peer, ..)| *peer != key);
+        self.endpoint.handle_closed(key, reason);
+    }
+
+    /// Whether anything waits to be posted.
+    pub fn holds_batches(&self) -> bool {
+        !self.handed_back.is_empty()
+    }
+}
+
+/// Where the fabric's events meet the endpoint.
+struct Tap<'a> {
+    endpoint: &'a mut Endpoint,
+    posted: &'a mut BTreeMap<OpToken, (PeerKey, TransferOp, Vec<Segment>)>,
+    now: Instant,
+}
+
+impl Sink for Tap<'_> {
+    fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>) {
+        self.endpoint.handle_lane(peer, LANE, text(outcome));
+    }
+
+    fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>) {
+        self.posted.remove(&token);
+        self.endpoint.handle_completed(token, text(outcome), self.now);
+    }
+
+    fn arrived(&mut self, peer: PeerKey, header: &[u8], payload_bytes: u64) -> Landing {
+        match self.endpoint.handle_arrived(peer, header, payload_bytes) {
+            Placement::Scatter { ticket, spans } => Landing::Scatter { ticket, spans },
+            Placement::Discard => Landing::Discard,
+        }
+    }
+
+    fn landed(&mut self, _peer: PeerKey, ticket: u64, outcome: Result<(), FabricError>) {
+        self.endpoint.handle_landed(ticket, text(outcome), self.now);
+    }
+
+    fn lost(&mut self, peer: PeerKey, error: FabricError) {
+        self.endpoint.handle_lane(peer, LANE, Err(error.to_string()));
+    }
+}
+
+fn text(outcome: Result<(), FabricError>) -> Result<(), String> {
+    outcome.map_err(|error| error.to_string())
+}

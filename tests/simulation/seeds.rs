@@ -1,0 +1,87 @@
+//! Runs a case on each style of fabric and over many seeds, and says how to run a failure again.
+
+use baton::fabric::sim::{SimConfig, SimStyle};
+
+use crate::chance::Chance;
+
+/// Set to run one seed only.
+const SEED_VARIABLE: &str = "BATON_SIM_SEED";
+
+/// A simulated net of some style, its bounds drawn from the seed.
+pub fn config(style: Style, seed: u64) -> SimConfig {
+    let mut chance = Chance::new(seed ^ 0x5151);
+    let (kind, ordered) = match style {
+        Style::Native => (SimStyle::Native, false),
+        Style::NativeOrdered => (SimStyle::Native, true),
+        Style::ReadOnly => (SimStyle::ReadOnly, chance.percent(50)),
+        Style::Framed => (SimStyle::Framed, true),
+    };
+    SimConfig {
+        ordered,
+        batches_in_flight: chance.within(1..6),
+        segments_per_batch: chance.within(1..12),
+        bytes_per_batch: chance.within(100..4000) as u64,
+        piece_bytes: chance.within(20..2000) as u64,
+        steps_per_poll: chance.within(1..8) as u64,
+        wire_bytes: chance.within(500..8000) as u64,
+        ..SimConfig::new(kind, seed)
+    }
+}
+
+/// What carries the bytes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One-sided both ways, completions in any order.
+    Native,
+    /// One-sided both ways, completions in order.
+    NativeOrdered,
+    /// One-sided reads only: the owner of the destination pulls.
+    ReadOnly,
+    /// Frames that the receiver places.
+    Framed,
+}
+
+/// Makes a case a test on each style: `on_every_style!(case)` in a module gives `case::native` and so on.
+macro_rules! on_every_style {
+    ($($case:ident),* $(,)?) => { $(
+        mod $case {
+            use crate::seeds::{Style, each_seed};
+
+            #[test]
+            fn native() { each_seed(Style::Native, super::$case) }
+            #[test]
+            fn native_ordered() { each_seed(Style::NativeOrdered, super::$case) }
+            #[test]
+            fn read_only() { each_seed(Style::ReadOnly, super::$case) }
+            #[test]
+            fn framed() { each_seed(Style::Framed, super::$case) }
+        }
+    )* };
+}
+pub(crate) use on_every_style;
+
+/// Seeds that a case runs over on each style.
+const SEEDS: u64 = 200;
+
+/// Runs a case over every seed, or over the one that the environment names.
+pub fn each_seed(style: Style, case: fn(Style, u64)) {
+    #[allow(clippy::disallowed_methods)] // the replay line of a failed test, not a setting of the product
+    let only = std::env::var(SEED_VARIABLE).ok().map(|seed| seed.parse().expect("a seed is a number"));
+    for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+        let _replay = Replay(seed);
+        case(style, seed);
+    }
+}
+
+/// Prints how to repeat the run when it panics.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            eprintln!("replay: {SEED_VARIABLE}={} cargo test --test simulation -- --exact {name}", self.0);
+        }
+    }
+}
