@@ -374,7 +374,7 @@ pub struct Incoming {
     pub in_flight: u32,
     /// Data frames seen, for the books of an abort.
     pub arrived: u32,
-    /// Answer frames posted.
+    /// Answer frames that went out.
     pub answered: u32,
     /// Frames the initiator posted before it aborted, where frames are how it writes.
     pub owed: u32,

@@ -142,9 +142,6 @@ impl Endpoint {
         let token = OpToken(self.take_off(Flight { peer: key, id, chunk, bytes, kind, regions }));
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.posted += 1;
-        if let Some(incoming) = peer.incoming.get_mut(&id) {
-            incoming.answered += u32::from(answer);
-        }
         let lane = peer.lane.unwrap_or_default(); // invariant: lane_has_room was true, so there is a lane
         self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
     }
@@ -231,7 +228,7 @@ impl Endpoint {
         incoming.in_flight = incoming.in_flight.saturating_sub(1);
         match outcome {
             Err(text) => return self.fault(key, id, text),
-            Ok(()) if flight.kind == FlightKind::AnswerPost => {}
+            Ok(()) if flight.kind == FlightKind::AnswerPost => incoming.answered += 1,
             Ok(()) => {
                 incoming.landed.insert(flight.chunk);
                 incoming.bytes += flight.bytes;

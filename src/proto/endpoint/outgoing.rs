@@ -152,7 +152,8 @@ impl Endpoint {
             OutgoingPhase::Draining if transfer.in_flight == 0 => {
                 transfer.apply(OutgoingEvent::Quiet);
                 transfer.last_progress = now;
-                let frames = if transfer.mover == Mover::Framed { transfer.next_chunk } else { 0 };
+                // Only frames that went out: one whose post failed never arrives.
+                let frames = if transfer.mover == Mover::Framed { transfer.done.len() } else { 0 };
                 peer.say(&Frame::Abort { id, issued: frames });
             }
             OutgoingPhase::Aborting if transfer.abort_is_settled() => {
