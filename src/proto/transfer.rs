@@ -23,9 +23,10 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use crate::desc::{RegionKey, TransferId, TransferOp};
+use crate::desc::{RegionKey, Segment, Span, TransferId, TransferOp};
 
 use super::plan::Plan;
+use super::regions::RegionTable;
 
 /// Who moves the bytes of a transfer, and so what "issuing a chunk" means to its initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +298,12 @@ impl Outgoing {
     /// Chunks in the plan.
     pub fn chunks(&self) -> u32 {
         self.plan.chunk_count() as u32 // a plan has at most MAX_SEGMENTS chunks
+    }
+
+    /// Whether the peer's side of it lies in these regions.
+    pub fn is_within(&self, theirs: &RegionTable) -> bool {
+        let remote = |s: &Segment| if self.op == TransferOp::Read { s.src } else { s.dst };
+        self.plan.segments().iter().all(|s| theirs.holding(Span { addr: remote(s), len: s.len }).is_some())
     }
 
     /// Whether another chunk waits to be issued.

@@ -59,6 +59,11 @@ pub enum Frame<'a> {
         /// Which.
         key: RegionKey,
     },
+    /// The receiver's word on a revoked region: nothing of it reads or writes there any more.
+    RegionReleased {
+        /// Which.
+        key: RegionKey,
+    },
     /// A notification.
     Notify {
         /// Its number on this stream, from 1.
@@ -230,6 +235,7 @@ impl Frame<'_> {
             Self::Aborted { .. } => 18,
             Self::Goodbye { .. } => 19,
             Self::Progress => 20,
+            Self::RegionReleased { .. } => 21,
         }
     }
 
@@ -249,7 +255,7 @@ impl Frame<'_> {
             }
             Self::Loaded { loaded } => _ = writer.u8(u8::from(*loaded)),
             Self::RegionAdd { region } => _ = writer.bytes(region),
-            Self::RegionRemove { key } => _ = writer.u32(key.0),
+            Self::RegionRemove { key } | Self::RegionReleased { key } => _ = writer.u32(key.0),
             Self::Notify { sequence, message } => _ = writer.u64(*sequence).bytes(message),
             Self::Pull { id, chunk, segments } | Self::Send { id, chunk, segments } => {
                 writer.u64(id.0).u32(*chunk).u32(segments.len() as u32);
@@ -312,6 +318,7 @@ fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, Decod
         18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
         19 => Frame::Goodbye { text: reader.text("text")? },
         20 => Frame::Progress,
+        21 => Frame::RegionReleased { key: RegionKey(reader.u32("region key")?) },
         value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
     })
 }
@@ -444,6 +451,7 @@ mod tests {
             Frame::Heartbeat,
             Frame::RegionAdd { region: b"region" },
             Frame::RegionRemove { key: RegionKey(4) },
+            Frame::RegionReleased { key: RegionKey(4) },
             Frame::Notify { sequence: 1, message: b"\0binary\xff" },
             Frame::Pull { id: TransferId(1), chunk: 2, segments: segments.clone() },
             Frame::Send { id: TransferId(1), chunk: 2, segments },

@@ -33,6 +33,8 @@ struct Target {
     memory: Memory,
     model: Vec<u8>,
     taken: Vec<bool>,
+    /// Deregistered: nothing lands here, whatever is under way.
+    revoked: bool,
 }
 
 /// A transfer that a host has asked for.
@@ -75,7 +77,12 @@ impl Host {
         let sources = [sources(), sources()];
         let mut target = || {
             let model = chance.bytes(AREA_BYTES);
-            Target { memory: Memory::new(&model), model, taken: vec![false; AREA_BYTES / CELL_BYTES] }
+            Target {
+                memory: Memory::new(&model),
+                model,
+                taken: vec![false; AREA_BYTES / CELL_BYTES],
+                revoked: false,
+            }
         };
         let mut targets = || (0..AREAS).map(|_| target()).collect();
         Self {
@@ -220,6 +227,19 @@ impl Host {
         }
     }
 
+    /// Memory of node `n` (numbered as by [`Host::memories`]) has been deregistered and is used for something else.
+    pub fn reuse(&mut self, n: usize, memory: usize) {
+        match memory.checked_sub(AREAS) {
+            None => self.sources[n][memory].put(0, &[0xEE; AREA_BYTES]),
+            Some(area) => {
+                let target = &mut self.targets[n][area];
+                target.revoked = true;
+                target.model.fill(0xEE);
+                target.memory.put(0, &target.model);
+            }
+        }
+    }
+
     /// A stream has come up: what is lost now, both sides lose.
     pub fn stream_opened(&mut self) {
         self.open_ends = 2;
@@ -262,7 +282,8 @@ impl Host {
         let model = &self.targets[n][area].model;
         let mut may_be = model.clone();
         let mut unknown = vec![false; AREA_BYTES];
-        for index in self.live.iter().chain(&self.dirty) {
+        let live = self.live.iter().chain(&self.dirty).filter(|_| !self.targets[n][area].revoked);
+        for index in live {
             for piece in self.pieces_on(*index, n, area) {
                 let range = piece.offset..piece.offset + piece.bytes.len();
                 may_be[range.clone()].copy_from_slice(&piece.bytes);
@@ -279,7 +300,7 @@ impl Host {
     fn check_in_place(&self, index: usize, when: &str) {
         let transfer = &self.transfers[index];
         let to = transfer.to();
-        for piece in &transfer.pieces {
+        for piece in transfer.pieces.iter().filter(|piece| !self.targets[to][piece.target].revoked) {
             let found = self.targets[to][piece.target].memory.bytes();
             let found = &found[piece.offset..piece.offset + piece.bytes.len()];
             assert!(found == piece.bytes, "a {} is not in place {when}", transfer.op);
@@ -298,6 +319,7 @@ impl Host {
             let range = piece.offset..piece.offset + piece.bytes.len();
             let target = &mut self.targets[to][piece.target];
             match poison {
+                _ if target.revoked => {}
                 None => target.model[range].copy_from_slice(&piece.bytes),
                 Some(byte) => {
                     target.model[range.clone()].fill(byte);

@@ -11,6 +11,7 @@
 //! moment, and holds every action of the endpoints against that.
 
 mod chance;
+mod deregister;
 mod host;
 mod memory;
 mod mix;

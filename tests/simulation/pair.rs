@@ -23,6 +23,8 @@ pub struct Pair {
     pub now: Instant,
     /// A stopped process: it takes nothing in and does nothing.
     pub frozen: [bool; 2],
+    /// A fabric that does not move: its node lives, nothing of its data goes on.
+    pub stuck: [bool; 2],
     /// Streams that a node has let go of, and why.
     pub closed: Vec<(usize, PeerKey, String)>,
     /// Silences that a node has reported.
@@ -64,6 +66,7 @@ impl Pair {
             chance,
             now,
             frozen: [false; 2],
+            stuck: [false; 2],
             closed: Vec::new(),
             silences: Vec::new(),
             post_failures: 0,
@@ -257,7 +260,7 @@ impl Pair {
 
     fn poll(&mut self, n: usize) -> bool {
         let budget = self.chance.within(1..5000) as u64;
-        self.nodes[n].poll(budget, self.now)
+        !self.stuck[n] && self.nodes[n].poll(budget, self.now)
     }
 
     fn tick(&mut self, n: usize) -> bool {

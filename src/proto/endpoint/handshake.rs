@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{PeerKey, SessionId};
+use crate::desc::{PeerKey, RegionKey, SessionId};
 use crate::proto::blob::check_name;
 use crate::proto::codec::{DecodeError, Reader};
-use crate::proto::regions::RegionTable;
 use crate::proto::section::{AnnouncedRegion, Section};
 use crate::proto::session::{SessionEvent, SessionPhase};
+use crate::proto::transfer::TransferError;
 use crate::proto::wire::{Frame, Hello, RefuseReason, VERSION};
 
-use super::peer::LaneState;
+use super::peer::{LaneState, Releasing};
 use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
 
 /// Prefix of the reason of a stream that closed only because both sides dialed at once.
@@ -215,11 +215,36 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn handle_region_remove(&mut self, key: PeerKey, region: crate::desc::RegionKey) {
+    pub(super) fn handle_region_remove(&mut self, key: PeerKey, revoked: RegionKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let table: &mut RegionTable = Arc::make_mut(&mut peer.regions);
-        if let Some(region) = table.remove(region) {
-            self.actions.push_back(Action::Withdraw { peer: key, region });
+        let region = Arc::make_mut(&mut peer.regions).remove(revoked);
+        let theirs = Arc::clone(&peer.regions);
+        let users = peer.outgoing.values().filter(|transfer| !transfer.is_within(&theirs));
+        let users: Vec<_> = users.map(|transfer| transfer.id).collect();
+        peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
+        let reason = "it deregistered memory that the transfer uses";
+        users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
+        self.release_regions(key);
+    }
+
+    /// Lets go of revoked regions of the peer's that no batch of ours touches any more, and says so.
+    pub(super) fn release_regions(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let waiting = std::mem::take(&mut peer.releasing);
+        for releasing in waiting {
+            if releasing.users.iter().any(|id| peer.is_moving(*id)) {
+                peer.releasing.push(releasing);
+                continue;
+            }
+            peer.say(&Frame::RegionReleased { key: releasing.key });
+            let region = releasing.region.into_iter();
+            self.actions.extend(region.map(|region| Action::Withdraw { peer: key, region }));
+        }
+    }
+
+    pub(super) fn handle_region_released(&mut self, key: PeerKey, region: RegionKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.revoking.remove(&region);
         }
     }
 

@@ -46,6 +46,7 @@ impl Endpoint {
             Frame::Loaded { loaded } => self.set_loaded_by_them(key, loaded),
             Frame::RegionAdd { region } => self.handle_region_add(key, region),
             Frame::RegionRemove { key: region } => self.handle_region_remove(key, region),
+            Frame::RegionReleased { key: region } => self.handle_region_released(key, region),
             Frame::Notify { sequence, message } => self.handle_notify(key, sequence, message),
             Frame::Pull { id, chunk, segments } => self.handle_request(key, id, chunk, segments, false),
             Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),

@@ -183,7 +183,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether anything in flight touches one of our regions, or a transfer of ours still will.
+    /// Whether anything in flight touches one of our regions, a transfer of ours still will, or a peer that
+    /// writes by itself has yet to let go of it.
     pub fn region_is_busy(&self, key: RegionKey) -> bool {
         self.flights.values().any(|flight| flight.regions.contains(&key))
             || self
@@ -191,6 +192,7 @@ impl Endpoint {
                 .values()
                 .flat_map(|peer| peer.outgoing.values())
                 .any(|transfer| transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key))
+            || self.peers.values().any(|peer| peer.revoking.contains(&key))
     }
 
     /// Whether any transfer is unfinished or any batch in flight.
@@ -228,6 +230,9 @@ impl Endpoint {
         let mut hit = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
             keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
+            if peer.may_write(&self.lanes) {
+                peer.revoking.extend(keys);
+            }
             let touched = peer.outgoing.values();
             let touched = touched.filter(|transfer| transfer.regions.iter().any(|key| gone.contains(key)));
             hit.extend(touched.map(|transfer| transfer.id));

@@ -1,10 +1,10 @@
 //! All that an endpoint knows of one peer, for the life of one control stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{Segment, TransferId, TransferOp};
+use crate::desc::{Region, RegionKey, Segment, TransferId, TransferOp};
 use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
 use crate::proto::section::Section;
@@ -78,6 +78,10 @@ pub struct Peer {
     pub(super) has_progress: bool,
     /// When it was told.
     pub(super) progress_told: Instant,
+    /// Regions of ours that are revoked and that the peer may still write to.
+    pub(super) revoking: BTreeSet<RegionKey>,
+    /// Regions that the peer has revoked and that batches of ours may still touch.
+    pub(super) releasing: Vec<Releasing>,
     output: Vec<u8>,
 }
 
@@ -91,6 +95,16 @@ pub(super) struct ChunkRequest {
     pub chunk: u32,
     pub segments: Vec<Segment>,
     pub answer: bool,
+}
+
+/// A region of the peer's that we are letting go of.
+#[derive(Debug)]
+pub(super) struct Releasing {
+    pub key: RegionKey,
+    /// None where we never knew it.
+    pub region: Option<Region>,
+    /// Transfers of ours that used it.
+    pub users: Vec<TransferId>,
 }
 
 impl Peer {
@@ -118,6 +132,8 @@ impl Peer {
             last_progress: now,
             has_progress: false,
             progress_told: now,
+            revoking: BTreeSet::new(),
+            releasing: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -169,6 +185,22 @@ impl Peer {
             LaneState::Up => format!("{}: up", lane.name),
         });
         reasons.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether the peer may be writing to our memory by itself: it is up, or may be before we know.
+    pub(super) fn may_write(&self, lanes: &[LaneSpec]) -> bool {
+        match self.phase {
+            SessionPhase::Announced => lanes.iter().any(|lane| lane.native_write),
+            SessionPhase::Up => {
+                self.lane.and_then(|lane| lanes.get(lane)).is_some_and(|lane| lane.native_write)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a batch of this transfer of ours is on its way.
+    pub(super) fn is_moving(&self, id: TransferId) -> bool {
+        self.outgoing.get(&id).is_some_and(|transfer| transfer.in_flight > 0)
     }
 
     /// Who would move an operation on the agreed lane.
@@ -259,6 +291,7 @@ impl Peer {
     }
 
     pub(super) fn wants_pump(&self) -> bool {
-        self.phase == SessionPhase::Up && !(self.outgoing.is_empty() && self.requests.is_empty())
+        self.phase == SessionPhase::Up
+            && !(self.outgoing.is_empty() && self.requests.is_empty() && self.releasing.is_empty())
     }
 }

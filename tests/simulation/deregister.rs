@@ -1,0 +1,68 @@
+//! Memory that is deregistered while transfers use it.
+
+use baton::desc::{RegionKey, Segment, Span, TransferOp};
+
+use crate::pair::Pair;
+use crate::seeds::{Style, on_every_style};
+
+on_every_style!(in_the_middle);
+
+/// Once the region is not busy any more, it may be used for something else: no transfer reads it or writes to
+/// it, and what succeeds after that did not need it. Everything else goes on.
+fn in_the_middle(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    pair.work(6);
+    let steps = pair.chance.within(0..100);
+    pair.steps(steps);
+
+    let n = pair.chance.within(0..2);
+    let memory = pair.chance.within(0..4);
+    let key = RegionKey(memory as u32 + 1);
+    let span = pair.host.memories(n).nth(memory).expect("four memories").span();
+    pair.nodes[n].endpoint.remove_region(key);
+    pair.act(n);
+    pair.drive("the region is quiet", |pair| {
+        pair.submit_or_not();
+        !pair.nodes[n].endpoint.region_is_busy(key)
+    });
+    pair.assert_out_of_use(n, span, matches!(style, Style::Native | Style::NativeOrdered));
+    baton::fabric::Fabric::deregister(&mut pair.nodes[n].fabric, key);
+    pair.host.reuse(n, memory);
+
+    for _ in 0..20 {
+        pair.submit_or_not();
+        pair.steps(20);
+    }
+    pair.finish();
+    assert!(pair.closed.is_empty(), "deregistering costs no stream: {:?}", pair.closed);
+}
+
+impl Pair {
+    /// Now and then, a random transfer, which may be refused.
+    fn submit_or_not(&mut self) {
+        if self.chance.percent(20) {
+            let n = self.chance.within(0..2);
+            let _refused = self.submit(n);
+        }
+        self.step();
+    }
+
+    /// No batch of node `n` touches this memory of its own, and none of the other writes to it by itself.
+    #[track_caller]
+    fn assert_out_of_use(&self, n: usize, span: Span, native_write: bool) {
+        for (owner, node) in self.nodes.iter().enumerate() {
+            for (_, op, segments) in node.posted.values() {
+                if owner != n && !(native_write && *op == TransferOp::Write) {
+                    continue;
+                }
+                let ours = |segment: &Segment| match (op, owner == n) {
+                    (TransferOp::Read, true) | (TransferOp::Write, false) => segment.dst,
+                    (TransferOp::Read, false) | (TransferOp::Write, true) => segment.src,
+                };
+                let inside = |addr| addr >= span.addr && addr - span.addr < span.len;
+                let used = segments.iter().find(|segment| inside(ours(segment)));
+                assert!(used.is_none(), "node {owner} still moves {used:?} with a {op}");
+            }
+        }
+    }
+}
