@@ -1,11 +1,12 @@
 //! Memory that is deregistered while transfers use it.
 
 use baton::desc::{RegionKey, Segment, Span, TransferOp};
+use baton::proto::endpoint::Submission;
 
 use crate::pair::Pair;
 use crate::seeds::{Style, on_every_style};
 
-on_every_style!(in_the_middle);
+on_every_style!(in_the_middle, between_plan_and_submit);
 
 /// Once the region is not busy any more, it may be used for something else: no transfer reads it or writes to
 /// it, and what succeeds after that did not need it. Everything else goes on.
@@ -37,7 +38,49 @@ fn in_the_middle(style: Style, seed: u64) {
     assert!(pair.closed.is_empty(), "deregistering costs no stream: {:?}", pair.closed);
 }
 
+/// A transfer that was planned while the region was there, and is submitted when it is gone, is refused or
+/// fails: it does not touch the region.
+fn between_plan_and_submit(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    let planner = pair.chance.within(0..2);
+    let mut wishes = Vec::new();
+    for _ in 0..5 {
+        let Some(wish) = pair.host.wish(planner, &mut pair.chance) else { continue };
+        let index = wish.index;
+        wishes.push((index, pair.plan(planner, wish).expect("registered memory")));
+    }
+    let n = pair.chance.within(0..2);
+    let memory = pair.chance.within(0..4);
+    let key = RegionKey(memory as u32 + 1);
+    let span = pair.host.memories(n).nth(memory).expect("four memories").span();
+    pair.nodes[n].endpoint.remove_region(key);
+    pair.act(n);
+    pair.drive("the region is quiet", |pair| {
+        pair.step();
+        !pair.nodes[n].endpoint.region_is_busy(key)
+    });
+    baton::fabric::Fabric::deregister(&mut pair.nodes[n].fabric, key);
+    pair.host.reuse(n, memory);
+    for (index, submission) in wishes {
+        let steps = pair.chance.within(0..20);
+        pair.steps(steps);
+        pair.submit_planned(planner, index, submission);
+        pair.assert_out_of_use(n, span, matches!(style, Style::Native | Style::NativeOrdered));
+    }
+    pair.finish();
+    assert!(pair.closed.is_empty(), "a late submit costs no stream: {:?}", pair.closed);
+}
+
 impl Pair {
+    /// Submits what was planned before; it may be refused.
+    fn submit_planned(&mut self, n: usize, index: usize, submission: Submission) {
+        match self.nodes[n].endpoint.submit(submission, self.now) {
+            Ok(id) => self.host.submitted(n, index, id),
+            Err(_) => self.host.refused(index),
+        }
+        self.act(n);
+    }
+
     /// Now and then, a random transfer, which may be refused.
     fn submit_or_not(&mut self) {
         if self.chance.percent(20) {
