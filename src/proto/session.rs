@@ -67,6 +67,11 @@ impl SessionPhase {
         matches!(self, Self::Linking | Self::Announced | Self::Up)
     }
 
+    /// Whether the peer has our section, or will before anything that we say now.
+    pub fn has_our_section(self) -> bool {
+        self == Self::Greeting || self.is_known()
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Greeting => "Greeting",

@@ -209,7 +209,7 @@ impl Endpoint {
         let mut bytes = Vec::new();
         announced.encode(&mut Writer::new(&mut bytes));
         self.identity.section.regions.push(announced);
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
             peer.say(&Frame::RegionAdd { region: &bytes });
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Endpoint {
         let gone: HashSet<RegionKey> = keys.iter().copied().collect();
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.is_known()) {
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
             keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
             if peer.may_write(&self.lanes) {
                 peer.revoking.extend(keys);
