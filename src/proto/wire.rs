@@ -199,6 +199,9 @@ pub const DATA_SPANS_MAX: usize = 2048;
 /// Version of the protocol: another major is refused, another minor is not.
 pub const VERSION: (u16, u16) = (1, 0);
 
+/// The field that a HELLO of another major version is refused for.
+pub(super) const MAJOR_FIELD: &str = "major version";
+
 const MAGIC: [u8; 4] = *b"BATN";
 const HEAD_BYTES: usize = 12;
 
@@ -328,9 +331,9 @@ fn decode_hello<'a>(reader: &mut Reader<'a>) -> Result<Hello<'a>, DecodeError> {
     if magic != MAGIC {
         return Err(DecodeError::BadValue { field: "magic", value: u64::from(u32::from_le_bytes(magic)) });
     }
-    let major = reader.u16("major version")?;
+    let major = reader.u16(MAJOR_FIELD)?;
     if major != VERSION.0 {
-        return Err(DecodeError::BadValue { field: "major version", value: u64::from(major) });
+        return Err(DecodeError::BadValue { field: MAJOR_FIELD, value: u64::from(major) });
     }
     reader.u16("minor version")?;
     Ok(Hello {

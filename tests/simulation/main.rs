@@ -12,6 +12,7 @@
 
 mod chance;
 mod deregister;
+mod handshake;
 mod host;
 mod memory;
 mod mix;

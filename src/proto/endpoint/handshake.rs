@@ -9,7 +9,7 @@ use crate::proto::codec::{DecodeError, Reader};
 use crate::proto::section::{AnnouncedRegion, Section};
 use crate::proto::session::{SessionEvent, SessionPhase};
 use crate::proto::transfer::TransferError;
-use crate::proto::wire::{Frame, Hello, RefuseReason, VERSION};
+use crate::proto::wire::{Frame, Hello, MAJOR_FIELD, RefuseReason, VERSION};
 
 use super::peer::{LaneState, Releasing};
 use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
@@ -101,6 +101,24 @@ impl Endpoint {
         peer.loaded_by_them = true;
         peer.say(&Frame::Welcome { name: &self.identity.name, section: &own });
         self.become_known(key, section, now);
+    }
+
+    /// Bytes that are no frame end the stream; a dialer is told why.
+    pub(super) fn handle_nonsense(&mut self, key: PeerKey, error: &DecodeError) {
+        let listening = self.peers.get(&key).is_some_and(|peer| peer.phase == SessionPhase::Listening);
+        let text = format!("a frame cannot be understood: {error}");
+        match error {
+            _ if !listening => self.close(key, &text),
+            DecodeError::BadValue { field: MAJOR_FIELD, value } => {
+                let (ours, name) = (VERSION.0, &self.identity.name);
+                let text = format!(
+                    "the dialer speaks version {value} of the protocol and agent '{name}' version {ours}: install \
+                     the same release on both sides"
+                );
+                self.refuse(key, RefuseReason::Version, &text);
+            }
+            _ => self.refuse(key, RefuseReason::Malformed, &text),
+        }
     }
 
     /// What a hello meets that comes while the same name has a stream already.
@@ -254,16 +272,6 @@ impl Endpoint {
             _ => format!("the peer refused the stream: {text}"),
         };
         self.close(key, &reason);
-    }
-
-    /// A first frame that cannot be read: whoever dialed is told why, and that it may be the version.
-    pub(super) fn refuse_hello(&mut self, key: PeerKey, error: &DecodeError) {
-        let (name, (major, minor)) = (&self.identity.name, VERSION);
-        let text = format!(
-            "agent '{name}' speaks version {major}.{minor} of the protocol and cannot read the HELLO ({error}): \
-             install the same release on both sides"
-        );
-        self.refuse(key, RefuseReason::Version, &text);
     }
 
     fn refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {

@@ -330,8 +330,7 @@ impl Endpoint {
         match Frame::decode(bytes) {
             Ok((link, frame)) if peer.accepts(link, &frame) => self.handle(key, frame, now),
             Ok((link, _)) => self.close(key, &format!("a frame carries the tag {link:#x} of another stream")),
-            Err(error) if peer.phase == SessionPhase::Listening => self.refuse_hello(key, &error),
-            Err(error) => self.close(key, &format!("a frame cannot be understood: {error}")),
+            Err(error) => self.handle_nonsense(key, &error),
         }
     }
 
