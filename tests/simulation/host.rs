@@ -20,11 +20,13 @@ pub struct Host {
     transfers: Vec<Transfer>,
     by_id: BTreeMap<(usize, TransferId), usize>,
     live: BTreeSet<usize>,
+    ends: Vec<Result<(), TransferError>>,
     /// Notifications on the way to each node, in order.
     notes: [VecDeque<Vec<u8>>; 2],
     /// Transfers whose stream broke: their targets are unknown until both sides have let go.
     dirty: Vec<usize>,
     open_ends: usize,
+    broken: bool,
     sent: u64,
 }
 
@@ -91,9 +93,11 @@ impl Host {
             transfers: Vec::new(),
             by_id: BTreeMap::new(),
             live: BTreeSet::new(),
+            ends: Vec::new(),
             notes: Default::default(),
             dirty: Vec::new(),
             open_ends: 0,
+            broken: false,
             sent: 0,
         }
     }
@@ -116,9 +120,14 @@ impl Host {
         self.by_id.iter().filter_map(live).collect()
     }
 
-    /// A transfer by index.
-    pub fn transfer(&self, index: usize) -> &Transfer {
-        &self.transfers[index]
+    /// How many transfers have ended.
+    pub fn ended_count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How those ended that did after so many others.
+    pub fn ended_since(&self, count: usize) -> &[Result<(), TransferError>] {
+        &self.ends[count..]
     }
 
     /// Every transfer.
@@ -196,7 +205,7 @@ impl Host {
         assert!(!transfer.sync_delivered, "the sync message came twice");
         transfer.sync_delivered = true;
         assert!(
-            matches!(transfer.end, None | Some(Err(TransferError::PeerLost(_)))),
+            transfer.end.is_none() || self.broken,
             "the sync message came after the end: {:?}",
             transfer.end
         );
@@ -208,9 +217,8 @@ impl Host {
     pub fn ended(&mut self, n: usize, id: TransferId, outcome: Result<(), TransferError>) {
         let index = *self.by_id.get(&(n, id)).expect("only what was submitted ends");
         assert!(self.live.remove(&index), "{id} ended twice");
-        let lost =
-            self.open_ends > 0 && self.open_ends < 2 || matches!(outcome, Err(TransferError::PeerLost(_)));
         self.transfers[index].end = Some(outcome.clone());
+        self.ends.push(outcome.clone());
         match outcome {
             Ok(()) => {
                 let transfer = &self.transfers[index];
@@ -222,7 +230,7 @@ impl Host {
                 self.write_model(index, None);
                 self.free(index);
             }
-            Err(_) if lost => self.dirty.push(index),
+            Err(_) if self.broken => self.dirty.push(index),
             Err(_) => self.poison(index),
         }
     }
@@ -242,11 +250,16 @@ impl Host {
 
     /// A stream has come up: what is lost now, both sides lose.
     pub fn stream_opened(&mut self) {
-        self.open_ends = 2;
+        (self.open_ends, self.broken) = (2, false);
     }
 
-    /// Node `n` has let go of the stream. Once both have, nothing can land any more and unread notes are gone.
-    pub fn stream_closed(&mut self, _n: usize) {
+    /// A node lets go of the stream.
+    pub fn stream_broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// It has, and all has ended that hung on it there. Once both have, nothing can land any more and unread notes are gone.
+    pub fn stream_closed(&mut self) {
         self.open_ends = self.open_ends.saturating_sub(1);
         if self.open_ends == 0 {
             self.notes.iter_mut().for_each(VecDeque::clear);

@@ -12,6 +12,7 @@
 
 mod chance;
 mod deregister;
+mod endings;
 mod handshake;
 mod host;
 mod memory;
@@ -19,5 +20,6 @@ mod mix;
 mod node;
 mod pair;
 mod seeds;
+mod time;
 mod wire;
 mod work;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use baton::desc::{PeerKey, SessionId};
-use baton::fabric::sim::SimNet;
+use baton::fabric::sim::{SimConfig, SimNet};
 use baton::proto::endpoint::{Action, Standing};
 use baton::proto::session::Deadlines;
 
@@ -32,6 +32,8 @@ pub struct Pair {
     /// Of a hundred posts, so many fail before they reach the fabric.
     pub post_failures: usize,
     next_tick: [Instant; 2],
+    /// Streams let go of, whose endings are yet to be acted on.
+    gone: usize,
     steps: u64,
     idle_steps: u32,
 }
@@ -51,8 +53,19 @@ const STEPS_MAX: u64 = 200_000;
 impl Pair {
     /// Two nodes with registered memory that have not met.
     pub fn new(style: Style, seed: u64) -> Self {
+        Self::on(config(style, seed), seed)
+    }
+
+    /// The same on a net that moves one small chunk in each poll.
+    pub fn slow(style: Style, seed: u64) -> Self {
+        let one =
+            SimConfig { bytes_per_batch: 64, piece_bytes: 4096, steps_per_poll: 1, ..config(style, seed) };
+        Self::on(one, seed)
+    }
+
+    fn on(config: SimConfig, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let net = SimNet::new(config(style, seed));
+        let net = SimNet::new(config);
         let mut nodes = NAMES.map(|name| Node::new(&net, name, SessionId(chance.id()), DEADLINES));
         let host = Host::new(&mut chance);
         for (n, node) in nodes.iter_mut().enumerate() {
@@ -71,6 +84,7 @@ impl Pair {
             silences: Vec::new(),
             post_failures: 0,
             next_tick: [now; 2],
+            gone: 0,
             steps: 0,
             idle_steps: 0,
         }
@@ -86,8 +100,13 @@ impl Pair {
     /// One side dials; both come up and load each other.
     pub fn connect(&mut self) {
         let n = self.chance.within(0..2);
-        self.dial(n);
-        self.drive("both up", |pair| pair.is_up());
+        self.drive("both up", |pair| {
+            // As the agent does: again, where a stream gave way to one that was dead.
+            if pair.nodes[n].endpoint.peers().count() == 0 {
+                pair.dial(n);
+            }
+            pair.is_up()
+        });
         self.host.stream_opened();
         let Standing::Up(key) = self.nodes[1 - n].endpoint.standing(NAMES[n]) else { panic!("was up") };
         self.nodes[1 - n].endpoint.mark_loaded(key);
@@ -134,6 +153,26 @@ impl Pair {
         (0..count).for_each(|_| self.step());
     }
 
+    /// So many milliseconds, in which what can move does.
+    pub fn pass(&mut self, ms: u64) {
+        let until = self.now + Duration::from_millis(ms);
+        self.drive("time passes", |pair| {
+            pair.step();
+            pair.now >= until
+        });
+    }
+
+    /// Polls each fabric so many times, and lets the control streams run in between.
+    pub fn polls(&mut self, count: usize) {
+        for n in [0, 1].repeat(count) {
+            self.poll(n);
+            self.act(n);
+            let stuck = std::mem::replace(&mut self.stuck, [true; 2]);
+            self.steps(20);
+            self.stuck = stuck;
+        }
+    }
+
     /// One node does one thing; or time jumps, when nothing has happened for a while.
     pub fn step(&mut self) {
         self.steps += 1;
@@ -165,6 +204,7 @@ impl Pair {
         }
         let keys: Vec<_> = self.nodes[n].endpoint.peers_with_output().collect();
         keys.into_iter().for_each(|key| self.send_output(n, key));
+        (0..std::mem::take(&mut self.gone)).for_each(|_| self.host.stream_closed());
     }
 
     /// Ends node `n`'s stream from outside, as when its socket breaks.
@@ -177,7 +217,8 @@ impl Pair {
         if let Some(wire) = self.wires.iter_mut().find(|wire| wire.ends[n].key == Some(key)) {
             wire.ends[n].close();
         }
-        self.host.stream_closed(n);
+        self.host.stream_broken();
+        self.gone += 1;
     }
 
     /// Whether everything is at rest: no work, no bytes of control on the way but heartbeats'.
@@ -229,6 +270,7 @@ impl Pair {
             end.held_until = steps + self.chance.within(0..300) as u64;
         }
         self.take_frames(n, at);
+        self.act(n);
         if self.wires.get(at).is_some_and(|wire| wire.is_broken_for(n)) {
             let end = &mut self.wires[at].ends[n];
             end.open = false;

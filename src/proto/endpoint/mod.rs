@@ -381,7 +381,7 @@ impl Endpoint {
         self.flights.retain(|_, flight| flight.peer != key);
         for (id, transfer) in peer.outgoing {
             self.owners.remove(&id);
-            let failure = transfer.failure.unwrap_or_else(|| TransferError::PeerLost(reason.into()));
+            let failure = lost(transfer.failure, reason);
             let outcome = if transfer.phase == OutgoingPhase::Settling { Ok(()) } else { Err(failure) };
             self.actions.push_back(Action::Ended { id, outcome });
         }
@@ -412,6 +412,16 @@ impl Endpoint {
         self.next_flight += 1;
         self.flights.insert(ticket, flight);
         ticket
+    }
+}
+
+/// Why a transfer fails whose stream is gone. What broke on our side just before was the same loss, seen first
+/// by the lane.
+fn lost(failure: Option<TransferError>, reason: &str) -> TransferError {
+    match failure {
+        None => TransferError::PeerLost(reason.into()),
+        Some(TransferError::Local(text)) => TransferError::PeerLost(format!("{reason} (first: {text})")),
+        Some(other) => other,
     }
 }
 

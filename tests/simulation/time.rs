@@ -1,0 +1,118 @@
+//! What time brings, in virtual time: silence, stalls, late handshakes, and slow that is not stalled.
+
+use std::time::Duration;
+
+use baton::proto::transfer::TransferError;
+
+use crate::pair::{DEADLINES, NAMES, Pair};
+use crate::seeds::{Style, on_every_style};
+
+on_every_style!(
+    silence_is_reported_and_then_fatal,
+    a_stall_breaks_off,
+    slow_is_not_stalled,
+    a_late_handshake_ends
+);
+
+/// A stopped process is reported within 2 s and given up after the deadline; when it runs again, it finds out.
+fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    pair.work(6);
+    let stopped = pair.chance.within(0..2);
+    let since = pair.now;
+    pair.frozen[stopped] = true;
+    pair.drive("given up", |pair| pair.closed.len() == 1);
+    let waited = pair.now - since;
+    assert!(waited > DEADLINES.peer - Duration::from_millis(600), "given up after {waited:?}");
+    assert!(waited < DEADLINES.peer + Duration::from_millis(600), "given up after {waited:?}");
+    let (n, _, reason) = &pair.closed[0];
+    assert!(*n != stopped && reason.starts_with("nothing was heard of it for 5"), "{n}: {reason}");
+    assert_eq!(pair.silences.len(), 1, "reported once");
+    assert!((2000..2300).contains(&pair.silences[0].1), "{:?}", pair.silences);
+    assert!(pair.host.live_ids(1 - stopped).is_empty());
+
+    pair.frozen[stopped] = false;
+    pair.drive("the other finds out", |pair| pair.closed.len() == 2);
+    assert_eq!(pair.host.live(), 0);
+    assert!(pair.nodes.iter().all(|node| !node.endpoint.is_busy()));
+    pair.connect();
+    pair.work(3);
+    pair.finish();
+}
+
+/// Nothing moves though both sides live: the transfer breaks off at the stall deadline. If the lane moves
+/// again, that is all; if it does not, the stream goes after another deadline.
+fn a_stall_breaks_off(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    pair.stuck = [true; 2];
+    let n = pair.chance.within(0..2);
+    let Some(index) = pair.submit(n).expect("a loaded peer") else { return };
+    let since = pair.now;
+    let recovers = pair.chance.percent(50);
+    if recovers {
+        pair.pass(31_000);
+        assert!(pair.host.transfers()[index].end.is_none(), "it drains first");
+        pair.stuck = [false; 2];
+    }
+    pair.drive("ended", |pair| pair.host.transfers()[index].end.is_some());
+    let Some(Err(error)) = &pair.host.transfers()[index].end else { panic!("it cannot succeed") };
+    assert!(matches!(error, TransferError::Stalled { seconds: 30, .. }), "{error}");
+    assert!(pair.now - since > DEADLINES.stall);
+    assert_eq!(pair.closed.is_empty(), recovers, "{:?}", pair.closed);
+    pair.stuck = [false; 2];
+    if !recovers {
+        assert_eq!(pair.closed[0].2, "it does not answer an abort");
+        assert!(pair.now - since < 2 * DEADLINES.stall + Duration::from_secs(1));
+        pair.drive("both let go", |pair| pair.closed.len() == 2);
+        pair.connect();
+    }
+    pair.work(3);
+    pair.finish();
+}
+
+/// A lane that takes longer than the stall deadline, but moves: everything succeeds.
+fn slow_is_not_stalled(style: Style, seed: u64) {
+    let mut pair = Pair::slow(style, seed);
+    pair.connect();
+    let since = pair.now;
+    for n in [0, 1, 0, 1, 0, 1] {
+        pair.submit(n).expect("a loaded peer");
+    }
+    for _ in 0..40 {
+        pair.stuck = [true; 2];
+        pair.pass(4_000);
+        pair.stuck = [false; 2];
+        pair.polls(1);
+    }
+    pair.finish();
+    assert!(pair.now - since > 3 * DEADLINES.stall);
+    for transfer in pair.host.transfers() {
+        assert_eq!(transfer.end, Some(Ok(())));
+    }
+    assert!(pair.closed.is_empty() && pair.silences.is_empty(), "{:?}", pair.closed);
+}
+
+/// An acceptor that never answers: the dialer gives up at the handshake's deadline, and so does the acceptor
+/// when the dialer stops in the middle.
+fn a_late_handshake_ends(style: Style, seed: u64) {
+    let mut pair = Pair::new(style, seed);
+    let n = pair.chance.within(0..2);
+    let since = pair.now;
+    pair.dial(n);
+    let steps = pair.chance.within(0..25);
+    let stopped = pair.chance.within(0..2);
+    pair.steps(steps);
+    let live = 1 - stopped;
+    if pair.is_up() || pair.nodes[live].endpoint.peers().count() == 0 {
+        return;
+    }
+    pair.frozen[stopped] = true;
+    pair.drive("given up", |pair| pair.nodes[live].endpoint.peers().count() == 0);
+    assert!(pair.now - since < 2 * DEADLINES.handshake + Duration::from_secs(1));
+    pair.frozen[stopped] = false;
+    pair.drive("both let go", |pair| pair.nodes.iter().all(|node| node.endpoint.peers().count() == 0));
+    assert!(pair.nodes[n].endpoint.loaded_peer(NAMES[1 - n]).is_err());
+    pair.connect();
+    pair.work(2);
+    pair.finish();
+}
