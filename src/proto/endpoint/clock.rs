@@ -11,6 +11,9 @@ use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
 
 /// How often an endpoint with peers wants to be woken.
 const TICK: Duration = Duration::from_millis(250);
+/// How long a stream stays that neither side needs: hosts invalidate a peer just before they load it again, and
+/// one side's word that it has loaded the other may be on its way while the other side judges.
+const IDLE_LINGER: Duration = Duration::from_secs(5);
 
 impl Endpoint {
     /// When [`Endpoint::handle_timeout`] wants to be called next; `None` while there are no peers.
@@ -53,13 +56,12 @@ impl Endpoint {
         {
             return self.close(key, &format!("it does not read its stream: {waiting} bytes wait for it"));
         }
-        let idle = self.peers.get(&key).is_some_and(|peer| {
-            peer.phase == SessionPhase::Up
-                && !(peer.loaded_by_us || peer.loaded_by_them)
-                && peer.outgoing.is_empty()
-                && peer.incoming.is_empty()
-        });
-        if idle {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Up) else {
+            return;
+        };
+        if peer.is_needed() {
+            peer.idle_since = None;
+        } else if now.saturating_duration_since(*peer.idle_since.get_or_insert(now)) >= IDLE_LINGER {
             self.close(key, "neither side has the other loaded");
         }
     }

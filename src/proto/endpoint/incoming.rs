@@ -68,7 +68,7 @@ impl Endpoint {
 
     fn set_loaded_by_them(&mut self, key: PeerKey, loaded: bool) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.loaded_by_them = loaded;
+            (peer.loaded_by_them, peer.idle_since) = (loaded, None);
         }
     }
 

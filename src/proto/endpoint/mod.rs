@@ -245,7 +245,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         self.lost.remove(&peer.name);
         if !peer.loaded_by_us {
-            peer.loaded_by_us = true;
+            (peer.loaded_by_us, peer.idle_since) = (true, None);
             if peer.phase.is_known() {
                 peer.say(&Frame::Loaded { loaded: true });
             }

@@ -60,6 +60,8 @@ pub struct Peer {
     pub(super) lane: Option<usize>,
     pub(super) loaded_by_us: bool,
     pub(super) loaded_by_them: bool,
+    /// Since when nobody has needed the stream.
+    pub(super) idle_since: Option<Instant>,
     pub(super) notifications: Sequencer,
     pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
     pub(super) incoming: BTreeMap<TransferId, Incoming>,
@@ -122,6 +124,7 @@ impl Peer {
             lane: None,
             loaded_by_us: false,
             loaded_by_them: false,
+            idle_since: None,
             notifications: Sequencer::default(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
@@ -166,6 +169,11 @@ impl Peer {
     /// Whether our host has it loaded.
     pub fn is_loaded(&self) -> bool {
         self.loaded_by_us
+    }
+
+    /// Whether either side has the other loaded, or anything is unfinished.
+    pub(super) fn is_needed(&self) -> bool {
+        self.loaded_by_us || self.loaded_by_them || !self.outgoing.is_empty() || !self.incoming.is_empty()
     }
 
     /// Whether transfers of ours to it are unfinished.
