@@ -381,6 +381,8 @@ pub struct Incoming {
     pub in_flight: u32,
     /// Data frames seen, for the books of an abort.
     pub arrived: u32,
+    /// Chunks in place when the initiator was last told.
+    pub reported: u32,
     /// Answer frames that went out.
     pub answered: u32,
     /// Frames the initiator posted before it aborted, where frames are how it writes.
@@ -402,6 +404,7 @@ impl Incoming {
             bytes: 0,
             in_flight: 0,
             arrived: 0,
+            reported: 0,
             answered: 0,
             owed: 0,
             commit: None,

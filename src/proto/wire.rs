@@ -96,6 +96,11 @@ pub enum Frame<'a> {
         /// The transfer.
         id: TransferId,
     },
+    /// More of this transfer has landed at the responder since it last said so.
+    Progress {
+        /// The transfer.
+        id: TransferId,
+    },
     /// The responder's word that a transfer has failed; an abort follows from the initiator.
     Fail {
         /// The transfer.
@@ -122,8 +127,6 @@ pub enum Frame<'a> {
         /// Why.
         text: &'a str,
     },
-    /// Bytes of the receiver's transfers have moved here since this was last said.
-    Progress,
 }
 
 /// The body of [`Frame::Hello`].
@@ -237,7 +240,7 @@ impl Frame<'_> {
             Self::Abort { .. } => 17,
             Self::Aborted { .. } => 18,
             Self::Goodbye { .. } => 19,
-            Self::Progress => 20,
+            Self::Progress { .. } => 20,
             Self::RegionReleased { .. } => 21,
         }
     }
@@ -250,7 +253,7 @@ impl Frame<'_> {
             }
             Self::Welcome { name, section } => _ = writer.bytes(name.as_bytes()).bytes(section),
             Self::Refuse { reason, text } => _ = writer.u8(*reason as u8).bytes(text.as_bytes()),
-            Self::Fetch | Self::Heartbeat | Self::Progress => {}
+            Self::Fetch | Self::Heartbeat => {}
             Self::Blob { bytes } => _ = writer.bytes(bytes),
             Self::Ready { lanes } => {
                 writer.u32(lanes.len() as u32);
@@ -269,7 +272,7 @@ impl Frame<'_> {
                 writer.u8(u8::from(commit.sync_message.is_some()));
                 writer.bytes(commit.sync_message.unwrap_or_default());
             }
-            Self::Ack { id } => _ = writer.u64(id.0),
+            Self::Ack { id } | Self::Progress { id } => _ = writer.u64(id.0),
             Self::Fail { id, text } => _ = writer.u64(id.0).bytes(text.as_bytes()),
             Self::Abort { id, issued } => _ = writer.u64(id.0).u32(*issued),
             Self::Aborted { id, sent } => _ = writer.u64(id.0).u32(*sent),
@@ -320,7 +323,7 @@ fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, Decod
         17 => Frame::Abort { id: decode_id(reader)?, issued: reader.u32("issued")? },
         18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
         19 => Frame::Goodbye { text: reader.text("text")? },
-        20 => Frame::Progress,
+        20 => Frame::Progress { id: decode_id(reader)? },
         21 => Frame::RegionReleased { key: RegionKey(reader.u32("region key")?) },
         value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
     })
@@ -461,11 +464,11 @@ mod tests {
             Frame::Commit(commit.clone()),
             Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit }),
             Frame::Ack { id: TransferId(u64::MAX) },
+            Frame::Progress { id: TransferId(2) },
             Frame::Fail { id: TransferId(1), text: "no such region" },
             Frame::Abort { id: TransferId(1), issued: 5 },
             Frame::Aborted { id: TransferId(1), sent: 6 },
             Frame::Goodbye { text: "shutdown" },
-            Frame::Progress,
         ]
     }
 

@@ -72,20 +72,23 @@ fn a_stall_breaks_off(style: Style, seed: u64) {
 
 /// A lane that takes longer than the stall deadline, but moves: everything succeeds.
 fn slow_is_not_stalled(style: Style, seed: u64) {
+    if !seed.is_multiple_of(8) {
+        return; // a minute of virtual time costs more than other runs
+    }
     let mut pair = Pair::slow(style, seed);
     pair.connect();
-    let since = pair.now;
-    for n in [0, 1, 0, 1, 0, 1] {
-        pair.submit(n).expect("a loaded peer");
-    }
-    for _ in 0..40 {
+    let until = pair.now + 2 * DEADLINES.stall;
+    while pair.now < until || pair.host.live() > 0 {
+        if pair.now < until && pair.host.live() < 6 {
+            let n = pair.chance.within(0..2);
+            pair.submit(n).expect("a loaded peer");
+        }
         pair.stuck = [true; 2];
-        pair.pass(4_000);
+        pair.pass(500);
         pair.stuck = [false; 2];
         pair.polls(1);
     }
     pair.finish();
-    assert!(pair.now - since > 3 * DEADLINES.stall);
     for transfer in pair.host.transfers() {
         assert_eq!(transfer.end, Some(Ok(())));
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::desc::PeerKey;
-use crate::proto::session::{HEARTBEAT_EVERY, SessionPhase, Verdict};
-use crate::proto::transfer::{Outgoing, OutgoingPhase, TransferError};
+use crate::desc::{PeerKey, TransferId};
+use crate::proto::session::{SessionPhase, Verdict};
+use crate::proto::transfer::{OutgoingPhase, TransferError};
 use crate::proto::wire::Frame;
 
 use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
@@ -26,7 +26,7 @@ impl Endpoint {
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             self.judge_peer(key, now);
-            self.tell_progress(key, now);
+            self.report_progress(key);
             self.judge_transfers(key, now);
         }
     }
@@ -66,32 +66,25 @@ impl Endpoint {
         }
     }
 
-    /// Tells the peer that its transfers get on: it cannot see that where we move their bytes.
-    fn tell_progress(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.has_progress) else { return };
-        if now.saturating_duration_since(peer.progress_told) >= HEARTBEAT_EVERY {
-            peer.say(&Frame::Progress);
-            (peer.has_progress, peer.progress_told) = (false, now);
-        }
+    /// Tells the peer which of its transfers have come on here, where it cannot see that itself.
+    fn report_progress(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let moved: Vec<_> = peer
+            .incoming
+            .values_mut()
+            .filter(|incoming| incoming.landed.len() > incoming.reported)
+            .map(|incoming| {
+                incoming.reported = incoming.landed.len();
+                incoming.id
+            })
+            .collect();
+        moved.into_iter().for_each(|id| peer.say(&Frame::Progress { id }));
     }
 
     fn judge_transfers(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get(&key) else { return };
         let stall = self.deadlines.stall;
-        let stalled: Vec<_> = peer
-            .outgoing
-            .values()
-            .filter(|transfer| now.saturating_duration_since(last_progress(peer, transfer)) > stall)
-            .map(|transfer| {
-                let reason = TransferError::Stalled {
-                    seconds: stall.as_secs(),
-                    landed: transfer.done.len(),
-                    chunks: transfer.chunks(),
-                    in_flight: transfer.in_flight,
-                };
-                (transfer.id, transfer.phase, reason)
-            })
-            .collect();
+        let stalled: Vec<_> =
+            self.peers.get(&key).into_iter().flat_map(|peer| stalled(peer, stall, now)).collect();
         for (id, phase, reason) in stalled {
             match phase {
                 OutgoingPhase::Draining | OutgoingPhase::Aborting => {
@@ -103,10 +96,26 @@ impl Endpoint {
     }
 }
 
-/// When a transfer last got on. While its bytes move, those of the others count: it may wait behind them.
-fn last_progress(peer: &Peer, transfer: &Outgoing) -> Instant {
-    match transfer.phase {
-        OutgoingPhase::Moving | OutgoingPhase::Committing => transfer.last_progress.max(peer.last_progress),
-        _ => transfer.last_progress,
-    }
+/// Transfers that have not come on for the stall deadline, nor has anything that they wait behind: those
+/// submitted before them, and for room on the lane what the peer has asked for.
+fn stalled(
+    peer: &Peer,
+    stall: Duration,
+    now: Instant,
+) -> impl Iterator<Item = (TransferId, OutgoingPhase, TransferError)> {
+    let mut ahead = peer.last_end;
+    peer.outgoing.values().filter_map(move |transfer| {
+        ahead = ahead.max(Some(transfer.last_progress));
+        let served = peer.last_served.filter(|_| transfer.has_chunk_to_issue());
+        let moved = ahead.max(served)?;
+        (now.saturating_duration_since(moved) > stall).then(|| {
+            let reason = TransferError::Stalled {
+                seconds: stall.as_secs(),
+                landed: transfer.done.len(),
+                chunks: transfer.chunks(),
+                in_flight: transfer.in_flight,
+            };
+            (transfer.id, transfer.phase, reason)
+        })
+    })
 }

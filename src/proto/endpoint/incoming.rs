@@ -40,7 +40,6 @@ impl Endpoint {
             Frame::Welcome { name, section } => self.handle_welcome(key, name, section, now),
             Frame::Refuse { reason, text } => self.handle_refuse(key, reason, shortened(text)),
             Frame::Heartbeat => {}
-            Frame::Progress => self.handle_progress(key, now),
             _ if !known => self.close(key, "a frame came before the handshake was over"),
             Frame::Ready { lanes } => self.handle_ready(key, &lanes),
             Frame::Loaded { loaded } => self.set_loaded_by_them(key, loaded),
@@ -52,17 +51,12 @@ impl Endpoint {
             Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
             Frame::Commit(commit) => self.handle_commit(key, &commit),
             Frame::Ack { id } => self.handle_ack(key, id, now),
+            Frame::Progress { id } => self.handle_progress(key, id, now),
             Frame::Fail { id, text } => self.handle_fail(key, id, shortened(text)),
             Frame::Abort { id, issued } => self.handle_abort(key, id, issued),
             Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
             Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {}", shortened(text))),
             Frame::Fetch | Frame::Blob { .. } => self.close(key, "a blob was asked for on an agent's stream"),
-        }
-    }
-
-    fn handle_progress(&mut self, key: PeerKey, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.last_progress = now;
         }
     }
 
@@ -221,10 +215,15 @@ impl Endpoint {
         Placement::Discard
     }
 
-    pub(super) fn incoming_flight_done(&mut self, flight: &Flight, outcome: Result<(), String>) {
+    pub(super) fn incoming_flight_done(
+        &mut self,
+        flight: &Flight,
+        outcome: Result<(), String>,
+        now: Instant,
+    ) {
         let (key, id) = (flight.peer, flight.id);
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.has_progress |= outcome.is_ok();
+        peer.last_served = Some(now);
         let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         incoming.in_flight = incoming.in_flight.saturating_sub(1);
         match outcome {

@@ -342,7 +342,7 @@ impl Endpoint {
         }
         match flight.kind {
             FlightKind::OutgoingPost => self.outgoing_post_done(&flight, outcome, now),
-            _ => self.incoming_flight_done(&flight, outcome),
+            _ => self.incoming_flight_done(&flight, outcome, now),
         }
     }
 
@@ -351,7 +351,7 @@ impl Endpoint {
         let Some(flight) = self.flights.remove(&ticket) else { return };
         match flight.kind {
             FlightKind::AnswerLanding => self.answer_landed(&flight, outcome, now),
-            _ => self.incoming_flight_done(&flight, outcome),
+            _ => self.incoming_flight_done(&flight, outcome, now),
         }
     }
 

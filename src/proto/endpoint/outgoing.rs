@@ -148,7 +148,7 @@ impl Endpoint {
         match transfer.phase {
             OutgoingPhase::Settling if transfer.in_flight == 0 => {
                 transfer.apply(OutgoingEvent::Quiet);
-                self.end(key, id);
+                self.end(key, id, now);
             }
             OutgoingPhase::Draining if transfer.in_flight == 0 => {
                 transfer.apply(OutgoingEvent::Quiet);
@@ -159,15 +159,18 @@ impl Endpoint {
             }
             OutgoingPhase::Aborting if transfer.abort_is_settled() => {
                 transfer.apply(OutgoingEvent::Aborted);
-                self.end(key, id);
+                self.end(key, id, now);
             }
             _ => {}
         }
     }
 
-    fn end(&mut self, key: PeerKey, id: TransferId) {
+    fn end(&mut self, key: PeerKey, id: TransferId, now: Instant) {
         self.owners.remove(&id);
-        let transfer = self.peers.get_mut(&key).and_then(|peer| peer.outgoing.remove(&id));
+        let transfer = self.peers.get_mut(&key).and_then(|peer| {
+            peer.last_end = Some(now);
+            peer.outgoing.remove(&id)
+        });
         let failure = transfer.and_then(|transfer| transfer.failure);
         self.actions.push_back(Action::Ended { id, outcome: failure.map_or(Ok(()), Err) });
     }
@@ -190,9 +193,7 @@ impl Endpoint {
     }
 
     pub(super) fn outgoing_post_done(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&flight.peer) else { return };
-        peer.last_progress = now;
-        let Some(transfer) = peer.outgoing.get_mut(&flight.id) else { return };
+        let Some(transfer) = self.outgoing_mut(flight.peer, flight.id) else { return };
         transfer.in_flight = transfer.in_flight.saturating_sub(1);
         transfer.last_progress = now;
         match outcome {
@@ -236,6 +237,12 @@ impl Endpoint {
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.last_progress = now;
         transfer.acknowledge();
+    }
+
+    pub(super) fn handle_progress(&mut self, key: PeerKey, id: TransferId, now: Instant) {
+        if let Some(transfer) = self.outgoing_mut(key, id) {
+            transfer.last_progress = now;
+        }
     }
 
     pub(super) fn handle_fail(&mut self, key: PeerKey, id: TransferId, text: &str) {

@@ -60,6 +60,10 @@ pub struct Peer {
     pub(super) lane: Option<usize>,
     pub(super) loaded_by_us: bool,
     pub(super) loaded_by_them: bool,
+    /// When a transfer of ours to it last ended.
+    pub(super) last_end: Option<Instant>,
+    /// When a batch last went over for it, or a chunk landed, that it had asked for.
+    pub(super) last_served: Option<Instant>,
     /// Since when nobody has needed the stream.
     pub(super) idle_since: Option<Instant>,
     pub(super) notifications: Sequencer,
@@ -74,12 +78,6 @@ pub struct Peer {
     segments_waiting: usize,
     /// Batches of ours in flight on the lane.
     pub(super) posted: usize,
-    /// When bytes of any transfer of ours last moved, here or, as it says, there.
-    pub(super) last_progress: Instant,
-    /// Whether bytes of its transfers have moved here since it was told.
-    pub(super) has_progress: bool,
-    /// When it was told.
-    pub(super) progress_told: Instant,
     /// Regions of ours that are revoked and that the peer may still write to.
     pub(super) revoking: BTreeSet<RegionKey>,
     /// Regions that the peer has revoked and that batches of ours may still touch.
@@ -124,6 +122,8 @@ impl Peer {
             lane: None,
             loaded_by_us: false,
             loaded_by_them: false,
+            last_end: None,
+            last_served: None,
             idle_since: None,
             notifications: Sequencer::default(),
             outgoing: BTreeMap::new(),
@@ -132,9 +132,6 @@ impl Peer {
             requests: VecDeque::new(),
             segments_waiting: 0,
             posted: 0,
-            last_progress: now,
-            has_progress: false,
-            progress_told: now,
             revoking: BTreeSet::new(),
             releasing: Vec::new(),
             output: Vec::new(),
