@@ -15,6 +15,7 @@ mod deregister;
 mod endings;
 mod handshake;
 mod host;
+mod hostile;
 mod memory;
 mod mix;
 mod node;

@@ -21,6 +21,7 @@ pub struct Node {
     /// Batches between their post and their completion.
     pub posted: BTreeMap<OpToken, (PeerKey, TransferOp, Vec<Segment>)>,
     handed_back: VecDeque<(PeerKey, Batch)>,
+    tags: BTreeMap<PeerKey, u64>,
     next_region: u32,
 }
 
@@ -53,7 +54,7 @@ impl Node {
         };
         let endpoint = Endpoint::new(Identity { name: name.into(), section }, vec![lane], deadlines);
         let (posted, handed_back) = (BTreeMap::new(), VecDeque::new());
-        Self { endpoint, fabric, posted, handed_back, next_region: 1 }
+        Self { endpoint, fabric, posted, handed_back, tags: BTreeMap::new(), next_region: 1 }
     }
 
     /// Registers memory with the fabric and announces it.
@@ -93,6 +94,8 @@ impl Node {
     pub fn carry_out(&mut self, action: Action, now: Instant) -> Option<Action> {
         match action {
             Action::Link { peer, link_id } => {
+                let tag = link_id.first_chunk().map(|tag| u64::from_le_bytes(*tag));
+                self.tags.extend(tag.map(|tag| (peer, tag)));
                 let section = self.endpoint.peer(peer).and_then(|peer| peer.section());
                 if let Some(theirs) = section.and_then(|section| section.fabrics.first()) {
                     let link = Link { address: theirs.address.clone(), link_id, credentials: None };
@@ -123,6 +126,11 @@ impl Node {
         self.handed_back.retain(|(peer, _)| *peer != key);
         self.posted.retain(|_, (peer, ..)| *peer != key);
         self.endpoint.handle_closed(key, reason);
+    }
+
+    /// The tag that frames of this stream carry; 0 before the handshake.
+    pub fn tag(&self, key: PeerKey) -> u64 {
+        self.tags.get(&key).copied().unwrap_or_default()
     }
 
     /// Whether anything waits to be posted.

@@ -157,6 +157,12 @@ impl Endpoint {
                 segments.len()
             ));
         }
+        let wraps = |s: &&Segment| s.src.checked_add(s.len).is_none() || s.dst.checked_add(s.len).is_none();
+        if let Some(Segment { src, dst, len }) = request.segments.iter().find(wraps) {
+            return Err(format!(
+                "{len} bytes from {src:#x} to {dst:#x} run past the end of the address space"
+            ));
+        }
         let spans = request.segments.iter().map(|segment| Span {
             addr: if request.answer { segment.src } else { segment.dst },
             len: segment.len,

@@ -1,0 +1,248 @@
+//! A peer that breaks the rules: frames that are malformed, doubled, out of turn or lies. They cost the peer
+//! its transfer or its stream, never the process, and never a byte outside registered memory.
+
+use baton::desc::{PeerKey, RegionKey, Segment, TransferId, TransferOp};
+use baton::proto::wire::{Commit, Frame, Hello, LENGTH_BYTES, RefuseReason};
+
+use crate::chance::Chance;
+use crate::pair::{NAMES, Pair};
+use crate::seeds::{Style, on_every_style};
+
+on_every_style!(any_frame_at_any_time);
+
+/// The side that keeps the rules.
+const US: usize = 1;
+
+/// Well-formed frames of every kind with half-sensible contents, between real transfers.
+fn any_frame_at_any_time(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    pair.host.trusts = false;
+    for _ in 0..40 {
+        if !pair.is_up() {
+            break;
+        }
+        let n = pair.chance.within(0..2);
+        let _refused = pair.submit(n);
+        let steps = pair.chance.within(0..30);
+        pair.steps(steps);
+        let mut chance = Chance::new(pair.chance.number());
+        let spans: Vec<_> =
+            pair.host.memories(US).chain(pair.host.memories(0)).map(|m| m.span().addr).collect();
+        let key = pair.nodes[US].endpoint.peers().map(|(key, _)| key).next();
+        if let Some(key) = key {
+            any_frame(&mut chance, &spans, |frame| pair.inject(key, frame));
+        }
+    }
+    for n in 0..2 {
+        pair.nodes[n].endpoint.close_all();
+        pair.act(n);
+    }
+    pair.drive("both let go", |pair| pair.nodes.iter().all(|node| node.endpoint.peers().count() == 0));
+    assert!(pair.nodes.iter().all(|node| !node.endpoint.is_busy()));
+    assert_eq!(pair.host.live(), 0, "every transfer has ended");
+    (0..2).flat_map(|n| pair.host.memories(n)).for_each(|memory| drop(memory.bytes())); // looks at the guards
+}
+
+fn any_frame(chance: &mut Chance, addrs: &[u64], mut say: impl FnMut(&Frame<'_>)) {
+    let id = TransferId(chance.within(0..12) as u64);
+    let small = chance.within(0..4) as u32;
+    let chunk = chance.pick(&[0, 1, 2, 3, u32::MAX]);
+    let mut segment = || Segment {
+        src: chance.pick(addrs) + chance.within(0..2500) as u64,
+        dst: if chance.percent(60) { chance.pick(addrs) } else { u64::MAX - 9 } + chance.within(0..9) as u64,
+        len: chance.pick(&[0, 1, 64, 500, u64::MAX]),
+    };
+    let segments: Vec<_> = (0..small).map(|_| segment()).collect();
+    let bytes = chance.bytes(40);
+    let bytes = &bytes[..chance.within(0..40)];
+    let key = RegionKey(chance.within(0..6) as u32);
+    // Those that end the stream whatever else they say come seldom, so that runs get somewhere.
+    let kind = if chance.percent(7) {
+        chance.within(0..19)
+    } else {
+        chance.pick(&[3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18])
+    };
+    match kind {
+        0 => say(&Frame::Hello(Hello { link_id: [1; 16], expected: [2; 16], name: "ctx", section: bytes })),
+        1 => say(&Frame::Welcome { name: NAMES[0], section: bytes }),
+        2 => say(&Frame::Refuse { reason: RefuseReason::NameTaken, text: "no" }),
+        3 => say(&Frame::Ready { lanes: vec!["sim", "other"] }),
+        4 => say(&Frame::Loaded { loaded: small > 1 }),
+        5 => say(&Frame::RegionAdd { region: bytes }),
+        6 => say(&Frame::RegionRemove { key }),
+        7 => say(&Frame::RegionReleased { key }),
+        8 => say(&Frame::Notify { sequence: u64::from(small), message: bytes }),
+        9 | 10 => say(&Frame::Pull { id, chunk, segments }),
+        11 | 12 => say(&Frame::Send { id, chunk, segments }),
+        13 => {
+            let sync_message = (small > 1).then_some(bytes);
+            let (op, bytes) = (TransferOp::Write, chance.pick(&[0, 64, u64::MAX]));
+            say(&Frame::Commit(Commit { id, op, chunks: small, bytes, sync_message }));
+        }
+        14 => say(&Frame::Ack { id }),
+        15 => say(&Frame::Fail { id, text: "no" }),
+        16 => say(&Frame::Abort { id, issued: small, committed: small == 1 }),
+        17 => say(&Frame::Aborted { id, sent: small }),
+        _ => say(&Frame::Progress { id }),
+    }
+}
+
+impl Pair {
+    /// Hands our side a frame as if the peer had said it on this stream.
+    fn inject(&mut self, key: PeerKey, frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.encode(self.nodes[US].tag(key), &mut bytes);
+        self.nodes[US].endpoint.handle_frame(key, &bytes[LENGTH_BYTES..], self.now);
+        self.act(US);
+    }
+
+    /// A connected pair whose other side will say only what we inject, and its key on our side.
+    fn with_puppet(style: Style) -> (Self, PeerKey) {
+        let mut pair = Self::connected(style, 7);
+        pair.drive("at rest", |pair| pair.is_quiet());
+        pair.host.trusts = false;
+        pair.frozen[0] = true;
+        let key = pair.key(US);
+        (pair, key)
+    }
+
+    /// What our side says in answer to this, as text: the frames, without those of time.
+    fn answer(&mut self, key: PeerKey, frames: &[Frame<'_>]) -> Vec<String> {
+        frames.iter().for_each(|frame| self.inject(key, frame));
+        for _ in 0..400 {
+            self.nodes[US].poll(1 << 20, self.now);
+            self.act(US);
+        }
+        let mut said = Vec::new();
+        let end = &mut self.wires[0].ends[0];
+        end.arrive(usize::MAX);
+        while let Ok(Some(frame)) = end.next_frame() {
+            let (_, frame) = Frame::decode(&frame).expect("what we say is well-formed");
+            said.push(format!("{frame:?}"));
+        }
+        said
+    }
+}
+
+fn pull(pair: &Pair, id: u64, chunk: u32, len: u64) -> Frame<'static> {
+    let (src, dst) = (addr(pair, 0, 0), addr(pair, US, 2));
+    Frame::Pull { id: TransferId(id), chunk, segments: vec![Segment { src, dst, len }] }
+}
+
+fn addr(pair: &Pair, n: usize, memory: usize) -> u64 {
+    pair.host.memories(n).nth(memory).expect("four memories").span().addr
+}
+
+fn commit(id: u64, chunks: u32, bytes: u64) -> Frame<'static> {
+    let (id, op) = (TransferId(id), TransferOp::Write);
+    Frame::Commit(Commit { id, op, chunks, bytes, sync_message: None })
+}
+
+/// The one frame that our side says, which fails transfer 9 with a text.
+#[track_caller]
+fn assert_fails(said: &[String], text: &str) {
+    let [fail] = said else { panic!("said {said:?}") };
+    assert!(fail.starts_with("Fail { id: TransferId(9)") && fail.contains(text), "{fail}");
+}
+
+#[test]
+fn a_chunk_asked_for_twice_fails_its_transfer() {
+    let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+    let frames = [pull(&pair, 9, 0, 64), pull(&pair, 9, 0, 64)];
+    assert_fails(&pair.answer(key, &frames), "chunk 0 was asked for twice");
+    let said = pair.answer(key, &[Frame::Abort { id: TransferId(9), issued: 0, committed: false }]);
+    assert_eq!(said, ["Aborted { id: TransferId(9), sent: 0 }"]);
+    assert!(!pair.nodes[US].endpoint.is_busy());
+}
+
+#[test]
+fn a_commit_with_other_counts_fails_its_transfer() {
+    for (chunks, bytes) in [(1, 63), (1, 65), (0, 64)] {
+        let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+        let frames = [pull(&pair, 9, 0, 64), commit(9, chunks, bytes)];
+        assert_fails(&pair.answer(key, &frames), "1 chunks with 64 bytes landed, the commit speaks of");
+    }
+    let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+    let frames = [pull(&pair, 9, 0, 64), commit(9, 1, 64)];
+    assert_eq!(pair.answer(key, &frames), ["Ack { id: TransferId(9) }"]);
+}
+
+#[test]
+fn a_request_outside_our_regions_fails_its_transfer_and_touches_nothing() {
+    let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+    let before = pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>();
+    let frames = [pull(&pair, 9, 0, 4096)];
+    assert_fails(&pair.answer(key, &frames), "is not in a registered region of agent 'gen'");
+    let (mut other, key) = Pair::with_puppet(Style::Framed);
+    let segments = vec![Segment { src: addr(&other, US, 0) - 1, dst: 0, len: 64 }];
+    let frames = [Frame::Send { id: TransferId(9), chunk: 0, segments }];
+    assert_fails(&other.answer(key, &frames), "is not in a registered region of agent 'gen'");
+    assert_eq!(before, pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_early_ack_fails_the_transfer_that_it_lies_about() {
+    let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+    let Ok(Some(index)) = pair.submit(US) else { panic!("it can be submitted") };
+    let id = pair.host.live_ids(US)[0];
+    pair.nodes[US].endpoint.cancel(id);
+    let said = pair.answer(key, &[Frame::Ack { id }, Frame::Aborted { id, sent: 0 }]);
+    assert!(said.iter().any(|frame| frame.starts_with("Abort {")), "{said:?}");
+    assert!(matches!(pair.host.transfers()[index].end, Some(Err(_))));
+}
+
+#[test]
+fn frames_out_of_turn_close_the_stream_with_a_reason() {
+    let notify = Frame::Notify { sequence: 3, message: b"" };
+    let abort = Frame::Abort { id: TransferId(9), issued: 1, committed: false };
+    for (frames, text) in [
+        (vec![notify], "notification 3 came where 1 was due"),
+        (vec![Frame::Welcome { name: "ctx", section: b"" }], "its section cannot be read"),
+        (vec![Frame::Fetch], "a blob was asked for on an agent's stream"),
+        (vec![Frame::RegionAdd { region: b"short" }], "a region it announces cannot be read"),
+        (vec![abort.clone(), abort], "Abort is not possible while Closing"),
+        (
+            vec![Frame::Hello(Hello { link_id: [0; 16], expected: [0; 16], name: "", section: b"" })],
+            "a second HELLO",
+        ),
+    ] {
+        let (mut pair, key) = Pair::with_puppet(Style::Framed);
+        frames.iter().for_each(|frame| pair.inject(key, frame));
+        let (_, _, reason) = pair.closed.first().unwrap_or_else(|| panic!("{frames:?} passed"));
+        assert!(reason.contains(text), "{reason}");
+        assert!(!pair.nodes[US].endpoint.is_busy());
+    }
+}
+
+#[test]
+fn a_frame_of_another_stream_closes_this_one() {
+    let (mut pair, key) = Pair::with_puppet(Style::Framed);
+    let mut bytes = Vec::new();
+    Frame::Heartbeat.encode(0xDEAD, &mut bytes);
+    pair.nodes[US].endpoint.handle_frame(key, &bytes[LENGTH_BYTES..], pair.now);
+    pair.act(US);
+    assert!(pair.closed[0].2.contains("0xdead of another stream"), "{:?}", pair.closed);
+}
+
+proptest::proptest! {
+    /// Bytes that no rule has made, with and without a right head, before and after the handshake.
+    #[test]
+    fn random_bytes_never_panic(
+        kind in 0_u8..24,
+        mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120),
+        headed in proptest::bool::ANY,
+        early in proptest::bool::ANY,
+    ) {
+        let (mut pair, mut key) = Pair::with_puppet(Style::Framed);
+        if early {
+            key = pair.nodes[US].endpoint.open_accepted(pair.now).expect("room");
+        }
+        if headed {
+            let head = [&[kind, 0, 0, 0][..], &pair.nodes[US].tag(key).to_le_bytes()].concat();
+            bytes.splice(0..0, head);
+        }
+        pair.nodes[US].endpoint.handle_frame(key, &bytes, pair.now);
+        pair.nodes[US].endpoint.handle_arrived(key, &bytes, 64);
+        pair.act(US);
+    }
+}
