@@ -81,7 +81,7 @@ fn any_frame(chance: &mut Chance, addrs: &[u64], mut say: impl FnMut(&Frame<'_>)
         }
         14 => say(&Frame::Ack { id }),
         15 => say(&Frame::Fail { id, text: "no" }),
-        16 => say(&Frame::Abort { id, issued: small, committed: small == 1 }),
+        16 => say(&Frame::Abort { id, issued: small }),
         17 => say(&Frame::Aborted { id, sent: small }),
         _ => say(&Frame::Progress { id }),
     }
@@ -150,7 +150,7 @@ fn a_chunk_asked_for_twice_fails_its_transfer() {
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let frames = [pull(&pair, 9, 0, 64), pull(&pair, 9, 0, 64)];
     assert_fails(&pair.answer(key, &frames), "chunk 0 was asked for twice");
-    let said = pair.answer(key, &[Frame::Abort { id: TransferId(9), issued: 0, committed: false }]);
+    let said = pair.answer(key, &[Frame::Abort { id: TransferId(9), issued: 0 }]);
     assert_eq!(said, ["Aborted { id: TransferId(9), sent: 0 }"]);
     assert!(!pair.nodes[US].endpoint.is_busy());
 }
@@ -194,7 +194,7 @@ fn an_early_ack_fails_the_transfer_that_it_lies_about() {
 #[test]
 fn frames_out_of_turn_close_the_stream_with_a_reason() {
     let notify = Frame::Notify { sequence: 3, message: b"" };
-    let abort = Frame::Abort { id: TransferId(9), issued: 1, committed: false };
+    let abort = Frame::Abort { id: TransferId(9), issued: 1 };
     for (frames, text) in [
         (vec![notify], "notification 3 came where 1 was due"),
         (vec![Frame::Welcome { name: "ctx", section: b"" }], "its section cannot be read"),
