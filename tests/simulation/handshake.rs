@@ -5,6 +5,7 @@ use std::time::Instant;
 use baton::desc::SessionId;
 use baton::fabric::sim::SimNet;
 use baton::proto::endpoint::{Action, CROSSED, Endpoint, Standing};
+use baton::proto::session::SessionPhase;
 use baton::proto::wire::{Frame, LENGTH_BYTES};
 
 use crate::memory::Memory;
@@ -12,7 +13,7 @@ use crate::node::Node;
 use crate::pair::{DEADLINES, NAMES, Pair};
 use crate::seeds::{Style, config, on_every_style};
 
-on_every_style!(crossing_dials, memory_registered_meanwhile);
+on_every_style!(crossing_dials, memory_registered_meanwhile, a_lane_breaks_meanwhile);
 
 /// Both dial, at once or one a little later: one stream is left, nobody has to dial again.
 fn crossing_dials(style: Style, seed: u64) {
@@ -68,6 +69,25 @@ fn memory_registered_meanwhile(style: Style, seed: u64) {
         let ours = pair.nodes[n].endpoint.regions();
         assert_eq!(known, ours.iter().collect::<Vec<_>>(), "what {} knows of {}", NAMES[1 - n], NAMES[n]);
     }
+}
+
+/// A lane that breaks after one side has said that it is up: the two never disagree on the lane.
+fn a_lane_breaks_meanwhile(style: Style, seed: u64) {
+    let mut pair = Pair::new(style, seed);
+    let n = pair.chance.within(0..2);
+    pair.dial(0);
+    let phase = |pair: &Pair| pair.nodes[n].endpoint.peers().next().map(|(_, peer)| peer.phase());
+    pair.drive("lanes are settled", |pair| {
+        matches!(phase(pair), Some(SessionPhase::Announced | SessionPhase::Up))
+    });
+    let key = pair.key(n);
+    pair.nodes[n].endpoint.handle_lane(key, "sim", Err("it was made to break".into()));
+    pair.act(n);
+    pair.drive("both let go", |pair| pair.nodes.iter().all(|node| node.endpoint.peers().count() == 0));
+    assert!(pair.closed.iter().any(|(.., why)| why.contains("it was made to break")), "{:?}", pair.closed);
+    pair.connect();
+    pair.work(2);
+    pair.finish();
 }
 
 /// Two nodes of one net, with sessions that say which is which.

@@ -1,8 +1,9 @@
 //! A peer that breaks the rules: frames that are malformed, doubled, out of turn or lies. They cost the peer
 //! its transfer or its stream, never the process, and never a byte outside registered memory.
 
-use baton::desc::{PeerKey, RegionKey, Segment, TransferId, TransferOp};
-use baton::proto::wire::{Commit, Frame, Hello, LENGTH_BYTES, RefuseReason};
+use baton::desc::{PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use baton::proto::endpoint::Placement;
+use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason};
 
 use crate::chance::Chance;
 use crate::pair::{NAMES, Pair};
@@ -106,6 +107,13 @@ impl Pair {
         (pair, key)
     }
 
+    /// The header of a data frame of transfer 9 comes in.
+    fn arrive(&mut self, key: PeerKey, chunk: u32, spans: Vec<Span>, payload: u64) -> Placement {
+        let link = self.nodes[US].tag(key);
+        let header = DataHeader { link, id: TransferId(9), answer: false, chunk, spans };
+        self.nodes[US].endpoint.handle_arrived(key, &header.encode(), payload)
+    }
+
     /// What our side says in answer to this, as text: the frames, without those of time.
     fn answer(&mut self, key: PeerKey, frames: &[Frame<'_>]) -> Vec<String> {
         frames.iter().for_each(|frame| self.inject(key, frame));
@@ -178,6 +186,29 @@ fn a_request_outside_our_regions_fails_its_transfer_and_touches_nothing() {
     let frames = [Frame::Send { id: TransferId(9), chunk: 0, segments }];
     assert_fails(&other.answer(key, &frames), "is not in a registered region of agent 'gen'");
     assert_eq!(before, pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_data_frame_that_lies_is_discarded_and_fails_its_transfer() {
+    let span = |addr, len| Span { addr, len };
+    for (offset, payload, text) in [
+        (0, 65, "a payload of 65 bytes for other spans"),
+        (2000, 64, "is not in a registered region"),
+        (u64::MAX / 2, 64, "is not in a registered region"),
+    ] {
+        let (mut pair, key) = Pair::with_puppet(Style::Framed);
+        let spans = vec![span(addr(&pair, US, 2).wrapping_add(offset), 64)];
+        assert_eq!(pair.arrive(key, 0, spans, payload), Placement::Discard);
+        assert_fails(&pair.answer(key, &[]), text);
+    }
+    let (mut pair, key) = Pair::with_puppet(Style::Framed);
+    let spans = vec![span(addr(&pair, US, 2), 64)];
+    let first = pair.arrive(key, 0, spans.clone(), 64);
+    assert!(matches!(first, Placement::Scatter { .. }), "{first:?}");
+    assert_eq!(pair.arrive(key, 0, spans, 64), Placement::Discard);
+    assert_fails(&pair.answer(key, &[]), "chunk 0 came twice");
+    assert_eq!(pair.arrive(key, 1, vec![span(u64::MAX, 2), span(1, u64::MAX)], 1), Placement::Discard);
+    assert!(pair.nodes[US].endpoint.region_is_busy(RegionKey(3)), "the first chunk is landing");
 }
 
 #[test]

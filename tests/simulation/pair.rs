@@ -47,7 +47,7 @@ pub const DEADLINES: Deadlines = Deadlines {
     stall: Duration::from_secs(30),
 };
 const TICK: Duration = Duration::from_millis(100);
-const IDLE_STEPS: u32 = 40;
+const IDLE_STEPS: u32 = 20;
 const STEPS_MAX: u64 = 200_000;
 
 impl Pair {
@@ -246,7 +246,7 @@ impl Pair {
     pub fn state(&self) -> String {
         let nodes =
             self.nodes.iter().zip(NAMES).map(|(node, name)| {
-                format!("{name}: posted {:?}\n{:#?}\n", node.posted.keys(), node.endpoint)
+                format!("{name}: posted {:?}\n{:?}\n", node.posted.keys(), node.endpoint)
             });
         format!("{:?}\n{:?}\n{}", self.closed, self.wires, nodes.collect::<String>())
     }

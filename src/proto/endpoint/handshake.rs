@@ -59,14 +59,18 @@ impl Endpoint {
     pub fn handle_lane(&mut self, key: PeerKey, lane: &str, outcome: Result<(), String>) {
         let Some(index) = self.lanes.iter().position(|spec| spec.name == lane) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let was_pending = peer.lane_states[index] == LaneState::Pending;
-        peer.lane_states[index] = match outcome {
+        let Some(state) = peer.lane_states.get_mut(index) else { return };
+        let now = match outcome {
             Ok(()) => LaneState::Up,
             Err(reason) => LaneState::Down(reason),
         };
-        if was_pending {
+        let was = std::mem::replace(state, now);
+        let broke = was == LaneState::Up && *state != LaneState::Up;
+        // Until both sides are up, the peer may have settled on any lane that we have announced.
+        let counts = peer.lane == Some(index) || peer.phase == SessionPhase::Announced;
+        if was == LaneState::Pending {
             self.announce_when_settled(key);
-        } else if peer.lane == Some(index) && peer.lane_states[index] != LaneState::Up {
+        } else if broke && counts {
             let reasons = peer.lane_reasons(&self.lanes);
             self.close(key, &format!("its lane broke ({reasons})"));
         }
