@@ -273,6 +273,8 @@ pub struct Outgoing {
     pub sync_message: Option<Vec<u8>>,
     /// Where it stands.
     pub phase: OutgoingPhase,
+    /// Whether COMMIT is sent.
+    pub committed: bool,
     /// Why it broke, once it has.
     pub failure: Option<TransferError>,
     /// When anything last moved.
@@ -334,8 +336,11 @@ impl Outgoing {
         }
     }
 
-    /// The ACK is here: whatever was to break it off came too late.
+    /// The ACK is here: whatever was to break it off came too late. An ACK of what was never committed is a lie.
     pub fn acknowledge(&mut self) {
+        if !self.committed {
+            return self.break_off(TransferError::Remote("it acknowledged what was not committed".into()));
+        }
         self.failure = None;
         self.apply(OutgoingEvent::Acked);
     }

@@ -157,7 +157,7 @@ fn assert_fails(said: &[String], text: &str) {
 fn a_chunk_asked_for_twice_fails_its_transfer() {
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let frames = [pull(&pair, 9, 0, 64), pull(&pair, 9, 0, 64)];
-    assert_fails(&pair.answer(key, &frames), "chunk 0 was asked for twice");
+    assert_fails(&pair.answer(key, &frames), "chunk 0 came twice");
     let said = pair.answer(key, &[Frame::Abort { id: TransferId(9), issued: 0 }]);
     assert_eq!(said, ["Aborted { id: TransferId(9), sent: 0 }"]);
     assert!(!pair.nodes[US].endpoint.is_busy());
@@ -179,7 +179,8 @@ fn a_commit_with_other_counts_fails_its_transfer() {
 fn a_request_outside_our_regions_fails_its_transfer_and_touches_nothing() {
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let before = pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>();
-    let frames = [pull(&pair, 9, 0, 4096)];
+    let segments = vec![Segment { src: 0, dst: addr(&pair, US, 2) - 1, len: 64 }];
+    let frames = [Frame::Pull { id: TransferId(9), chunk: 0, segments }];
     assert_fails(&pair.answer(key, &frames), "is not in a registered region of agent 'gen'");
     let (mut other, key) = Pair::with_puppet(Style::Framed);
     let segments = vec![Segment { src: addr(&other, US, 0) - 1, dst: 0, len: 64 }];

@@ -55,8 +55,12 @@ fn a_stall_breaks_off(style: Style, seed: u64) {
         pair.stuck = [false; 2];
     }
     pair.drive("ended", |pair| pair.host.transfers()[index].end.is_some());
-    let Some(Err(error)) = &pair.host.transfers()[index].end else { panic!("it cannot succeed") };
-    assert!(matches!(error, TransferError::Stalled { seconds: 30, .. }), "{error}");
+    match &pair.host.transfers()[index].end {
+        Some(Err(TransferError::Stalled { seconds: 30, .. })) => {}
+        // Its ACK crossed the break-off: everything was in place after all.
+        Some(Ok(())) if recovers => {}
+        other => panic!("{other:?}"),
+    }
     assert!(pair.now - since > DEADLINES.stall);
     assert_eq!(pair.closed.is_empty(), recovers, "{:?}", pair.closed);
     pair.stuck = [false; 2];

@@ -51,6 +51,7 @@ impl Endpoint {
             regions,
             sync_message,
             phase: OutgoingPhase::Moving,
+            committed: false,
             failure: None,
             last_progress: now,
             next_chunk: 0,
@@ -132,6 +133,7 @@ impl Endpoint {
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         if transfer.commit_is_due() {
             transfer.apply(OutgoingEvent::AllMoved);
+            transfer.committed = true;
             transfer.last_progress = now;
             let counts = transfer.mover.responder_counts();
             let sync_message = transfer.sync_message.take();
