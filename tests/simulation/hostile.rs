@@ -3,6 +3,7 @@
 
 use baton::desc::{PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use baton::proto::endpoint::Placement;
+use baton::proto::transfer::TransferError;
 use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason};
 
 use crate::chance::Chance;
@@ -91,10 +92,15 @@ fn any_frame(chance: &mut Chance, addrs: &[u64], mut say: impl FnMut(&Frame<'_>)
 impl Pair {
     /// Hands our side a frame as if the peer had said it on this stream.
     fn inject(&mut self, key: PeerKey, frame: &Frame<'_>) {
+        self.inject_only(key, frame);
+        self.act(US);
+    }
+
+    /// The same, with another frame right behind it.
+    fn inject_only(&mut self, key: PeerKey, frame: &Frame<'_>) {
         let mut bytes = Vec::new();
         frame.encode(self.nodes[US].tag(key), &mut bytes);
         self.nodes[US].endpoint.handle_frame(key, &bytes[LENGTH_BYTES..], self.now);
-        self.act(US);
     }
 
     /// A connected pair whose other side will say only what we inject, and its key on our side.
@@ -210,6 +216,39 @@ fn a_data_frame_that_lies_is_discarded_and_fails_its_transfer() {
     assert_fails(&pair.answer(key, &[]), "chunk 0 came twice");
     assert_eq!(pair.arrive(key, 1, vec![span(u64::MAX, 2), span(1, u64::MAX)], 1), Placement::Discard);
     assert!(pair.nodes[US].endpoint.region_is_busy(RegionKey(3)), "the first chunk is landing");
+}
+
+/// On lanes that only read, an owner does not wait for its readers: what they read may be anything by then.
+#[test]
+fn a_read_whose_source_was_revoked_fails_though_it_is_acknowledged() {
+    for acked_at_once in [true, false] {
+        let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
+        let wish = loop {
+            let wish = pair.host.wish(US, &mut pair.chance).expect("free cells");
+            if wish.op == TransferOp::Read {
+                break wish;
+            }
+        };
+        let index = wish.index;
+        let submission = pair.plan(US, wish).expect("registered memory");
+        let id = pair.nodes[US].endpoint.submit(submission, pair.now).expect("a loaded peer");
+        pair.host.submitted(US, index, id);
+        let said = pair.answer(key, &[]);
+        assert!(said.iter().any(|frame| frame.starts_with("Commit")), "{said:?}");
+
+        let revoked = [1, 2].map(|key| Frame::RegionRemove { key: RegionKey(key) });
+        revoked.iter().for_each(|frame| match acked_at_once {
+            true => pair.inject_only(key, frame),
+            false => pair.inject(key, frame),
+        });
+        pair.answer(key, &[Frame::Ack { id }]);
+        pair.answer(key, &[Frame::Aborted { id, sent: 0 }]);
+        let end = &pair.host.transfers()[index].end;
+        assert!(
+            matches!(end, Some(Err(TransferError::Remote(_)))),
+            "{end:?}, acked at once: {acked_at_once}"
+        );
+    }
 }
 
 #[test]

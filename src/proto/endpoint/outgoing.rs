@@ -238,7 +238,12 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.last_progress = now;
-        transfer.acknowledge();
+        // An owner waits for no reader before it uses a revoked region for something else.
+        if transfer.op == TransferOp::Read && !transfer.is_within(&peer.regions) {
+            transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
+        } else {
+            transfer.acknowledge();
+        }
     }
 
     pub(super) fn handle_progress(&mut self, key: PeerKey, id: TransferId, now: Instant) {
