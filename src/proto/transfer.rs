@@ -19,12 +19,12 @@
 //!
 //! Every transfer ends with ACK or ABORTED, or with its link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use thiserror::Error;
 
-use crate::desc::{RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::desc::{RegionKey, Span, TransferId, TransferOp};
 
 use super::plan::Plan;
 use super::regions::RegionTable;
@@ -269,6 +269,9 @@ pub struct Outgoing {
     pub plan: Plan,
     /// Our own regions that it touches.
     pub regions: Vec<RegionKey>,
+    /// The peer's regions that it touches, once one of those has been revoked: with thousands revoked at a time,
+    /// each must not cost a walk over the plan.
+    pub their_regions: Option<BTreeSet<RegionKey>>,
     /// Delivered to the peer's host with the COMMIT.
     pub sync_message: Option<Vec<u8>>,
     /// Where it stands.
@@ -299,8 +302,31 @@ impl Outgoing {
 
     /// Whether the peer's side of it lies in these regions.
     pub fn is_within(&self, theirs: &RegionTable) -> bool {
-        let remote = |s: &Segment| if self.op == TransferOp::Read { s.src } else { s.dst };
-        self.plan.segments().iter().all(|s| theirs.holding(Span { addr: remote(s), len: s.len }).is_some())
+        self.remote_spans().all(|span| theirs.holding(span).is_some())
+    }
+
+    /// Remembers which of the peer's regions it uses, unless it does already.
+    pub fn note_regions(&mut self, theirs: &RegionTable) {
+        if self.their_regions.is_none() {
+            let held = self.remote_spans().filter_map(|span| theirs.holding(span));
+            self.their_regions = Some(held.map(|region| region.key).collect());
+        }
+    }
+
+    /// Whether it cannot go on without the peer's region `revoked`; `theirs` are those that are left, and the
+    /// same memory may be in one of them.
+    pub fn loses(&mut self, revoked: RegionKey, theirs: &RegionTable) -> bool {
+        let used = self.their_regions.as_ref().is_some_and(|keys| keys.contains(&revoked));
+        if used {
+            self.their_regions = None;
+        }
+        used && !self.is_within(theirs)
+    }
+
+    /// The peer's side of its segments.
+    fn remote_spans(&self) -> impl Iterator<Item = Span> {
+        let read = self.op == TransferOp::Read;
+        self.plan.segments().iter().map(move |s| Span { addr: if read { s.src } else { s.dst }, len: s.len })
     }
 
     /// Whether another chunk waits to be issued.

@@ -239,10 +239,11 @@ impl Endpoint {
 
     pub(super) fn handle_region_remove(&mut self, key: PeerKey, revoked: RegionKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.outgoing.values_mut().for_each(|transfer| transfer.note_regions(&peer.regions));
         let region = Arc::make_mut(&mut peer.regions).remove(revoked);
-        let theirs = Arc::clone(&peer.regions);
-        let users = peer.outgoing.values().filter(|transfer| !transfer.is_within(&theirs));
-        let users: Vec<_> = users.map(|transfer| transfer.id).collect();
+        let transfers = peer.outgoing.values_mut();
+        let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
+        let users: Vec<_> = users.collect();
         peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
         let reason = "it deregistered memory that the transfer uses";
         users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));

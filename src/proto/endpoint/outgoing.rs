@@ -49,6 +49,7 @@ impl Endpoint {
             mover,
             plan,
             regions,
+            their_regions: None,
             sync_message,
             phase: OutgoingPhase::Moving,
             committed: false,
