@@ -54,7 +54,7 @@ fn parse_filter(filter: Option<&str>) -> (Targets, Option<String>) {
     let Some(asked) = filter.map(str::trim).filter(|text| !text.is_empty()) else {
         return (default(), None);
     };
-    match asked.parse() {
+    match read_filter(asked) {
         Ok(targets) => (targets, None),
         Err(error) => {
             let complaint = format!(
@@ -65,6 +65,18 @@ fn parse_filter(filter: Option<&str>) -> (Targets, Option<String>) {
         }
     }
 }
+
+/// The filter, if each name in it is of this crate: a misspelt level would pass for a target, and silence all.
+fn read_filter(text: &str) -> Result<Targets, String> {
+    let targets: Targets = text.parse().map_err(|error| format!("{error}"))?;
+    let foreign = targets.iter().find(|(target, _)| *target != CRATE && !target.starts_with("baton::"));
+    match foreign {
+        Some((target, _)) => Err(format!("{target:?} is neither a level nor a module of Baton, baton::...")),
+        None => Ok(targets),
+    }
+}
+
+const CRATE: &str = "baton";
 
 fn write_stderr(line: &[u8]) {
     // Unbuffered, so the whole line is one write(2). Nothing useful can be done about a failure here.
@@ -303,6 +315,18 @@ mod tests {
         assert!(!targets.would_enable("baton::agent", &tracing::Level::DEBUG));
         let complaint = complaint.expect("a complaint");
         assert!(complaint.starts_with("BATON_LOG=\"baton::agent=loud\" is not a filter"), "{complaint}");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_silence() {
+        for misspelt in ["inof", "debug,agent=trace", "batton::agent=debug"] {
+            let (targets, complaint) = parse_filter(Some(misspelt));
+            assert!(targets.would_enable("baton::agent", &tracing::Level::INFO));
+            assert!(complaint.is_some_and(|text| text.contains("neither a level nor a module of Baton")));
+        }
+        for right in ["baton=debug", "WARN,baton::agent::peers=trace", "off"] {
+            assert_eq!(parse_filter(Some(right)).1, None, "{right}");
+        }
     }
 
     #[test]
