@@ -81,6 +81,7 @@ void ContextRank::prepare(uint64_t request, uint64_t tokens, bool corrupt)
     auto const& blocks = mPrepared->blocks;
     for (size_t logical = 0; logical < blocks.size(); ++logical)
     {
+        mRank.console.checkStopped(); // filling may take seconds: nobody may be there any more
         fillBlock(mRank.pool.block(blocks[logical]), options.geometry, options.heads(), request, logical);
     }
     if (options.shape == Shape::kStaged)

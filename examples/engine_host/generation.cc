@@ -228,6 +228,7 @@ void GenerationRank::check(uint64_t request)
     std::string firstWrong;
     for (size_t logical = 0; logical < mLanding->blocks.size(); ++logical)
     {
+        mRank.console.checkStopped(); // checking may take seconds: nobody may be there any more
         auto const wrong = findWrongByte(
             mRank.pool.block(mLanding->blocks[logical]), options.geometry, options.heads(), request, logical);
         if (wrong && wrongBlocks++ == 0)
