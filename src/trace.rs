@@ -46,6 +46,11 @@ pub fn init(filter: Option<&str>) {
     }
 }
 
+/// Whether `filter`, read as [`init`] reads it, lets INFO lines of the module `target` through.
+pub fn shows_info(filter: &str, target: &str) -> bool {
+    parse_filter(Some(filter)).0.would_enable(target, &tracing::Level::INFO)
+}
+
 const DEFAULT_FILTER: &str = "info";
 
 /// The filter to use, and what is wrong with the one asked for.

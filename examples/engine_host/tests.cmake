@@ -48,6 +48,16 @@ test_demo(mooncake --shape staged --config ${CMAKE_CURRENT_BINARY_DIR}/mooncake.
 test_demo(own_age --shape staged --lane stream-unix)
 set_tests_properties(demo.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")
 
+# A worker's variables: its port is for one process, its log filter must not hide which lane was taken.
+test_demo(workers_environment --shape paged --lane stream-tcp)
+set_tests_properties(demo.workers_environment PROPERTIES ENVIRONMENT "TRTLLM_NIXL_PORT=1;BATON_LOG=error")
+# Nobody reads the table: the exit status still says how it went.
+add_test(NAME demo.reader_gone COMMAND bash -c "set -o pipefail; \"$@\" | true" bash
+  ${DEMO} --requests 1 --shape paged --out ${CMAKE_CURRENT_BINARY_DIR}/reader_gone.json)
+set_tests_properties(demo.reader_gone PROPERTIES TIMEOUT 90)
+test_refusal(output_full "standard output: No space left" sh -c "\"$@\" > /dev/full" sh
+  ${DEMO} --requests 1 --shape paged --out ${CMAKE_CURRENT_BINARY_DIR}/output_full.json)
+
 test_refusal(corrupt_byte_is_found ", 1 corrupt" ${DEMO} --requests 1 --corrupt 1
   --out ${CMAKE_CURRENT_BINARY_DIR}/corrupt.json)
 foreach(phase context generation)

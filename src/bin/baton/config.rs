@@ -3,6 +3,7 @@
 //! Reads the file and the arguments, and lays out what [`baton::config::explain`] answers.
 
 use crate::table;
+use crate::text::{self, print};
 use baton::config::Environment;
 use baton::config::explain::{Explanation, Question, Row, explain};
 use baton::config::model::{Dtype, Model};
@@ -12,8 +13,6 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,7 +68,7 @@ struct ExplainArgs {
 /// Runs `baton config`.
 pub fn run(args: &ConfigArgs) -> ExitCode {
     let ConfigCommand::Explain(args) = &args.command;
-    match answer(args) {
+    let printed = match answer(args) {
         Ok(answer) if args.json => print(&json(&answer)),
         Ok(answer) => print(&tables(&answer)),
         Err(errors) => {
@@ -77,10 +76,14 @@ pub fn run(args: &ConfigArgs) -> ExitCode {
                 eprintln!("error: {error}");
             }
             if args.json {
-                print(&json(&serde_json::json!({ "errors": errors })));
+                drop(print(&json(&serde_json::json!({ "errors": errors })))); // the errors stand on stderr
             }
             return ExitCode::from(UNUSABLE);
         }
+    };
+    if let Err(error) = printed {
+        eprintln!("error: standard output: {error}");
+        return ExitCode::from(UNUSABLE);
     }
     ExitCode::SUCCESS
 }
@@ -102,13 +105,11 @@ fn answer(args: &ExplainArgs) -> Result<Explanation, Vec<String>> {
 
 fn read(path: &Path) -> Result<ServingConfig, String> {
     let name = path.display().to_string();
-    let mut bytes = Vec::new();
     let outcome = match name.as_str() {
-        "-" => std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_end(&mut bytes),
-        _ => File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)),
+        "-" => text::read_from(std::io::stdin().lock(), text::MAX_CONFIG_BYTES),
+        _ => text::read(path, text::MAX_CONFIG_BYTES),
     };
-    outcome.map_err(|error| format!("{name}: {error}"))?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("{name}: not UTF-8 text"))?;
+    let text = outcome.map_err(|error| format!("{name}: {error}"))?;
     ServingConfig::parse(&name, &text).map_err(|error| error.to_string())
 }
 
@@ -172,14 +173,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-/// Prints to standard output; a reader that has gone (`| head`) is no error.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
 const UNUSABLE: u8 = 2;
-/// One more than the parser takes, so that it is the parser that refuses.
-const MAX_FILE_BYTES: u64 = (1 << 20) + 1;
 
 const EXAMPLES: &str = "Examples:
   baton config explain serve.yaml

@@ -6,6 +6,7 @@
 mod config;
 mod demo;
 mod table;
+mod text;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -74,7 +74,8 @@ pub enum DemoError {
     /// No row fits into the pool.
     #[error(
         "{layout}: no request fits: the smallest has {smallest} tokens, the pool holds {capacity_tokens}; \
-         raise --pool-gib or max_tokens_in_buffer, or choose a smaller model"
+         raise --pool-gib, choose a smaller model, or set max_tokens_in_buffer so that a request fits a slot and a \
+         pool fits beside it"
     )]
     NothingFits {
         /// The run.

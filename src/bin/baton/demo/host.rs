@@ -136,8 +136,8 @@ pub struct Launch<'a> {
     pub lane: LaneOption,
     /// Order in which pools hand out blocks.
     pub seed: u64,
-    /// The user has chosen a log filter; otherwise the lane's log line needs `info`.
-    pub keeps_log_filter: bool,
+    /// The value for `BATON_LOG`.
+    pub log_filter: &'a str,
 }
 
 impl Host {
@@ -225,9 +225,9 @@ fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
     }
     // All ranks are on this machine: nothing has to listen where others can reach it.
     command.env("TRTLLM_NIXL_INTERFACE", "lo");
-    if !launch.keeps_log_filter {
-        command.env("BATON_LOG", "info");
-    }
+    // And they cannot share the one port that a worker would be given.
+    command.env_remove("TRTLLM_NIXL_PORT");
+    command.env("BATON_LOG", launch.log_filter);
     command.args([
         "--role",
         phase.role(),

@@ -133,22 +133,26 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     }
     progress.finish_and_clear();
     let report = Report::new(reports);
+    // Shown first: a file that cannot be written must not cost what was measured.
+    let text = if args.json { report.json() } else { format!("{}\n{}", report.table(), report.last_line()) };
+    let shown = show(&text);
     report.write(&args.out)?;
-    if args.json {
-        println!("{}", report.json());
-    } else {
-        println!("{}\n{}", report.table(), report.last_line());
-    }
+    shown?;
     Ok(if report.corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, Failed> {
     for run in &setup.runs {
         for report in drive::kill(&setup.launch(args, run), args.verbose, phase)? {
-            println!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
+            let line = format!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
+            show(&line)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(text: &str) -> Result<(), DemoError> {
+    crate::text::print(text).map_err(|source| DemoError::File { path: "standard output".to_owned(), source })
 }
 
 /// Everything that is known before the first process starts.
@@ -156,7 +160,7 @@ struct Setup {
     runs: Vec<Run>,
     programs: Programs,
     settings: settings::TransferSettings,
-    keeps_log_filter: bool,
+    log_filter: String,
 }
 
 impl Setup {
@@ -174,7 +178,8 @@ impl Setup {
             return Err(DemoError::TooManyCorrupt { wanted: args.corrupt, requests });
         }
         let programs = settings::programs(args, settings.backend)?;
-        Ok(Setup { runs, programs, settings, keeps_log_filter: environment.is_set("BATON_LOG") })
+        let log_filter = settings::log_filter(&environment);
+        Ok(Setup { runs, programs, settings, log_filter })
     }
 
     fn launch<'a>(&'a self, args: &DemoArgs, run: &'a Run) -> Launch<'a> {
@@ -184,7 +189,7 @@ impl Setup {
             backend: self.settings.backend,
             lane: args.lane,
             seed: args.seed,
-            keeps_log_filter: self.keeps_log_filter,
+            log_filter: &self.log_filter,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Requests of a serving trace, as far as they size a transfer.
 
 use serde::Deserialize;
-use std::fs;
 use std::path::Path;
 
 use super::error::DemoError;
+use crate::text;
 
 /// One request of the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub fn shipped() -> Result<Vec<Row>, DemoError> {
 /// The requests of a file in the same form.
 pub fn read(path: &Path) -> Result<Vec<Row>, DemoError> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|source| DemoError::File { path: name.clone(), source })?;
+    let text =
+        text::read(path, MAX_BYTES).map_err(|source| DemoError::File { path: name.clone(), source })?;
     parse(&name, &text)
 }
 
@@ -49,6 +50,9 @@ fn parse(name: &str, text: &str) -> Result<Vec<Row>, DemoError> {
 struct Request {
     input_length: u64,
 }
+
+/// Far above any trace.
+const MAX_BYTES: u64 = 1 << 28;
 
 #[cfg(test)]
 mod tests {

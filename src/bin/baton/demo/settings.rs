@@ -1,15 +1,17 @@
 //! What the hosts are told besides the shape: the library, the slot size, the lane, where the programs lie.
 
-use baton::config::Environment;
 use baton::config::backend::{self, Backend, Frontend};
 use baton::config::rules;
 use baton::config::serving::ServingConfig;
+use baton::config::{self, Environment};
+use baton::trace;
 use clap::ValueEnum;
 use std::fs;
 use std::path::{self, Path, PathBuf};
 
 use super::DemoArgs;
 use super::error::DemoError;
+use crate::text;
 
 /// What a `cache_transceiver_config` and the environment come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,10 +85,16 @@ pub fn transfer(
 
 fn read(path: &Path) -> Result<ServingConfig, DemoError> {
     let file = path.display().to_string();
-    match fs::read_to_string(path) {
+    match text::read(path, text::MAX_CONFIG_BYTES) {
         Ok(text) => Ok(ServingConfig::parse(&file, &text)?),
         Err(source) => Err(DemoError::File { path: file, source }),
     }
+}
+
+/// The value for `BATON_LOG`: the user's own, with the lines that name the lane let through.
+pub fn log_filter(environment: &Environment) -> String {
+    let asked = config::log_filter(environment).unwrap_or_default();
+    if trace::shows_info(&asked, LANE_TARGET) { asked } else { format!("{asked},{LANE_TARGET}=info") }
 }
 
 /// The programs that a run consists of.
@@ -139,6 +147,9 @@ fn first_file(
     }
 }
 
+/// Where the library says which lane a peer was given.
+const LANE_TARGET: &str = "baton::agent";
+
 /// Where an installed or a freshly built engine host lies, seen from the `baton` executable.
 const HOST_FOLDERS: [&str; 3] = [".", "../libexec/baton", "../../build/bin"];
 /// The same for the library.
@@ -156,6 +167,18 @@ mod tests {
         assert!(error.starts_with("backend UCX is not yet supported"), "{error}");
         let settings = transfer(None, &Environment::default(), 32).unwrap();
         assert_eq!((settings.backend, settings.max_tokens_in_buffer), (Backend::Nixl, None));
+    }
+
+    #[test]
+    fn the_lane_is_named_whatever_the_log_filter() {
+        let filter = |value: &str| log_filter(&Environment::from_map([("BATON_LOG", value)]));
+        assert_eq!(log_filter(&Environment::default()), "");
+        assert_eq!(filter("error"), "error,baton::agent=info");
+        assert_eq!(filter("off"), "off,baton::agent=info");
+        assert_eq!(filter("baton::fabric=debug"), "baton::fabric=debug,baton::agent=info");
+        for enough in ["debug", "warn,baton::agent=trace", "inof"] {
+            assert_eq!(filter(enough), enough);
+        }
     }
 
     #[test]
