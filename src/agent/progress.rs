@@ -83,7 +83,7 @@ impl Shared {
             if park(&self.epoll, Some(Duration::ZERO)) {
                 return true;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now(); // where cores are scarce, whoever has work comes first
         }
         false
     }
@@ -112,7 +112,7 @@ impl Shared {
             if self.lend_a_hand() {
                 last_work = Instant::now();
             } else if last_work.elapsed() < self.settings.spin {
-                std::hint::spin_loop();
+                std::thread::yield_now(); // where cores are scarce, whoever has work comes first
             } else {
                 let tick = Instant::now() + WAITER_TICK;
                 self.signal.wait(epoch, deadline.map_or(tick, |deadline| deadline.min(tick)));
