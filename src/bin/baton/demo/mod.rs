@@ -24,7 +24,7 @@ use baton::config::Environment;
 use baton::config::model::Dtype;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     if let Some(phase) = args.kill {
         return show_kill(args, &setup, phase);
     }
+    forget(&args.out);
     let bytes = setup.runs.iter().map(Run::bytes).sum();
     let progress = progress_bar(bytes, args.verbose);
     let mut corrupt = args.corrupt;
@@ -139,6 +140,13 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     report.write(&args.out)?;
     shown?;
     Ok(if report.corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Removes the report of an earlier run: a run that fails must not leave it behind as its own.
+fn forget(report: &Path) {
+    if report.is_file() {
+        let _ = std::fs::remove_file(report); // what cannot be removed cannot be written either, which is told
+    }
 }
 
 fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, Failed> {
