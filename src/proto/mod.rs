@@ -2,7 +2,8 @@
 //! and decisions come out; the agent above owns everything else.
 //!
 //! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of;
-//! * [`session`], [`transfer`] and [`notify`] are the machines, one idea each;
+//! * [`session`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
+//!   tables are written;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
 //! * [`endpoint`] owns them all and is driven from outside.
 
@@ -16,4 +17,5 @@ pub mod regions;
 pub mod section;
 pub mod session;
 pub mod transfer;
+pub mod transition;
 pub mod wire;

@@ -10,58 +10,53 @@
 
 use std::time::{Duration, Instant};
 
-use super::transfer::BadTransition;
+use super::transition::{named, table};
 
-/// Where a control stream stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionPhase {
-    /// We dialed and sent HELLO.
-    Greeting,
-    /// We accepted and await HELLO.
-    Listening,
-    /// Both sections are known; fabrics are connecting.
-    Linking,
-    /// Our READY is out, the peer's is awaited.
-    Announced,
-    /// Lanes are agreed; transfers flow.
-    Up,
-    /// Ended.
-    Over,
-}
+named!(
+    /// Where a control stream stands.
+    SessionPhase {
+        /// We dialed and sent HELLO.
+        Greeting,
+        /// We accepted and await HELLO.
+        Listening,
+        /// Both sections are known; fabrics are connecting.
+        Linking,
+        /// Our READY is out, the peer's is awaited.
+        Announced,
+        /// Lanes are agreed; transfers flow.
+        Up,
+        /// Ended.
+        Over,
+    }
+);
 
-/// What happens to a control stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEvent {
-    /// WELCOME is here.
-    Welcome,
-    /// HELLO is here and accepted.
-    Hello,
-    /// Each lane is connected or given up.
-    LanesSettled,
-    /// Both READYs are exchanged.
-    BothReady,
-    /// The stream is gone or given up.
-    Closed,
-}
+named!(
+    /// What happens to a control stream.
+    SessionEvent {
+        /// WELCOME is here.
+        Welcome,
+        /// HELLO is here and accepted.
+        Hello,
+        /// Each lane is connected or given up.
+        LanesSettled,
+        /// Both READYs are exchanged.
+        BothReady,
+        /// The stream is gone or given up.
+        Closed,
+    }
+);
+
+table!(SessionPhase, SessionEvent {
+    Welcome: { Greeting => Linking },
+    Hello: { Listening => Linking },
+    LanesSettled: { Linking => Announced },
+    BothReady: { Announced => Up },
+    Closed: {
+        Greeting => Over, Listening => Over, Linking => Over, Announced => Over, Up => Over, Over => Over,
+    },
+});
 
 impl SessionPhase {
-    /// Every value, in order.
-    pub const ALL: &'static [Self] =
-        &[Self::Greeting, Self::Listening, Self::Linking, Self::Announced, Self::Up, Self::Over];
-
-    /// The transition table.
-    pub fn on(self, event: SessionEvent) -> Result<Self, BadTransition> {
-        match (event, self) {
-            (SessionEvent::Welcome, Self::Greeting) | (SessionEvent::Hello, Self::Listening) => {
-                Ok(Self::Linking)
-            }
-            (SessionEvent::LanesSettled, Self::Linking) => Ok(Self::Announced),
-            (SessionEvent::BothReady, Self::Announced) => Ok(Self::Up),
-            (SessionEvent::Closed, _) => Ok(Self::Over),
-            (event, phase) => Err(BadTransition { phase: phase.name(), event: event.name() }),
-        }
-    }
-
     /// Whether the handshake has told us who the peer is.
     pub fn is_known(self) -> bool {
         matches!(self, Self::Linking | Self::Announced | Self::Up)
@@ -70,33 +65,6 @@ impl SessionPhase {
     /// Whether the peer has our section, or will before anything that we say now.
     pub fn has_our_section(self) -> bool {
         self == Self::Greeting || self.is_known()
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Greeting => "Greeting",
-            Self::Listening => "Listening",
-            Self::Linking => "Linking",
-            Self::Announced => "Announced",
-            Self::Up => "Up",
-            Self::Over => "Over",
-        }
-    }
-}
-
-impl SessionEvent {
-    /// Every value, in order.
-    pub const ALL: &'static [Self] =
-        &[Self::Welcome, Self::Hello, Self::LanesSettled, Self::BothReady, Self::Closed];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Welcome => "Welcome",
-            Self::Hello => "Hello",
-            Self::LanesSettled => "LanesSettled",
-            Self::BothReady => "BothReady",
-            Self::Closed => "Closed",
-        }
     }
 }
 
@@ -176,16 +144,13 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::transition::picture;
 
     #[test]
     fn every_outcome_of_the_table() {
-        let mut seen = String::new();
-        for &event in SessionEvent::ALL {
-            for &phase in SessionPhase::ALL {
-                let to = phase.on(event).map_or("-", SessionPhase::name);
-                seen += &format!("{} x {} = {to}\n", phase.name(), event.name());
-            }
-        }
+        let seen = picture(SessionPhase::ALL, SessionEvent::ALL, |phase, event| {
+            [phase.name(), event.name(), phase.on(event).map_or("-", SessionPhase::name)]
+        });
         assert_eq!(seen, include_str!("snapshots/session.txt"));
     }
 

@@ -1,0 +1,161 @@
+//! A transfer at the peer of the agent that submitted it.
+
+use crate::desc::TransferId;
+use crate::proto::transition::{named, table};
+
+use super::ChunkSet;
+
+named!(
+    /// Where an incoming transfer stands.
+    IncomingPhase {
+        /// Chunks are landing.
+        Receiving,
+        /// Broken on our side; FAIL is sent, the initiator's ABORT is awaited.
+        Failed,
+        /// Aborted by the initiator; our posts and landings have yet to end.
+        Closing,
+        /// Ended.
+        Over,
+    }
+);
+
+named!(
+    /// What happens to an incoming transfer.
+    IncomingEvent {
+        /// Committed, and every chunk is in place.
+        Whole,
+        /// A chunk cannot be placed or fetched.
+        Fault,
+        /// The initiator's ABORT is here.
+        Abort,
+        /// Nothing of it is in flight any more.
+        Quiet,
+    }
+);
+
+table!(IncomingPhase, IncomingEvent {
+    Whole: { Receiving => Over },
+    Fault: { Receiving => Failed, Failed => Failed, Closing => Closing },
+    Abort: { Receiving => Closing, Failed => Closing },
+    Quiet: { Closing => Over },
+});
+
+/// What COMMIT said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Chunks to have landed.
+    pub chunks: u32,
+    /// Bytes to have landed.
+    pub bytes: u64,
+    /// Message for our host.
+    pub sync_message: Option<Vec<u8>>,
+}
+
+/// A transfer at its responder.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The initiator's id for it.
+    pub id: TransferId,
+    /// Where it stands.
+    pub phase: IncomingPhase,
+    /// Chunks in place.
+    pub landed: ChunkSet,
+    /// Chunks seen at all, so that none is taken twice.
+    pub seen: ChunkSet,
+    /// Bytes in place.
+    pub bytes: u64,
+    /// Chunks being pulled, landed, or answered right now, queued ones included.
+    pub in_flight: u32,
+    /// Data frames seen, for the books of an abort.
+    pub arrived: u32,
+    /// Chunks in place when the initiator was last told.
+    pub reported: u32,
+    /// Answer frames that went out.
+    pub answered: u32,
+    /// Frames the initiator posted before it aborted, where frames are how it writes.
+    pub owed: u32,
+    /// The COMMIT, once it is here.
+    pub commit: Option<Committed>,
+    /// Why it failed here.
+    pub failure: Option<String>,
+}
+
+impl Incoming {
+    /// A transfer nothing is known of but its id.
+    pub fn new(id: TransferId) -> Self {
+        Self {
+            id,
+            phase: IncomingPhase::Receiving,
+            landed: ChunkSet::default(),
+            seen: ChunkSet::default(),
+            bytes: 0,
+            in_flight: 0,
+            arrived: 0,
+            reported: 0,
+            answered: 0,
+            owed: 0,
+            commit: None,
+            failure: None,
+        }
+    }
+
+    /// Takes note of a chunk that the peer speaks of: each is to come once.
+    pub fn see(&mut self, chunk: u32) -> Result<(), String> {
+        if !self.seen.insert(chunk) {
+            return Err(format!("chunk {chunk} came twice"));
+        }
+        Ok(())
+    }
+
+    /// Whether it is committed and whole, so that ACK is due. A commit whose counts cannot be met by what
+    /// has landed is a fault.
+    pub fn is_whole(&self) -> Result<bool, String> {
+        let Some(commit) = &self.commit else { return Ok(false) };
+        if self.phase != IncomingPhase::Receiving || self.in_flight > 0 || self.landed.len() < commit.chunks {
+            return Ok(false);
+        }
+        if self.landed.len() > commit.chunks || self.bytes != commit.bytes {
+            return Err(format!(
+                "{} chunks with {} bytes landed, the commit speaks of {} with {}",
+                self.landed.len(),
+                self.bytes,
+                commit.chunks,
+                commit.bytes
+            ));
+        }
+        Ok(true)
+    }
+
+    /// Whether an aborted transfer is quiet: nothing in flight, and no frame under way to us.
+    pub fn is_quiet(&self) -> bool {
+        self.phase == IncomingPhase::Closing && self.in_flight == 0 && self.arrived >= self.owed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::transition::picture;
+
+    #[test]
+    fn every_outcome_of_the_incoming_table() {
+        let seen = picture(IncomingPhase::ALL, IncomingEvent::ALL, |phase, event| {
+            [phase.name(), event.name(), phase.on(event).map_or("-", IncomingPhase::name)]
+        });
+        assert_eq!(seen, include_str!("../snapshots/incoming.txt"));
+    }
+
+    #[test]
+    fn a_commit_that_the_data_contradicts_is_a_fault() {
+        let mut incoming = Incoming::new(TransferId(1));
+        incoming.landed.insert(0);
+        incoming.bytes = 10;
+        assert_eq!(incoming.is_whole(), Ok(false));
+        incoming.commit = Some(Committed { chunks: 1, bytes: 10, sync_message: None });
+        assert_eq!(incoming.is_whole(), Ok(true));
+        incoming.commit = Some(Committed { chunks: 1, bytes: 11, sync_message: None });
+        assert!(incoming.is_whole().is_err());
+        incoming.commit = Some(Committed { chunks: 2, bytes: 11, sync_message: None });
+        assert_eq!(incoming.is_whole(), Ok(false));
+    }
+}
