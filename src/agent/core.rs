@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use super::inbox::Inbox;
 use super::lobby::{Arrival, Lobby};
 use super::progress::{STEP_BYTES, Signal};
 use super::regions::Registered;
+use super::sockets::timespec;
 use super::tap::Tap;
 use super::transfer::Outcome;
 
@@ -153,12 +155,12 @@ impl Core {
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
-        let mut events = Vec::with_capacity(EVENTS_PER_DRIVE);
-        let buffer = rustix::buffer::spare_capacity(&mut events);
+        let mut buffer = [MaybeUninit::uninit(); EVENTS_PER_DRIVE];
+        let at_once = timespec(Duration::ZERO);
         // An interrupted wait finds nothing; the next drive looks again.
-        let _ = epoll::wait(&self.epoll, buffer, Some(&super::sockets::timespec(Duration::ZERO)));
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut buffer[..], Some(&at_once)) else { return false };
         let mut worked = false;
-        for event in &events {
+        for event in events {
             match Source::from_data(event.data.u64()) {
                 Source::Waker | Source::Fabric => {}
                 Source::Lobby(token) => worked |= self.serve_lobby(token, now),

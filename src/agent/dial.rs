@@ -13,8 +13,9 @@ use crate::proto::endpoint::{CROSSED, Standing};
 use crate::proto::section::{Endpoint, Section};
 
 use super::address::parse_connection_info;
+use super::core::Core;
 use super::foreign::probe_stock_listener;
-use super::open::{host_id, random, uses_unix};
+use super::open::{random, uses_unix};
 use super::sockets::{dial, fetch_blob};
 use super::{Agent, LoadError};
 
@@ -76,9 +77,7 @@ impl Agent {
     /// the peer has yet to find dead, and dialing on and on would not make it do so sooner.
     fn give_way(&self, peer: &str, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + GIVE_WAY);
-        self.shared.wait_until(Some(deadline), || {
-            self.shared.core.try_lock().is_some_and(|core| core.endpoint.standing(peer) != Standing::Absent)
-        });
+        self.shared.wait_for(deadline, |core| core.endpoint.standing(peer) != Standing::Absent);
     }
 
     /// Loads a peer from `ip:port`: fetches its blob from its listener, then as [`Agent::load_blob`].
@@ -109,7 +108,8 @@ impl Agent {
     }
 
     fn dial_endpoints(&self, peer: &str, section: &Section, deadline: Instant) -> Result<OwnedFd, LoadError> {
-        let same_host = section.host == host_id() && uses_unix(&self.shared.settings);
+        let host = self.shared.core.lock().endpoint.identity().section.host;
+        let same_host = section.host == host && uses_unix(&self.shared.settings);
         let mut attempts = Vec::new();
         for endpoint in &section.endpoints {
             if matches!(endpoint, Endpoint::UnixAbstract(_)) && !same_host {
@@ -126,31 +126,24 @@ impl Agent {
 
     /// Waits until the name is up, or its stream is gone: then the reason is returned.
     fn await_up(&self, peer: &str, key: PeerKey, deadline: Instant) -> Result<Option<String>, LoadError> {
-        let mut farewell = None;
-        let shared = &self.shared;
-        let settled = std::cell::Cell::new(false);
-        shared.wait_until(Some(deadline), || {
-            let Some(core) = shared.core.try_lock() else { return false };
-            let gone =
-                core.farewells.get(&key).is_some_and(Option::is_some) || core.endpoint.peer(key).is_none();
-            settled.set(gone || matches!(core.endpoint.standing(peer), Standing::Up(_)));
-            settled.get()
-        });
-        let mut core = shared.core.lock();
-        if core.endpoint.peer(key).is_none() {
-            farewell = Some(core.farewells.remove(&key).flatten().unwrap_or_else(|| CROSSED.into()));
+        let is_gone = |core: &Core| core.endpoint.peer(key).is_none();
+        let is_up = |core: &Core| matches!(core.endpoint.standing(peer), Standing::Up(_));
+        self.shared.wait_for(deadline, |core| is_gone(core) || is_up(core));
+        let mut core = self.shared.core.lock();
+        let farewell = core.farewells.remove(&key).flatten();
+        match () {
+            () if is_gone(&core) => Ok(Some(farewell.unwrap_or_else(|| CROSSED.into()))),
+            () if is_up(&core) => Ok(None),
+            () => Err(self.load_timeout(peer)),
         }
-        core.farewells.remove(&key);
-        if settled.get() { Ok(farewell) } else { Err(self.load_timeout(peer)) }
     }
 
     fn finish_load(&self, name: &str, key: PeerKey) -> Result<(), LoadError> {
         let mut core = self.shared.core.lock();
-        let lanes = core.endpoint.lanes().to_vec();
         let Some(peer) = core.endpoint.peer(key) else {
             return Err(LoadError::Refused { peer: name.into(), reason: "it left again at once".into() });
         };
-        let reasons = peer.lane_reasons(&lanes);
+        let reasons = peer.lane_reasons(core.endpoint.lanes());
         let lane = peer.lane().and_then(|lane| core.fabrics.get(lane)).map(|fabric| fabric.carrier(key));
         let Some(lane) = lane else {
             core.endpoint.invalidate(name);

@@ -161,10 +161,8 @@ impl Agent {
             core.drive(Instant::now());
             keys
         };
-        let busy = |core: &Core| keys.iter().any(|key| core.endpoint.region_is_busy(*key));
-        let deadline = Instant::now() + DEREGISTER_LIMIT;
-        let quiet = || self.shared.core.try_lock().is_some_and(|core| !busy(&core));
-        self.shared.wait_until(Some(deadline), quiet);
+        let is_quiet = |core: &Core| !keys.iter().any(|key| core.endpoint.region_is_busy(*key));
+        self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
         let mut core = self.shared.core.lock();
         for key in keys {
             if core.endpoint.region_is_busy(key) {
@@ -250,10 +248,8 @@ impl Agent {
             key
         };
         let Some(key) = key else { return };
-        let deadline = Instant::now() + self.shared.settings.peer_timeout;
         let is_quiet = |core: &Core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers());
-        self.shared
-            .wait_until(Some(deadline), || self.shared.core.try_lock().is_some_and(|core| is_quiet(&core)));
+        self.shared.wait_for(Instant::now() + self.shared.settings.peer_timeout, is_quiet);
         if !is_quiet(&self.shared.core.lock()) {
             let agent = self.name();
             tracing::error!(

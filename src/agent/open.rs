@@ -113,7 +113,7 @@ pub(super) fn uses_unix(settings: &EngineSettings) -> bool {
 }
 
 /// This host, as long as it runs: its boot id.
-pub(super) fn host_id() -> HostId {
+fn host_id() -> HostId {
     let text = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
     let mut id = [0; 16];
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();

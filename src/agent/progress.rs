@@ -120,6 +120,11 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::wait_until`], for something that is seen under the lock.
+    pub fn wait_for(&self, deadline: Instant, done: impl Fn(&Core) -> bool) {
+        self.wait_until(Some(deadline), || self.core.try_lock().is_some_and(|core| done(&core)));
+    }
+
     /// Cancels a transfer.
     pub fn cancel(&self, id: TransferId) {
         let mut core = self.core.lock();
@@ -139,8 +144,7 @@ impl Shared {
             core.endpoint.shutdown();
             core.drive(Instant::now());
         }
-        let deadline = Instant::now() + DRAIN_LIMIT;
-        self.wait_until(Some(deadline), || self.core.try_lock().is_some_and(|core| !core.endpoint.is_busy()));
+        self.wait_for(Instant::now() + DRAIN_LIMIT, |core| !core.endpoint.is_busy());
         let mut core = self.core.lock();
         core.close();
         self.stopped.store(true, Ordering::Release);

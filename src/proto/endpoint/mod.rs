@@ -76,7 +76,7 @@ struct Flight {
     chunk: u32,
     bytes: u64,
     kind: FlightKind,
-    /// Our regions it touches.
+    /// Our regions that it touches for the peer; for a transfer of ours, the transfer has them.
     regions: Vec<RegionKey>,
 }
 
@@ -341,7 +341,7 @@ impl Endpoint {
             peer.posted = peer.posted.saturating_sub(1);
         }
         match flight.kind {
-            FlightKind::OutgoingPost => self.outgoing_post_done(&flight, outcome, now),
+            FlightKind::OutgoingPost => self.outgoing_flight_done(&flight, outcome, now),
             _ => self.incoming_flight_done(&flight, outcome, now),
         }
     }
@@ -350,7 +350,7 @@ impl Endpoint {
     pub fn handle_landed(&mut self, ticket: u64, outcome: Result<(), String>, now: Instant) {
         let Some(flight) = self.flights.remove(&ticket) else { return };
         match flight.kind {
-            FlightKind::AnswerLanding => self.answer_landed(&flight, outcome, now),
+            FlightKind::AnswerLanding => self.outgoing_flight_done(&flight, outcome, now),
             _ => self.incoming_flight_done(&flight, outcome, now),
         }
     }

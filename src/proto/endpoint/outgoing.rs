@@ -33,7 +33,7 @@ impl Endpoint {
         let Submission { peer: name, op, plan, regions, sync_message } = submission;
         check_message(&name, sync_message.as_deref().unwrap_or_default())?;
         let (key, peer) = self.loaded_peer(&name)?;
-        let Some((_, mover)) = peer.mover(&self.lanes, op) else {
+        let Some(mover) = peer.mover(&self.lanes, op) else {
             let reasons = peer.lane_reasons(&self.lanes);
             return Err(CommandError::NoLane { name, op, reasons });
         };
@@ -113,13 +113,13 @@ impl Endpoint {
             Mover::Native | Mover::Framed => {
                 transfer.in_flight += 1;
                 peer.posted += 1;
-                let regions = transfer.regions.clone();
                 let header = match mover {
                     Mover::Framed => write_header(tag, id, chunk, &segments),
                     _ => Vec::new(),
                 };
                 let bytes = segments.iter().map(|segment| segment.len).sum();
-                let flight = Flight { peer: key, id, chunk, bytes, kind: FlightKind::OutgoingPost, regions };
+                let kind = FlightKind::OutgoingPost;
+                let flight = Flight { peer: key, id, chunk, bytes, kind, regions: Vec::new() };
                 let token = OpToken(self.take_off(flight));
                 let lane = lane.unwrap_or_default(); // invariant: a mover was chosen, so there is a lane
                 self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
@@ -195,7 +195,13 @@ impl Endpoint {
         self.settle(key, id, now);
     }
 
-    pub(super) fn outgoing_post_done(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
+    /// A chunk of ours has been moved: a batch completed, or an answer landed.
+    pub(super) fn outgoing_flight_done(
+        &mut self,
+        flight: &Flight,
+        outcome: Result<(), String>,
+        now: Instant,
+    ) {
         let Some(transfer) = self.outgoing_mut(flight.peer, flight.id) else { return };
         transfer.in_flight = transfer.in_flight.saturating_sub(1);
         transfer.last_progress = now;
@@ -226,13 +232,9 @@ impl Endpoint {
             return Placement::Discard;
         }
         transfer.in_flight += 1;
-        let regions = transfer.regions.clone();
-        let flight = Flight { peer: key, id, chunk, bytes, kind: FlightKind::AnswerLanding, regions };
+        let kind = FlightKind::AnswerLanding;
+        let flight = Flight { peer: key, id, chunk, bytes, kind, regions: Vec::new() };
         Placement::Scatter { ticket: self.take_off(flight), spans }
-    }
-
-    pub(super) fn answer_landed(&mut self, flight: &Flight, outcome: Result<(), String>, now: Instant) {
-        self.outgoing_post_done(flight, outcome, now);
     }
 
     pub(super) fn handle_ack(&mut self, key: PeerKey, id: TransferId, now: Instant) {

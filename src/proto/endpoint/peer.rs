@@ -209,10 +209,9 @@ impl Peer {
     }
 
     /// Who would move an operation on the agreed lane.
-    pub(super) fn mover(&self, lanes: &[LaneSpec], op: TransferOp) -> Option<(usize, Mover)> {
-        let index = self.lane?;
-        let lane = lanes.get(index)?;
-        Some((index, Mover::choose(op, lane.native_read, lane.native_write, lane.framed)?))
+    pub(super) fn mover(&self, lanes: &[LaneSpec], op: TransferOp) -> Option<Mover> {
+        let lane = lanes.get(self.lane?)?;
+        Mover::choose(op, lane.native_read, lane.native_write, lane.framed)
     }
 
     /// The tag that frames of this stream carry.
