@@ -17,37 +17,15 @@ constexpr int64_t kTransferWaitMs = 50;
 
 ContextRank::ContextRank(Options const& options, Console& console)
     : mRank(options, console)
+    , mPieces(mRank.pieces())
 {
-    for (Piece const& piece : options.geometry.pieces())
-    {
-        if (piece.contextRank == options.rank)
-        {
-            mPieces.push_back(piece);
-        }
-    }
 }
 
 void ContextRank::run()
 {
-    mRank.announce();
-    while (true)
-    {
-        if (auto const words = mRank.console.command(kCommandWaitMs))
-        {
-            obey(*words);
-        }
-        if (mQuitting)
-        {
-            continue; // peers may leave before us: no more signs of life, only the end of stdin
-        }
-        bool heard = false;
-        for (Received& received : mRank.endpoint.receive(heard))
-        {
-            takeIn(std::move(received));
-        }
-        serve();
-        mRank.endpoint.tick();
-    }
+    mRank.run(
+        kCommandWaitMs, [this](std::vector<std::string> const& words) { obey(words); },
+        [this](Received&& received) { takeIn(std::move(received)); }, [this] { serve(); });
 }
 
 void ContextRank::obey(std::vector<std::string> const& words)
@@ -59,7 +37,7 @@ void ContextRank::obey(std::vector<std::string> const& words)
     }
     else if (words[0] == "quit" && words.size() == 1)
     {
-        mQuitting = true;
+        mRank.quit();
         Event("summary").emit();
     }
     else

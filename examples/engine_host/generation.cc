@@ -19,36 +19,15 @@ constexpr auto kTickCheck = std::chrono::milliseconds(20);
 
 GenerationRank::GenerationRank(Options const& options, Console& console)
     : mRank(options, console)
+    , mPieces(mRank.pieces())
 {
-    for (Piece const& piece : options.geometry.pieces())
-    {
-        if (piece.generationRank == options.rank)
-        {
-            mPieces.push_back(piece);
-        }
-    }
 }
 
 void GenerationRank::run()
 {
-    mRank.announce();
-    while (true)
-    {
-        if (auto const words = mRank.console.command(kCommandWaitMs))
-        {
-            obey(*words);
-        }
-        if (mQuitting)
-        {
-            continue; // peers may leave before us: no more signs of life, only the end of stdin
-        }
-        bool heard = false;
-        for (Received const& received : mRank.endpoint.receive(heard))
-        {
-            takeIn(received);
-        }
-        mRank.endpoint.tick();
-    }
+    mRank.run(
+        kCommandWaitMs, [this](std::vector<std::string> const& words) { obey(words); },
+        [this](Received&& received) { takeIn(std::move(received)); }, [] {});
 }
 
 void GenerationRank::obey(std::vector<std::string> const& words)
@@ -67,7 +46,7 @@ void GenerationRank::obey(std::vector<std::string> const& words)
     }
     else if (words[0] == "quit" && words.size() == 1)
     {
-        mQuitting = true;
+        mRank.quit();
         Event("summary").number("corrupt", mCorrupt).emit();
     }
     else

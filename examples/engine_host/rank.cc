@@ -49,6 +49,48 @@ void Rank::requireSlot(uint64_t request, uint64_t blocks) const
     }
 }
 
+std::vector<Piece> Rank::pieces() const
+{
+    std::vector<Piece> ours;
+    for (Piece const& piece : options.geometry.pieces())
+    {
+        if ((options.role == Role::kContext ? piece.contextRank : piece.generationRank) == options.rank)
+        {
+            ours.push_back(piece);
+        }
+    }
+    return ours;
+}
+
+void Rank::run(int commandWaitMs, std::function<void(std::vector<std::string> const&)> const& obey,
+    std::function<void(Received&&)> const& takeIn, std::function<void()> const& proceed)
+{
+    announce();
+    while (true)
+    {
+        if (auto const words = console.command(commandWaitMs))
+        {
+            obey(*words);
+        }
+        if (mQuitting)
+        {
+            continue;
+        }
+        bool heard = false;
+        for (Received& received : endpoint.receive(heard))
+        {
+            takeIn(std::move(received));
+        }
+        proceed();
+        endpoint.tick();
+    }
+}
+
+void Rank::quit()
+{
+    mQuitting = true;
+}
+
 void Rank::announce()
 {
     Event("ready")

@@ -15,6 +15,7 @@
 #include "memory.h"
 #include "options.h"
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -39,12 +40,22 @@ struct Rank
 
     std::vector<kv::MemoryDesc> shared() const;
 
-    // Tells the driver how to reach this rank.
-    void announce();
+    // The pieces of each request that this rank sends or receives.
+    std::vector<Piece> pieces() const;
+    // Tells the driver how to reach this rank, then serves: hands each command to `obey` and each notification to
+    // `takeIn`, and calls `proceed` in every turn. After quit() only the end of stdin counts: peers may leave first.
+    void run(int commandWaitMs, std::function<void(std::vector<std::string> const&)> const& obey,
+        std::function<void(Received&&)> const& takeIn, std::function<void()> const& proceed);
+    void quit();
     // Throws Failure(kUsage) when a request of that many blocks does not fit into the slot.
     void requireSlot(uint64_t request, uint64_t blocks) const;
     // Signs of life, and whether the driver still wants us.
     void tick();
+
+private:
+    void announce();
+
+    bool mQuitting = false;
 };
 
 class ContextRank
@@ -86,7 +97,6 @@ private:
     std::vector<Piece> mPieces; // those that this rank sends
     std::optional<Prepared> mPrepared;
     std::map<uint64_t, std::vector<Asked>> mAsked; // by request
-    bool mQuitting = false;
 };
 
 class GenerationRank
@@ -129,7 +139,6 @@ private:
     std::map<uint64_t, Context> mContexts; // by rank
     std::optional<Landing> mLanding;
     uint64_t mCorrupt = 0;
-    bool mQuitting = false;
 };
 
 } // namespace engine_host
