@@ -8,6 +8,29 @@ use crate::seeds::{Style, on_every_style};
 
 on_every_style!(in_the_middle, between_plan_and_submit);
 
+/// A region of one side that has been revoked and is quiet.
+struct Revoked {
+    n: usize,
+    memory: usize,
+    key: RegionKey,
+    span: Span,
+}
+
+/// Revokes a region of either side and does `meanwhile` until it is quiet.
+fn revoke(pair: &mut Pair, mut meanwhile: impl FnMut(&mut Pair)) -> Revoked {
+    let n = pair.chance.within(0..2);
+    let memory = pair.chance.within(0..4);
+    let key = RegionKey(memory as u32 + 1);
+    let span = pair.host.memories(n).nth(memory).expect("four memories").span();
+    pair.nodes[n].endpoint.remove_region(key);
+    pair.act(n);
+    pair.drive("the region is quiet", |pair| {
+        meanwhile(pair);
+        !pair.nodes[n].endpoint.region_is_busy(key)
+    });
+    Revoked { n, memory, key, span }
+}
+
 /// Once the region is not busy any more, it may be used for something else: no transfer reads it or writes to
 /// it, and what succeeds after that did not need it. Everything else goes on.
 fn in_the_middle(style: Style, seed: u64) {
@@ -16,16 +39,7 @@ fn in_the_middle(style: Style, seed: u64) {
     let steps = pair.chance.within(0..100);
     pair.steps(steps);
 
-    let n = pair.chance.within(0..2);
-    let memory = pair.chance.within(0..4);
-    let key = RegionKey(memory as u32 + 1);
-    let span = pair.host.memories(n).nth(memory).expect("four memories").span();
-    pair.nodes[n].endpoint.remove_region(key);
-    pair.act(n);
-    pair.drive("the region is quiet", |pair| {
-        pair.submit_or_not();
-        !pair.nodes[n].endpoint.region_is_busy(key)
-    });
+    let Revoked { n, memory, key, span } = revoke(&mut pair, Pair::submit_or_not);
     pair.assert_out_of_use(n, span, matches!(style, Style::Native | Style::NativeOrdered));
     baton::fabric::Fabric::deregister(&mut pair.nodes[n].fabric, key);
     pair.host.reuse(n, memory);
@@ -49,16 +63,7 @@ fn between_plan_and_submit(style: Style, seed: u64) {
         let index = wish.index;
         wishes.push((index, pair.plan(planner, wish).expect("registered memory")));
     }
-    let n = pair.chance.within(0..2);
-    let memory = pair.chance.within(0..4);
-    let key = RegionKey(memory as u32 + 1);
-    let span = pair.host.memories(n).nth(memory).expect("four memories").span();
-    pair.nodes[n].endpoint.remove_region(key);
-    pair.act(n);
-    pair.drive("the region is quiet", |pair| {
-        pair.step();
-        !pair.nodes[n].endpoint.region_is_busy(key)
-    });
+    let Revoked { n, memory, key, span } = revoke(&mut pair, Pair::step);
     baton::fabric::Fabric::deregister(&mut pair.nodes[n].fabric, key);
     pair.host.reuse(n, memory);
     for (index, submission) in wishes {
