@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::desc::{PeerKey, TransferId};
 use crate::fabric::{Batch, Fabric, Link, Posted};
-use crate::proto::endpoint::{Action, CROSSED, Endpoint};
+use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
 use crate::proto::section::AnnouncedRegion;
 
 use super::control::{ControlStream, Intake};
@@ -58,7 +58,6 @@ enum Source {
     Peer(PeerKey),
 }
 
-const TICK: Duration = Duration::from_millis(100);
 const EVENTS_PER_DRIVE: usize = 64;
 /// Reads from one control stream before the next one's turn.
 const READS_PER_TURN: usize = 4;

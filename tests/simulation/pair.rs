@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use baton::desc::{PeerKey, SessionId};
 use baton::fabric::sim::{SimConfig, SimNet};
-use baton::proto::endpoint::{Action, Standing};
+use baton::proto::endpoint::{Action, Standing, TICK};
 use baton::proto::session::Deadlines;
 
 use crate::chance::Chance;
@@ -46,7 +46,6 @@ pub const DEADLINES: Deadlines = Deadlines {
     peer: Duration::from_secs(5),
     stall: Duration::from_secs(30),
 };
-const TICK: Duration = Duration::from_millis(100);
 const IDLE_STEPS: u32 = 20;
 const STEPS_MAX: u64 = 200_000;
 

@@ -9,18 +9,13 @@ use crate::proto::wire::Frame;
 
 use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
 
-/// How often an endpoint with peers wants to be woken.
-const TICK: Duration = Duration::from_millis(250);
+/// How often [`Endpoint::handle_timeout`] wants to be called while there are peers.
+pub const TICK: Duration = Duration::from_millis(100);
 /// How long a stream stays that neither side needs: hosts invalidate a peer just before they load it again, and
 /// one side's word that it has loaded the other may be on its way while the other side judges.
 const IDLE_LINGER: Duration = Duration::from_secs(5);
 
 impl Endpoint {
-    /// When [`Endpoint::handle_timeout`] wants to be called next; `None` while there are no peers.
-    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        (!self.peers.is_empty()).then(|| now + TICK)
-    }
-
     /// Does what is due at `now`. May be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
         let keys: Vec<_> = self.peers.keys().copied().collect();

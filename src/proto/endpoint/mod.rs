@@ -8,7 +8,7 @@
 //! * *handle_\** take in what happened: frames, fabric events, time, broken streams;
 //! * *poll_\** give out what is to be done. After any command or handle, call [`Endpoint::poll_action`] until
 //!   it returns `None`, then [`Endpoint::poll_output`] for each peer that [`Endpoint::peers_with_output`]
-//!   names, and [`Endpoint::handle_timeout`] whenever [`Endpoint::poll_timeout`] has passed.
+//!   names, and [`Endpoint::handle_timeout`] every [`TICK`].
 //!
 //! The flows of the two ends of a transfer are in `outgoing` and `incoming`, the handshake is in
 //! `handshake`, what time brings is in `clock`.
@@ -37,6 +37,7 @@ use super::transfer::{OutgoingPhase, TransferError};
 use super::wire::Frame;
 
 pub use action::{Action, CommandError, Placement, Standing};
+pub use clock::TICK;
 pub use handshake::CROSSED;
 pub use outgoing::Submission;
 pub use peer::{LaneSpec, Peer};
