@@ -53,6 +53,7 @@ impl Endpoint {
             sync_message,
             phase: OutgoingPhase::Moving,
             committed: false,
+            acknowledged: false,
             failure: None,
             last_progress: now,
             next_chunk: 0,

@@ -79,6 +79,8 @@ pub struct Outgoing {
     pub phase: OutgoingPhase,
     /// Whether COMMIT is sent.
     pub committed: bool,
+    /// Whether the ACK is here: it has succeeded, whatever else happens to it.
+    pub acknowledged: bool,
     /// Why it broke, once it has.
     pub failure: Option<TransferError>,
     /// When anything last moved.
@@ -152,9 +154,9 @@ impl Outgoing {
         }
     }
 
-    /// Breaks it for this reason. The first reason stays; an ended transfer is left alone.
+    /// Breaks it for this reason. The first reason stays; one that is acknowledged or has ended is left alone.
     pub fn break_off(&mut self, reason: TransferError) {
-        if matches!(self.phase, OutgoingPhase::Over | OutgoingPhase::Settling) {
+        if self.acknowledged || self.phase == OutgoingPhase::Over {
             return;
         }
         self.failure.get_or_insert(reason);
@@ -168,7 +170,7 @@ impl Outgoing {
         if !self.committed {
             return self.break_off(TransferError::Remote("it acknowledged what was not committed".into()));
         }
-        self.failure = None;
+        (self.acknowledged, self.failure) = (true, None);
         self.apply(OutgoingEvent::Acked);
     }
 
