@@ -21,6 +21,7 @@ compile_error!("Baton's wire format and memory layouts are little-endian");
 
 pub mod agent;
 pub mod config;
+pub mod connection;
 pub mod desc;
 pub mod error;
 pub mod fabric;

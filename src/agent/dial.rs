@@ -91,6 +91,19 @@ impl Agent {
         self.load_blob(peer, &blob)
     }
 
+    /// Loads whoever listens at `ip:port`, as [`Agent::load_from`], and returns its name.
+    pub fn load_at(&self, connection_info: &str) -> Result<String, LoadError> {
+        self.check_running()?;
+        let address = parse_connection_info(connection_info)
+            .map_err(|source| LoadError::Address { peer: connection_info.into(), source })?;
+        let deadline = Instant::now() + self.shared.settings.connect_timeout;
+        let bytes = fetch_blob(address, deadline)
+            .map_err(|error| explain_fetch(connection_info, address, deadline, &error.to_string()))?;
+        let decoded = Blob::decode(&bytes);
+        let name = decoded.map_err(|source| LoadError::Blob { peer: connection_info.into(), source })?.name;
+        self.load_blob(&name, &bytes).map(|()| name)
+    }
+
     /// Tries the peer's endpoints in order, and hands the first socket to the engine.
     fn dial_peer(&self, peer: &str, section: &Section, deadline: Instant) -> Result<PeerKey, LoadError> {
         let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };

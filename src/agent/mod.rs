@@ -221,6 +221,23 @@ impl Agent {
         self.shared.inbox.take()
     }
 
+    /// Blocks until notifications have come or `deadline` has passed, and drives the engine meanwhile.
+    pub fn wait_for_notifications(&self, deadline: Instant) {
+        self.shared.wait_until(Some(deadline), || !self.shared.inbox.is_empty());
+    }
+
+    /// As [`Agent::wait_for_notifications`], but leaves the driving to others: for a thread that waits for
+    /// nothing in particular.
+    pub fn park_for_notifications(&self, deadline: Instant) {
+        self.shared.signal.park_until(deadline, || !self.shared.inbox.is_empty());
+    }
+
+    /// Whether a peer is loaded and its stream stands; why not, if not.
+    pub fn check_loaded(&self, peer: &str) -> Result<(), NotifyError> {
+        let core = self.running_core()?;
+        Ok(core.endpoint.loaded_peer(peer).map(drop)?)
+    }
+
     /// Whether every descriptor lies in memory that the loaded peer has registered. False for a peer that
     /// is unknown or lost.
     pub fn check_remote(&self, peer: &str, list: &DescriptorList) -> bool {

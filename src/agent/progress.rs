@@ -168,6 +168,17 @@ impl Signal {
         self.raised.notify_all();
     }
 
+    /// Waits until `done`, looking again whenever something is raised, or until `deadline`.
+    pub fn park_until(&self, deadline: Instant, done: impl Fn() -> bool) {
+        loop {
+            let epoch = self.epoch();
+            if done() || Instant::now() >= deadline {
+                return;
+            }
+            self.wait(epoch, deadline);
+        }
+    }
+
     fn epoch(&self) -> u64 {
         *self.epoch.lock()
     }

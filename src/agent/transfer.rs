@@ -41,6 +41,11 @@ impl Transfer {
         Self { shared, id, peer, outcome }
     }
 
+    /// The name of the agent at the other end.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
     /// Where it stands now; lends the engine a hand.
     pub fn state(&self) -> TransferState {
         if self.outcome.get().is_none() {

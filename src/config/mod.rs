@@ -24,6 +24,7 @@ pub mod fields;
 pub mod lanes;
 pub mod model;
 mod nearest;
+pub mod rendezvous;
 pub mod rules;
 pub mod serving;
 pub mod staging;

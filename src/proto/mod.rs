@@ -16,6 +16,7 @@ pub mod plan;
 pub mod regions;
 pub mod section;
 pub mod session;
+pub mod tagged;
 pub mod transfer;
 pub mod transition;
 pub mod wire;

@@ -14,10 +14,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("device", &["desc", "error"]),
     ("fabric", &["desc", "error", "device"]),
     ("agent", &["desc", "error", "config", "proto", "fabric", "device"]),
+    ("connection", &["desc", "error", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
-    ("ffi", &["desc", "error", "config", "trace", "agent", "transceiver"]),
+    ("ffi", &["desc", "error", "config", "trace", "agent", "connection", "transceiver"]),
     // The program sits on top; only the seams' bridge is not its business.
-    ("bin", &["desc", "error", "config", "trace", "proto", "device", "fabric", "agent", "transceiver"]),
+    ("bin", &["desc", "error", "config", "trace", "proto", "device", "fabric", "agent", "connection", "transceiver"]),
 ];
 
 /// The fabrics. They do not know each other; only the list of modules, the registry and the one place that
@@ -61,6 +62,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/stream/mod.rs", "implements the trait's method"),
     // Leaves.
+    ("src/connection/memory.rs", "copies to and from memory that C++ names by address"),
     ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
     ("src/fabric/sim/memory.rs", "copies between memories named by address"),

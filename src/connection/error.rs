@@ -1,0 +1,113 @@
+//! Errors of connections, one enum per operation: each says what failed, with whom, and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::agent::address::ConnectionInfoError;
+use crate::agent::{CreateError, LoadError, NotifyError};
+use crate::proto::tagged::{MessageError, Tag};
+
+use super::rendezvous::RendezvousError;
+
+/// The connections of a rank cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// No agent.
+    #[error(transparent)]
+    Agent(#[from] CreateError),
+    /// The ranks did not meet.
+    #[error(transparent)]
+    Rendezvous(#[from] RendezvousError),
+    /// A rank has told nonsense.
+    #[error("rank {rank} says that it listens at '{text}': {source}; do all ranks run this library?")]
+    Address {
+        /// The rank.
+        rank: usize,
+        /// What it said.
+        text: String,
+        /// What is wrong with it.
+        source: ConnectionInfoError,
+    },
+    /// The system refuses a thread.
+    #[error("cannot start the thread that serves connections: {0}")]
+    Thread(io::Error),
+}
+
+/// A connection cannot be made.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The address is this rank's own.
+    #[error("cannot connect to {address}: that is this rank itself")]
+    Oneself {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The agent there cannot be loaded.
+    #[error("cannot connect to {address}: {source}")]
+    Load {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: LoadError,
+    },
+    /// It was lost at once.
+    #[error("cannot connect to {address}: {source}")]
+    Introduce {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: NotifyError,
+    },
+    /// It is being closed.
+    #[error("cannot connect to {address}: the connections of this rank have been closed")]
+    Closed {
+        /// Where.
+        address: SocketAddr,
+    },
+}
+
+/// A message did not get through. Its memory is not touched any more.
+#[derive(Debug, Error)]
+#[error("{what} with tag {} {peer}: {source}", tag.0)]
+pub struct MessageFailure {
+    /// "sending 5 bytes", "receiving 5 bytes".
+    pub what: String,
+    /// The tag.
+    pub tag: Tag,
+    /// "to 'name'", "from 'name'", "from anybody".
+    pub peer: String,
+    /// Why.
+    pub source: Cause,
+}
+
+impl MessageFailure {
+    /// Whether it is only that this side's host has cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.source, Cause::Message(MessageError::Cancelled))
+    }
+}
+
+/// Why a message did not get through.
+#[derive(Debug, Error)]
+pub enum Cause {
+    /// The two ends do not agree, or one has cancelled.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The peer is gone.
+    #[error("the connection is lost: {0}")]
+    Lost(String),
+    /// The bytes could not be moved.
+    #[error("{0}")]
+    Transfer(String),
+    /// Its memory cannot be registered.
+    #[error("{0}")]
+    Memory(String),
+    /// The handle is none of this rank's.
+    #[error("there is no such connection")]
+    Unknown,
+    /// It is being closed.
+    #[error("the connections of this rank have been closed")]
+    Closed,
+}

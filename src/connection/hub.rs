@@ -1,0 +1,254 @@
+//! What the operations and the service thread of one rank's connections share.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::agent::{Agent, NotifyError};
+use crate::proto::tagged::message::Message;
+use crate::proto::tagged::receiving::{Receives, Say};
+use crate::proto::tagged::sending::Sends;
+use crate::proto::tagged::{ConnectionId, Role, Tag};
+
+use super::error::Cause;
+
+/// How long an operation parks before it looks at its cancel flag again.
+pub(super) const SLICE: Duration = Duration::from_millis(5);
+/// Messages for a peer that has introduced itself and is still being loaded.
+const OUTBOX_MAX: usize = 4096;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub agent: Agent,
+    pub state: Mutex<State>,
+    /// Raised when messages have been taken in, and when a pump leaves.
+    pub changed: Condvar,
+    /// Held by the one thread that takes messages from the agent.
+    pub pump: Mutex<()>,
+    /// Operations that wait, and so pump.
+    pub waiters: AtomicUsize,
+    operations: AtomicUsize,
+    closing: AtomicBool,
+}
+
+/// All that is matched, and with whom.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub sends: Sends,
+    pub receives: Receives,
+    /// By [`ConnectionId`]. They are never removed: hosts keep what stands for them.
+    pub ends: Vec<End>,
+    pub by_address: HashMap<SocketAddr, ConnectionId>,
+    current: HashMap<(String, Role), ConnectionId>,
+}
+
+/// Our end of a connection.
+#[derive(Debug)]
+pub(super) struct End {
+    pub peer: String,
+    pub role: Role,
+    pub standing: Standing,
+}
+
+/// What can be said on a connection.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// The peer has introduced itself and has to be loaded; what is said meanwhile waits.
+    Greeted { blob: Vec<u8>, outbox: Vec<Vec<u8>> },
+    /// Messages flow.
+    Up,
+    /// It is over, for this reason.
+    Lost(String),
+}
+
+/// An operation under way; closing waits for it.
+#[derive(Debug)]
+pub(super) struct Operation<'a>(&'a Hub);
+
+impl Hub {
+    pub fn new(agent: Agent) -> Self {
+        Self {
+            agent,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            pump: Mutex::new(()),
+            waiters: AtomicUsize::new(0),
+            operations: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins an operation, unless the connections are being closed.
+    pub fn enter(&self) -> Result<Operation<'_>, Cause> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        let operation = Operation(self);
+        if self.is_closing() { Err(Cause::Closed) } else { Ok(operation) }
+    }
+
+    /// Whether every operation has to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Makes every operation end, and waits until all have left.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        while self.operations.load(Ordering::SeqCst) > 0 {
+            let mut state = self.state.lock();
+            self.changed.notify_all();
+            self.changed.wait_for(&mut state, SLICE);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The connection requested at an address, if it stands.
+    pub fn standing_connection(&self, address: SocketAddr) -> Option<ConnectionId> {
+        let mut state = self.state.lock();
+        let connection = *state.by_address.get(&address)?;
+        self.check(&mut state, connection).ok().map(|()| connection)
+    }
+
+    /// Whether messages can flow on a connection, now or once its peer is loaded. Finds out about a lost peer.
+    pub fn check(&self, state: &mut State, connection: ConnectionId) -> Result<(), Cause> {
+        let end = state.ends.get(connection.0 as usize).ok_or(Cause::Unknown)?;
+        match &end.standing {
+            Standing::Greeted { .. } => Ok(()),
+            Standing::Lost(reason) => Err(Cause::Lost(reason.clone())),
+            Standing::Up => match self.agent.check_loaded(&end.peer) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    let reason = error.to_string();
+                    state.lose(connection, reason.clone());
+                    Err(Cause::Lost(reason))
+                }
+            },
+        }
+    }
+
+    /// Says something on a connection. Under the state's lock, so that what is said comes in the order of what
+    /// was decided.
+    pub fn say(
+        &self,
+        state: &mut State,
+        connection: ConnectionId,
+        tag: Tag,
+        message: &Message<'_>,
+    ) -> Result<(), NotifyError> {
+        let Some(end) = state.ends.get_mut(connection.0 as usize) else { return Ok(()) };
+        let bytes = message.encode(end.role, tag);
+        match &mut end.standing {
+            Standing::Up => self.agent.notify(&end.peer, &bytes),
+            Standing::Lost(_) => Ok(()), // whoever waits for an answer sees the loss itself
+            Standing::Greeted { outbox, .. } if outbox.len() < OUTBOX_MAX => {
+                outbox.push(bytes);
+                Ok(())
+            }
+            Standing::Greeted { .. } => {
+                let reason = format!("more than {OUTBOX_MAX} messages wait for it to be loaded");
+                state.lose(connection, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what the receives want said.
+    pub fn say_all(&self, state: &mut State) {
+        for say in state.receives.poll_say() {
+            let connection = say.connection();
+            let (tag, message) = match say {
+                Say::Announce { tag, recv, ordinal, addr, len, .. } => {
+                    (tag, Message::Announce { recv, ordinal, addr, len })
+                }
+                Say::Withdraw { tag, recv, .. } => (tag, Message::Withdraw { recv }),
+                Say::Credit { bytes, .. } => (Tag(0), Message::Credit { bytes }),
+            };
+            if let Err(error) = self.say(state, connection, tag, &message) {
+                state.lose(connection, error.to_string());
+            }
+        }
+    }
+
+    /// Waits until `done` returns something. Pumps when nobody else does. `done` is asked again whenever
+    /// messages have come in, and at least every [`SLICE`].
+    pub fn wait<T>(&self, mut done: impl FnMut(&Hub, &mut State) -> Option<T>) -> T {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        let outcome = loop {
+            let mut state = self.state.lock();
+            if let Some(outcome) = done(self, &mut state) {
+                break outcome;
+            }
+            match self.pump.try_lock() {
+                Some(pumping) => {
+                    drop(state);
+                    self.agent.wait_for_notifications(Instant::now() + SLICE);
+                    self.take_in();
+                    drop(pumping);
+                }
+                None => drop(self.changed.wait_for(&mut state, SLICE)),
+            }
+        };
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.changed.notify_all(); // somebody else may pump now
+        outcome
+    }
+
+    /// The state, locked, if operations may still begin to wait.
+    pub fn open_state(&self) -> Result<MutexGuard<'_, State>, Cause> {
+        if self.is_closing() { Err(Cause::Closed) } else { Ok(self.state.lock()) }
+    }
+}
+
+impl State {
+    /// The standing connection that was requested from a peer.
+    pub fn requested(&self, peer: &str) -> Option<ConnectionId> {
+        let connection = *self.current.get(&(peer.to_owned(), Role::Requester))?;
+        let end = self.ends.get(connection.0 as usize)?;
+        (!matches!(end.standing, Standing::Lost(_))).then_some(connection)
+    }
+
+    /// Our end of the connection that a message came on.
+    pub fn end_of(&self, peer: &str, role: Role) -> Option<ConnectionId> {
+        self.current.get(&(peer.to_owned(), role)).copied()
+    }
+
+    /// A connection that is up.
+    pub fn add(&mut self, peer: String, role: Role) -> ConnectionId {
+        self.insert(peer, role, Standing::Up)
+    }
+
+    /// A connection whose peer has to be loaded first. It takes the place of an older one with the same peer.
+    pub fn greet(&mut self, peer: String, blob: Vec<u8>) -> ConnectionId {
+        self.insert(peer, Role::Acceptor, Standing::Greeted { blob, outbox: Vec::new() })
+    }
+
+    /// Ends a connection: what waits on it finds out.
+    pub fn lose(&mut self, connection: ConnectionId, reason: String) {
+        self.sends.drop_connection(connection);
+        self.receives.drop_connection(connection);
+        if let Some(end) = self.ends.get_mut(connection.0 as usize) {
+            end.standing = Standing::Lost(reason);
+        }
+    }
+
+    fn insert(&mut self, peer: String, role: Role, standing: Standing) -> ConnectionId {
+        let connection = ConnectionId(self.ends.len() as u32);
+        if let Some(older) = self.current.insert((peer.clone(), role), connection) {
+            self.lose(older, "the peer has connected anew".to_owned());
+        }
+        self.ends.push(End { peer, role, standing });
+        connection
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.0.operations.fetch_sub(1, Ordering::SeqCst);
+        if self.0.is_closing() {
+            self.0.changed.notify_all();
+        }
+    }
+}

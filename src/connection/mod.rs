@@ -1,0 +1,162 @@
+//! Connections with tagged messages, over one transfer agent: what seam S3 needs.
+//!
+//! [`Connections`] are all connections of one rank. A send and a receive both block and both name their memory,
+//! so a message goes by one one-sided write into the receiver's own buffer, whatever its length: nothing is
+//! staged. Matching is [`crate::proto::tagged`]'s; this room adds the agent, the threads and the waits.
+//!
+//! ```text
+//!   callers: send, receive, accept           service thread
+//!        |  wait, pumping in turns                | pumps while nobody waits; loads who has introduced itself
+//!        +---------------> [Hub] <----------------+
+//!                         /     \
+//!              tagged (proto)   Agent: registered buffers, writes, notifications
+//! ```
+//!
+//! # What it promises
+//! * A receive that has returned, in whatever way, has a buffer that no byte will land in any more: both ends
+//!   know the buffer, so this holds on every lane. Where a peer does not let go in time the memory is
+//!   quarantined and an error is logged, as the agent does it.
+//! * A send that has returned is done with its memory. A long one that succeeded is in the receiver's buffer;
+//!   a short one is queued there or on its way.
+//! * Messages of one connection, direction and tag are received in the order they were sent in.
+//!
+//! # How waits end
+//! With the message, with the peer's loss, with the caller's cancel flag, or with [`Connections::close`]. There
+//! is no limit on total time: a message may be a prefill away. One that takes long says so in the log.
+//!
+//! # Threads
+//! Everything may be called from several threads at once. Nothing calls back.
+
+mod error;
+mod hub;
+mod memory;
+mod patience;
+mod receive;
+pub mod rendezvous;
+mod send;
+mod service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::agent::address::parse_connection_info;
+use crate::agent::{Agent, AgentConfig};
+use crate::config::EngineSettings;
+use crate::config::rendezvous::RendezvousSettings;
+use crate::proto::tagged::Role;
+use crate::proto::tagged::message::Message;
+
+use self::hub::Hub;
+
+pub use self::error::{ConnectError, MessageFailure, OpenError};
+pub use self::memory::Buffer;
+pub use crate::proto::tagged::{ConnectionId, Tag};
+
+/// How a rank's connections are set up.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionsConfig {
+    /// Name of the agent, unique among all that may ever connect.
+    pub name: String,
+    /// What the environment says of the engine.
+    pub settings: EngineSettings,
+    /// How the ranks of the instance find each other.
+    pub rendezvous: RendezvousSettings,
+}
+
+/// See the [module](self). Dropping it closes it.
+#[derive(Debug)]
+pub struct Connections {
+    hub: Arc<Hub>,
+    ranks: Vec<SocketAddr>,
+    rank: usize,
+    service: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Connections {
+    /// Opens the agent and meets the other ranks of the instance. Blocks until all of them are there, within the
+    /// rendezvous' deadline.
+    pub fn open(config: ConnectionsConfig) -> Result<Self, OpenError> {
+        let name = config.name.clone();
+        let agent = Agent::new(AgentConfig { name: config.name, settings: config.settings })?;
+        let own = agent.connection_info();
+        let gathered = rendezvous::gather(&config.rendezvous, own.as_bytes())?;
+        let ranks = gathered.parts.iter().enumerate().map(|(rank, part)| address_of(rank, part));
+        let ranks = ranks.collect::<Result<Vec<_>, _>>()?;
+        let hub = Arc::new(Hub::new(agent));
+        let serving = Arc::clone(&hub);
+        let thread = std::thread::Builder::new().name("baton-connect".into());
+        let service = thread.spawn(move || service::run(&serving)).map_err(OpenError::Thread)?;
+        let rank = gathered.rank as usize;
+        tracing::info!(agent = name, rank, ranks = ranks.len(), "connections are open");
+        Ok(Self { hub, ranks, rank, service: Mutex::new(Some(service)) })
+    }
+
+    /// Where each rank of the instance can be reached, by rank.
+    pub fn ranks(&self) -> &[SocketAddr] {
+        &self.ranks
+    }
+
+    /// Which of them this one is.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The connection that this end has asked for at an address; made on the first call, and again when the one
+    /// there was is lost. Blocks while connecting.
+    pub fn connect(&self, address: SocketAddr) -> Result<ConnectionId, ConnectError> {
+        let _operation = self.hub.enter().map_err(|_| ConnectError::Closed { address })?;
+        if self.ranks.get(self.rank) == Some(&address) {
+            return Err(ConnectError::Oneself { address });
+        }
+        if let Some(connection) = self.hub.standing_connection(address) {
+            return Ok(connection);
+        }
+        let failed = |source| ConnectError::Load { address, source };
+        let peer = self.hub.agent.load_at(&address.to_string()).map_err(failed)?;
+        let mut state = self.hub.state.lock();
+        if let Some(connection) = state.requested(&peer) {
+            return Ok(connection); // another thread was faster
+        }
+        let connection = state.add(peer, Role::Requester);
+        state.by_address.insert(address, connection);
+        let blob = self.hub.agent.local_blob();
+        let introduce = Message::Introduce { blob: &blob };
+        let said = self.hub.say(&mut state, connection, Tag(0), &introduce);
+        said.map(|()| connection).map_err(|source| ConnectError::Introduce { address, source })
+    }
+
+    /// The name of the agent at the other end.
+    pub fn peer(&self, connection: ConnectionId) -> Option<String> {
+        self.hub.state.lock().ends.get(connection.0 as usize).map(|end| end.peer.clone())
+    }
+
+    /// Whether it has not been closed.
+    pub fn is_open(&self) -> bool {
+        !self.hub.is_closing()
+    }
+
+    /// Ends every operation with an error, waits for them to leave, says goodbye to the peers. Idempotent.
+    pub fn close(&self) {
+        let mut service = self.service.lock();
+        let Some(thread) = service.take() else { return };
+        self.hub.close();
+        if thread.join().is_err() {
+            tracing::error!(agent = self.hub.agent.name(), "the thread that serves connections has panicked");
+        }
+        self.hub.agent.shutdown();
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn address_of(rank: usize, part: &[u8]) -> Result<SocketAddr, OpenError> {
+    let text = String::from_utf8_lossy(part);
+    parse_connection_info(&text).map_err(|source| OpenError::Address { rank, text: text.into_owned(), source })
+}

@@ -1,0 +1,122 @@
+//! Tagged messages between two ends that both know their buffers: what seam S3 is made of, sans-IO.
+//!
+//! A *connection* joins two processes; one end asked for it (requester), the other took it (acceptor). Per
+//! connection, direction and tag there is a *stream* of messages. The n-th message of a stream goes to the n-th
+//! receive on it, whichever of the two comes first.
+//!
+//! ```text
+//!   sender                                   receiver
+//!     |                                         | recv(tag, buffer)
+//!     |<-- Announce {ordinal, buffer} ----------|   ahead of the message where it is long
+//!   send(tag, data)                             |
+//!     |--- Offer {length} ----------------------|-> pairs with the receive, in order
+//!     |=== one-sided write, Done with it ======>|   receive is over
+//!     |
+//!   send(tag, short) --- Eager {bytes} -------->|   whole, within a window of credit
+//! ```
+//!
+//! Both ends count the messages of a stream, so an announcement can only be met by the message it was made
+//! for: one that crosses a short message, or an offer that was taken back, is stale and is dropped. At most one
+//! announcement of a stream is out at a time, that of its oldest receive.
+//!
+//! # Cancelling
+//! A receive whose buffer has been announced ends by a word of the sender alone: Done, Failed or Withdrawn.
+//! Each of them means that no byte will land any more. A send that has not been matched is retracted; one that
+//! has been ends with its transfer, and the receiver is told which way.
+//!
+//! # What this is not
+//! No threads, no clock, no agent: [`sending::Sends`] and [`receiving::Receives`] hold the two halves of all
+//! connections of one process, are driven by `handle_*` and commands, and say what to send by return values.
+
+pub mod message;
+pub mod receiving;
+pub mod sending;
+
+
+use thiserror::Error;
+
+/// One end of a connection, as this process numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u32);
+
+/// What a host matches messages by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(pub i32);
+
+/// A send, as its process numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SendId(pub u64);
+
+/// A receive, as its process numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecvId(pub u64);
+
+/// Which message of its stream, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ordinal(pub u64);
+
+impl Ordinal {
+    /// The one `count` messages later.
+    pub fn after(self, count: u64) -> Self {
+        Self(self.0 + count) // a process does not send 2^64 messages
+    }
+}
+
+/// Who asked for a connection. Two processes may have one in each direction; their messages do not mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// This end connected.
+    Requester = 0,
+    /// This end was connected to.
+    Acceptor = 1,
+}
+
+impl Role {
+    /// That of the other end.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Requester => Self::Acceptor,
+            Self::Acceptor => Self::Requester,
+        }
+    }
+}
+
+/// Longest message that travels whole, instead of being written into an announced buffer.
+pub const EAGER_MAX_BYTES: u64 = 8 << 10;
+/// Eager bytes of one connection that may be under way or not yet received; beyond that messages are offered.
+pub const EAGER_WINDOW_BYTES: u32 = 1 << 20;
+/// What an eager message costs of the window beside its bytes.
+pub const EAGER_OVERHEAD_BYTES: u32 = 64;
+/// Messages of one connection that may wait for a receive. More is a peer that does not keep to the rules.
+pub const UNRECEIVED_MAX: usize = 1 << 16;
+
+/// What of the window an eager message of this length takes.
+pub fn eager_cost(len: usize) -> u32 {
+    len as u32 + EAGER_OVERHEAD_BYTES // never above EAGER_MAX_BYTES and the overhead
+}
+
+/// Why a message did not arrive, as both ends are told.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MessageError {
+    /// The two lengths differ; neither buffer was touched.
+    #[error(
+        "the sender sends {sent} bytes, the receiver expects {expected}: the two sides do not agree on the layout \
+         of the KV cache or on the request"
+    )]
+    Length {
+        /// Length of the message.
+        sent: u64,
+        /// Length of the receive.
+        expected: u64,
+    },
+    /// This side's host cancelled.
+    #[error("it was cancelled by its host")]
+    Cancelled,
+    /// The other side gave up.
+    #[error("the peer gave up: {reason}")]
+    Peer {
+        /// In its words.
+        reason: String,
+    },
+}
