@@ -9,4 +9,5 @@ fn main() {
         .compile("baton-bridge");
     println!("cargo::rerun-if-changed=src/ffi/bridge.rs");
     println!("cargo::rerun-if-changed=cpp/abi/transfer_agent.h");
+    println!("cargo::rerun-if-changed=cpp/cancel_flag.h");
 }

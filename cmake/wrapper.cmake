@@ -10,6 +10,7 @@ list(JOIN exported "; " exported)
 file(CONFIGURE OUTPUT ${BATON_VERSION_SCRIPT} CONTENT "{ global: @exported@; local: *; };\n" @ONLY)
 
 add_library(baton_wrapper SHARED
+  cpp/connection_manager.cc
   cpp/factories.cc
   cpp/loopback_agent.cc
   cpp/transfer_agent.cc
@@ -31,7 +32,7 @@ set_target_properties(baton_wrapper PROPERTIES
   LINK_DEPENDS "${BATON_VERSION_SCRIPT};${BATON_ENGINE_LIBRARY}")
 
 # The other names, as links: whichever a host opens, the loader gives it the one engine.
-set(BATON_OTHER_NAMES libtensorrt_llm_mooncake_wrapper.so)
+set(BATON_OTHER_NAMES libtensorrt_llm_mooncake_wrapper.so libtensorrt_llm_ucx_wrapper.so)
 foreach(name IN LISTS BATON_OTHER_NAMES)
   add_custom_command(TARGET baton_wrapper POST_BUILD
     COMMAND ${CMAKE_COMMAND} -E create_symlink $<TARGET_FILE_NAME:baton_wrapper> ${name}

@@ -1,5 +1,6 @@
 // The functions that hosts look up by name: all that this library exports (cmake/exports.txt).
 
+#include "connection_manager.h"
 #include "errors.h"
 #include "loopback_agent.h"
 #include "transfer_agent.h"
@@ -84,5 +85,16 @@ BATON_EXPORT std::shared_ptr<baton::abi::kv_cache::BaseLoopbackAgent> createNixl
         {
             hostAge("createNixlLoopbackAgent", config);
             return std::make_shared<baton::LoopbackAgent>(baton::bridge::open_loopback(nameOf(config)));
+        });
+}
+
+// Nothing is passed in: what the host would give comes from the environment. Other ranks may be waited for.
+BATON_EXPORT std::unique_ptr<baton::abi::kv_cache::ConnectionManager> makeUcxConnectionManager()
+{
+    return baton::orThrow(
+        [&]() -> std::unique_ptr<baton::abi::kv_cache::ConnectionManager>
+        {
+            auto const age = static_cast<HostAge>(baton::bridge::host_age("makeUcxConnectionManager"));
+            return std::make_unique<baton::ConnectionManager>(age, baton::bridge::open_connections());
         });
 }

@@ -33,6 +33,12 @@ constexpr bool hasTimedWait(HostAge age)
     return age >= HostAge::kP2;
 }
 
+// Whether DataContext (connection_manager.h) goes on after its tag.
+constexpr bool hasTerminateFlag(HostAge age)
+{
+    return age >= HostAge::kP4;
+}
+
 // The return slot of getLocalAgentDesc, filled as far as the host's AgentDesc reaches.
 //
 // It has a destructor and so is returned in memory (by the hidden pointer in rdi on x86-64, in x8 on aarch64), as

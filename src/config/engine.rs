@@ -83,8 +83,8 @@ impl EngineSettings {
         let default = EngineSettings::default();
         let settings = EngineSettings {
             lanes,
-            interface: interface(environment)?,
-            port: port(environment)?,
+            interface: interface(environment, backend)?,
+            port: port(environment, backend)?,
             spin: duration(environment, "BATON_SPIN_US", Duration::from_micros, SPIN_US, default.spin)?,
             peer_timeout: milliseconds(environment, "BATON_PEER_TIMEOUT_MS", default.peer_timeout)?,
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
@@ -133,22 +133,26 @@ fn check_abi(environment: &Environment) -> Result<(), SettingError> {
     }
 }
 
-fn interface(environment: &Environment) -> Result<Option<String>, SettingError> {
-    const VARIABLE: &str = "TRTLLM_NIXL_INTERFACE";
-    let Some(name) = environment.setting(VARIABLE)? else { return Ok(None) };
+fn interface(environment: &Environment, backend: Backend) -> Result<Option<String>, SettingError> {
+    let variable = if backend == Backend::Ucx { "TRTLLM_UCX_INTERFACE" } else { "TRTLLM_NIXL_INTERFACE" };
+    let Some(name) = environment.setting(variable)? else { return Ok(None) };
     let plausible =
         name.len() <= MAX_INTERFACE_BYTES && !name.contains(|c: char| c == '/' || c.is_whitespace());
     if plausible {
         return Ok(Some(name.to_owned()));
     }
     Err(SettingError::unusable(
-        VARIABLE,
+        variable,
         name,
         format!("the name of one network interface, at most {MAX_INTERFACE_BYTES} bytes (see `ip link`)"),
     ))
 }
 
-fn port(environment: &Environment) -> Result<u16, SettingError> {
+/// The UCX backend has always let the system choose.
+fn port(environment: &Environment, backend: Backend) -> Result<u16, SettingError> {
+    if backend == Backend::Ucx {
+        return Ok(0);
+    }
     const VARIABLE: &str = "TRTLLM_NIXL_PORT";
     let Some(text) = environment.setting(VARIABLE)? else { return Ok(0) };
     text.parse()

@@ -158,5 +158,9 @@ impl Drop for Connections {
 
 fn address_of(rank: usize, part: &[u8]) -> Result<SocketAddr, OpenError> {
     let text = String::from_utf8_lossy(part);
-    parse_connection_info(&text).map_err(|source| OpenError::Address { rank, text: text.into_owned(), source })
+    parse_connection_info(&text).map_err(|source| OpenError::Address {
+        rank,
+        text: text.into_owned(),
+        source,
+    })
 }

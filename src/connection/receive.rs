@@ -125,7 +125,11 @@ impl Receiving<'_> {
         })
     }
 
-    fn finish(&self, connection: Option<ConnectionId>, outcome: Outcome) -> Result<Option<ConnectionId>, Cause> {
+    fn finish(
+        &self,
+        connection: Option<ConnectionId>,
+        outcome: Outcome,
+    ) -> Result<Option<ConnectionId>, Cause> {
         match outcome {
             Outcome::Eager(bytes) => self.buffer.write(&bytes),
             Outcome::Landed => {}

@@ -22,7 +22,8 @@ impl Connections {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), MessageFailure> {
         let hub = &*self.hub;
-        let sent = hub.enter().and_then(|_operation| Sending { hub, connection, tag, buffer, cancelled }.run());
+        let sent =
+            hub.enter().and_then(|_operation| Sending { hub, connection, tag, buffer, cancelled }.run());
         sent.map_err(|source| {
             let (_, len) = buffer.span();
             let peer = format!("to '{}'", self.peer(connection).unwrap_or_default());
@@ -57,7 +58,9 @@ impl Sending<'_> {
         let mut state = self.hub.open_state()?;
         self.hub.check(&mut state, self.connection)?;
         match state.sends.begin(self.connection, self.tag, len) {
-            Path::Eager => self.say(&mut state, &Message::Eager { bytes: &self.buffer.read() }).map(|()| None),
+            Path::Eager => {
+                self.say(&mut state, &Message::Eager { bytes: &self.buffer.read() }).map(|()| None)
+            }
             Path::Offered(send) => self.say(&mut state, &Message::Offer { send, len }).map(|()| Some(send)),
         }
     }
@@ -93,8 +96,7 @@ impl Sending<'_> {
     /// Writes the bytes into the receiver's buffer, Done behind them. No byte moves any more when it returns.
     fn write(&self, id: SendId, target: Target) -> Result<(), Cause> {
         let agent = &self.hub.agent;
-        let _registered =
-            self.buffer.register(agent).map_err(|error| Cause::Memory(error.to_string()))?;
+        let _registered = self.buffer.register(agent).map_err(|error| Cause::Memory(error.to_string()))?;
         let (peer, done) = {
             let state = self.hub.state.lock();
             let end = state.ends.get(self.connection.0 as usize).ok_or(Cause::Unknown)?;

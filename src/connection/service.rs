@@ -104,7 +104,10 @@ impl Hub {
             return;
         };
         if self.hand_on(state, connection, tag, message).is_err() {
-            tracing::error!(peer, "the peer sends more than may wait to be received; the connection is closed");
+            tracing::error!(
+                peer,
+                "the peer sends more than may wait to be received; the connection is closed"
+            );
             state.lose(connection, "the peer has sent more than may wait to be received".to_owned());
         }
     }

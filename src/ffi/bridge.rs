@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 use crate::agent::loopback::{Direction, LoopbackAgent};
 use crate::agent::{Agent, Transfer};
 
+use super::connections::{SeamConnections, close_connections, open_connections};
 use super::convert;
 use super::guard::{SeamError, guard};
 use super::{host_age, host_facts};
@@ -60,8 +61,25 @@ pub mod shared {
         len: u64,
     }
 
+    /// Where a rank of this instance can be reached.
+    struct RankAddress {
+        ip: String,
+        port: u16,
+    }
+
+    /// The connection that a message came on, if one came.
+    struct Accepted {
+        is_some: bool,
+        id: u32,
+    }
+
     unsafe extern "C++" {
         include!("abi/transfer_agent.h");
+        include!("cancel_flag.h");
+
+        #[namespace = "baton"]
+        type CancelFlag;
+        fn is_set(self: &CancelFlag) -> bool;
 
         #[namespace = "tensorrt_llm::executor::kv_cache"]
         type MemoryDesc = crate::desc::Descriptor;
@@ -92,6 +110,37 @@ pub mod shared {
         fn release(self: &SeamTransfer) -> Result<bool>;
         fn error_text(self: &SeamTransfer) -> Result<String>;
         fn close_transfer(transfer: Box<SeamTransfer>) -> Result<()>;
+
+        type SeamConnections;
+        fn open_connections() -> Result<Box<SeamConnections>>;
+        fn close_connections(connections: Box<SeamConnections>) -> Result<()>;
+        fn ranks(self: &SeamConnections) -> Result<Vec<RankAddress>>;
+        fn rank(self: &SeamConnections) -> Result<i32>;
+        fn connect(self: &SeamConnections, ip: &[u8], port: u16) -> Result<u32>;
+        unsafe fn send(
+            self: &SeamConnections,
+            id: u32,
+            tag: i32,
+            addr: usize,
+            len: usize,
+            cancelled: &CancelFlag,
+        ) -> Result<()>;
+        unsafe fn receive(
+            self: &SeamConnections,
+            id: u32,
+            tag: i32,
+            addr: usize,
+            len: usize,
+            cancelled: &CancelFlag,
+        ) -> Result<()>;
+        unsafe fn accept(
+            self: &SeamConnections,
+            tag: i32,
+            addr: usize,
+            len: usize,
+            cancelled: &CancelFlag,
+        ) -> Result<Accepted>;
+        fn is_open(self: &SeamConnections) -> Result<bool>;
 
         type SeamLoopback;
         fn open_loopback(name: &[u8]) -> Result<Box<SeamLoopback>>;

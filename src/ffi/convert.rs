@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::agent::loopback::FileSpan;
 use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
 use crate::config::backend::{Backend, NixlChoice};
+use crate::config::rendezvous::RendezvousSettings;
 use crate::config::{EngineSettings, Environment};
+use crate::connection::ConnectionsConfig;
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 
 use super::bridge::shared::{AgentSettings, File, Memory, Request};
@@ -79,20 +81,27 @@ pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamErr
             "the host asks for a bounce buffer, which Baton does not need"
         );
     }
-    Ok(AgentConfig { name, settings: engine_settings(settings.is_nixl)? })
+    let backend = if settings.is_nixl { Backend::Nixl } else { Backend::Mooncake };
+    Ok(AgentConfig { name, settings: engine_settings(backend)? })
+}
+
+/// The configuration of a rank's connections: all of it is the environment's.
+pub fn connections_config(name: String) -> Result<ConnectionsConfig, SeamError> {
+    let settings = engine_settings(Backend::Ucx)?;
+    let rendezvous = RendezvousSettings::from_environment(&Environment::from_process())?;
+    Ok(ConnectionsConfig { name, settings, rendezvous })
 }
 
 /// What the environment says: its warnings once per process, and for an agent under NIXL's name the line that
 /// operators look for.
-fn engine_settings(is_nixl: bool) -> Result<EngineSettings, SeamError> {
+fn engine_settings(backend: Backend) -> Result<EngineSettings, SeamError> {
     static WARNED: Once = Once::new();
     let environment = Environment::from_process();
-    let backend = if is_nixl { Backend::Nixl } else { Backend::Mooncake };
     let parsed = EngineSettings::from_environment(&environment, backend);
     if let Ok((_, warnings)) = &parsed {
         WARNED.call_once(|| warnings.iter().for_each(|warning| tracing::warn!("{warning}")));
     }
-    if is_nixl {
+    if backend == Backend::Nixl {
         // Also ahead of a backend that then cannot be created, as the stock agent has it.
         tracing::info!("{}", NixlChoice::from_environment(&environment)?.log_line());
     }

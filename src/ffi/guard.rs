@@ -43,6 +43,12 @@ pub enum SeamError {
         /// The name, as far as it can be shown.
         text: String,
     },
+    /// What should be an IP address is none.
+    #[error("'{text}' is not an IP address; was the peer's state made by a UCX connection manager?")]
+    NotAnAddress {
+        /// What it is.
+        text: String,
+    },
     /// A fault in Baton.
     #[error("{call}: internal fault: {text}; please report it with the log")]
     Panicked {

@@ -12,6 +12,7 @@
 pub mod host_age;
 
 mod bridge;
+mod connections;
 mod convert;
 mod guard;
 mod host_facts;

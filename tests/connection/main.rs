@@ -40,7 +40,9 @@ fn messages_of_every_length_arrive_whichever_side_comes_first() {
                         if !receiver_first && len > 8 << 10 {
                             first.wait();
                         }
-                        pair.acceptor.receive(pair.back, TAG, to.buffer(), &|| first.raise()).expect("received");
+                        pair.acceptor
+                            .receive(pair.back, TAG, to.buffer(), &|| first.raise())
+                            .expect("received");
                         sending.join().expect("no panic").expect("sent");
                     });
                 });

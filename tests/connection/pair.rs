@@ -80,7 +80,8 @@ impl Memory {
 
     /// Bytes that depend on their place.
     pub fn patterned(len: usize, seed: u8) -> Self {
-        let bytes = (0..len).map(|at| (at as u8) ^ ((at >> 8) as u8).wrapping_mul(31) ^ ((at >> 16) as u8) ^ seed);
+        let bytes =
+            (0..len).map(|at| (at as u8) ^ ((at >> 8) as u8).wrapping_mul(31) ^ ((at >> 16) as u8) ^ seed);
         let bytes: Vec<u8> = bytes.collect();
         Self { start: Box::leak(bytes.into_boxed_slice()).as_mut_ptr(), len }
     }

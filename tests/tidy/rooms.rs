@@ -18,7 +18,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
     ("ffi", &["desc", "error", "config", "trace", "agent", "connection", "transceiver"]),
     // The program sits on top; only the seams' bridge is not its business.
-    ("bin", &["desc", "error", "config", "trace", "proto", "device", "fabric", "agent", "connection", "transceiver"]),
+    (
+        "bin",
+        &[
+            "desc",
+            "error",
+            "config",
+            "trace",
+            "proto",
+            "device",
+            "fabric",
+            "agent",
+            "connection",
+            "transceiver",
+        ],
+    ),
 ];
 
 /// The fabrics. They do not know each other; only the list of modules, the registry and the one place that
@@ -72,6 +86,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/memory.rs", "calls UCX on memory named by address"),
     ("src/fabric/ucx/probe.rs", "shares an address between threads"),
     ("src/ffi/bridge.rs", "cxx's declarations of C++, and the host's promise about memory"),
+    ("src/ffi/connections.rs", "hands the host's promise about a message's memory on"),
     ("src/ffi/convert.rs", "reads what C++ passes"),
     ("src/ffi/host_facts.rs", "asks the dynamic loader"),
 ];

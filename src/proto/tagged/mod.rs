@@ -32,7 +32,6 @@ pub mod message;
 pub mod receiving;
 pub mod sending;
 
-
 use thiserror::Error;
 
 /// One end of a connection, as this process numbers them.

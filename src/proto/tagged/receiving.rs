@@ -135,7 +135,9 @@ impl Receives {
 
     /// Whether a message waits for this buffer, and the buffer has yet to be registered.
     pub fn wants_buffer(&self, id: RecvId) -> bool {
-        let Some(post) = self.posts.get(&id).filter(|post| !post.ready && !post.cancelled) else { return false };
+        let Some(post) = self.posts.get(&id).filter(|post| !post.ready && !post.cancelled) else {
+            return false;
+        };
         let stream = post.connection.and_then(|connection| self.streams.get(&(connection, post.tag)));
         stream.is_some_and(|stream| {
             let offered = matches!(stream.arrived.front().map(|header| &header.body), Some(Body::Offer(_)));

@@ -1,0 +1,128 @@
+//! Seam S3 behind the bridge: the connections of one rank, as the shim's connection manager drives them.
+//!
+//! As in [`super::bridge`], each function runs inside [`guard`], and any thread may call anything.
+#![allow(unsafe_code)] // the host's promise about a message's memory, handed on
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::connection::{Buffer, ConnectionId, Connections, Tag};
+
+use super::bridge::shared::{Accepted, CancelFlag, RankAddress};
+use super::convert;
+use super::guard::{SeamError, guard};
+
+/// The connections of a rank, behind the wall.
+pub struct SeamConnections(Connections);
+
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<SeamConnections>();
+};
+
+/// Opens them as the environment says; other ranks of the instance may be waited for.
+pub fn open_connections() -> Result<Box<SeamConnections>, SeamError> {
+    guard("makeUcxConnectionManager", || {
+        let config = convert::connections_config(unique_name())?;
+        Ok(Box::new(SeamConnections(Connections::open(config).map_err(SeamError::engine)?)))
+    })
+}
+
+/// Ends what is under way and says goodbye to the peers.
+pub fn close_connections(connections: Box<SeamConnections>) -> Result<(), SeamError> {
+    guard("~ConnectionManager", || {
+        connections.0.close();
+        drop(connections);
+        Ok(())
+    })
+}
+
+impl SeamConnections {
+    /// Where each rank of the instance can be reached.
+    pub fn ranks(&self) -> Result<Vec<RankAddress>, SeamError> {
+        let of_rank =
+            |address: &SocketAddr| RankAddress { ip: address.ip().to_string(), port: address.port() };
+        guard("getCommState", || Ok(self.0.ranks().iter().map(of_rank).collect()))
+    }
+
+    /// Which of them this is.
+    pub fn rank(&self) -> Result<i32, SeamError> {
+        guard("getCommState", || Ok(self.0.rank() as i32)) // the rendezvous bounds the number of ranks
+    }
+
+    /// The connection to whoever listens there.
+    pub fn connect(&self, ip: &[u8], port: u16) -> Result<u32, SeamError> {
+        guard("getConnections", || {
+            let text = convert::text("address of a rank", ip)?;
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            let ip: IpAddr = bare.parse().map_err(|_| SeamError::NotAnAddress { text: text.to_owned() })?;
+            Ok(self.0.connect(SocketAddr::new(ip, port)).map_err(SeamError::engine)?.0)
+        })
+    }
+
+    /// # Safety
+    /// `len` bytes at `addr` stay mapped and readable until this returns.
+    pub unsafe fn send(
+        &self,
+        id: u32,
+        tag: i32,
+        addr: usize,
+        len: usize,
+        cancelled: &CancelFlag,
+    ) -> Result<(), SeamError> {
+        guard("send", || {
+            // SAFETY: the caller's promise is the callee's.
+            let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
+            let sent = self.0.send(ConnectionId(id), Tag(tag), buffer, &|| cancelled.is_set());
+            sent.map_err(SeamError::engine)
+        })
+    }
+
+    /// # Safety
+    /// `len` bytes at `addr` stay mapped and writable until this returns, and nobody else uses them.
+    pub unsafe fn receive(
+        &self,
+        id: u32,
+        tag: i32,
+        addr: usize,
+        len: usize,
+        cancelled: &CancelFlag,
+    ) -> Result<(), SeamError> {
+        guard("recv", || {
+            // SAFETY: the caller's promise is the callee's.
+            let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
+            let received = self.0.receive(ConnectionId(id), Tag(tag), buffer, &|| cancelled.is_set());
+            received.map_err(SeamError::engine)
+        })
+    }
+
+    /// # Safety
+    /// As [`SeamConnections::receive`].
+    pub unsafe fn accept(
+        &self,
+        tag: i32,
+        addr: usize,
+        len: usize,
+        cancelled: &CancelFlag,
+    ) -> Result<Accepted, SeamError> {
+        guard("recvConnect", || {
+            // SAFETY: the caller's promise is the callee's.
+            let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
+            let accepted =
+                self.0.accept(Tag(tag), buffer, &|| cancelled.is_set()).map_err(SeamError::engine)?;
+            Ok(Accepted { is_some: accepted.is_some(), id: accepted.map_or(0, |connection| connection.0) })
+        })
+    }
+
+    /// Whether they have not been closed.
+    pub fn is_open(&self) -> Result<bool, SeamError> {
+        guard("isRunning", || Ok(self.0.is_open()))
+    }
+}
+
+/// A name that no other manager on this or another host has.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}_{}_ucx{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
