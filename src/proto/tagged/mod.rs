@@ -119,3 +119,6 @@ pub enum MessageError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

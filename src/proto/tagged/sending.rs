@@ -31,7 +31,7 @@ pub enum Path {
 pub enum Withdrawal {
     /// Nothing is or will be written there: say so at once.
     Granted,
-    /// The send that writes there has been told; whoever drives it answers when it has stopped.
+    /// A send has met it; whoever drives that one says how it ended.
     Pending,
 }
 
@@ -128,13 +128,14 @@ impl Sends {
         if let Some(stream) = self.streams.get_mut(&(connection, tag)) {
             stream.announced.take_if(|(_, target)| target.recv == recv);
         }
-        let writing = self.sends.values_mut().filter(|send| send.connection == connection);
-        for send in writing {
-            if let State::Matched { target, withdrawn } = &mut send.state
-                && target.recv == recv
-            {
-                *withdrawn = true;
-                return Withdrawal::Pending;
+        for send in self.sends.values_mut().filter(|send| send.connection == connection) {
+            match &mut send.state {
+                State::Matched { target, withdrawn } if target.recv == recv => {
+                    *withdrawn = true;
+                    return Withdrawal::Pending;
+                }
+                State::Failed { recv: told, .. } if *told == recv => return Withdrawal::Pending,
+                _ => {}
             }
         }
         Withdrawal::Granted
