@@ -6,7 +6,7 @@ use baton::proto::endpoint::Submission;
 use crate::pair::Pair;
 use crate::seeds::{Style, on_every_style};
 
-on_every_style!(in_the_middle, between_plan_and_submit);
+on_every_style!(in_the_middle, behind_a_cancel, between_plan_and_submit);
 
 /// A region of one side that has been revoked and is quiet.
 struct Revoked {
@@ -50,6 +50,28 @@ fn in_the_middle(style: Style, seed: u64) {
     }
     pair.finish();
     assert!(pair.closed.is_empty(), "deregistering costs no stream: {:?}", pair.closed);
+}
+
+/// A cancel and a revocation meet the same transfers. Whatever crosses what: one whose message was delivered is a
+/// success.
+fn behind_a_cancel(style: Style, seed: u64) {
+    let mut pair = Pair::connected(style, seed);
+    pair.work(6);
+    let steps = pair.chance.within(0..60);
+    pair.steps(steps);
+    for n in 0..2 {
+        for id in pair.host.live_ids(n) {
+            pair.nodes[n].endpoint.cancel(id);
+            pair.act(n);
+            let steps = pair.chance.within(0..4);
+            pair.steps(steps);
+        }
+    }
+    let Revoked { n, memory, key, .. } = revoke(&mut pair, |_| ());
+    baton::fabric::Fabric::deregister(&mut pair.nodes[n].fabric, key);
+    pair.host.reuse(n, memory);
+    pair.finish();
+    assert!(pair.closed.is_empty(), "neither costs a stream: {:?}", pair.closed);
 }
 
 /// A transfer that was planned while the region was there, and is submitted when it is gone, is refused or

@@ -240,7 +240,13 @@ impl Host {
                 self.free(index);
             }
             Err(_) if self.broken => self.dirty.push(index),
-            Err(_) => self.poison(index),
+            Err(error) => {
+                // Of a read it says that the owner is done, not that the reader may trust what it has.
+                let transfer = &self.transfers[index];
+                let in_place = transfer.op == TransferOp::Write && transfer.sync_delivered;
+                assert!(!in_place, "{id} failed, and its sync message had been delivered: {error}");
+                self.poison(index);
+            }
         }
     }
 
