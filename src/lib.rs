@@ -13,7 +13,8 @@
 //!                     [`desc`] [`error`]               plain data
 //! ```
 //!
-//! Arrows go down only; `tests/tidy.rs` holds them. [`config`] is the only reader of the environment.
+//! Arrows go down only; `tests/tidy.rs` holds them. [`config`] is the only reader of the environment; [`host`] decides
+//! which age of TensorRT-LLM is served.
 #![deny(unsafe_code)]
 
 #[cfg(target_endian = "big")]
@@ -26,5 +27,6 @@ pub mod desc;
 pub mod error;
 pub mod fabric;
 pub mod ffi;
+pub mod host;
 pub mod proto;
 pub mod trace;

@@ -17,7 +17,7 @@ namespace baton::abi
 
 namespace kv_cache = tensorrt_llm::executor::kv_cache;
 
-// Values are those of HostAge in src/ffi/host_age.rs.
+// Values are those of HostAge in src/host/age.rs.
 enum class HostAge : uint8_t
 {
     kP0,

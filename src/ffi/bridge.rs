@@ -9,11 +9,12 @@ use once_cell::sync::OnceCell;
 
 use crate::agent::loopback::{Direction, LoopbackAgent};
 use crate::agent::{Agent, Transfer};
+use crate::host::age::{Decision, HostAge, HostFacts, decide};
 
 use super::connections::{SeamConnections, close_connections, open_connections};
 use super::convert;
 use super::guard::{SeamError, guard};
-use super::{host_age, host_facts};
+use super::host_facts;
 
 use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
 
@@ -168,12 +169,12 @@ const _: () = {
 /// The age of the host. The first factory call finds it, starts the log and says both; a refusal is not kept,
 /// so that a host may try again with an override.
 fn host_age(factory: &str) -> Result<u8, SeamError> {
-    static AGE: OnceCell<host_age::HostAge> = OnceCell::new();
+    static AGE: OnceCell<HostAge> = OnceCell::new();
     guard("host age", || {
         let age = AGE.get_or_try_init(|| {
             crate::trace::init(crate::config::process_log_filter().as_deref());
             let facts = host_facts::gather();
-            let decision = host_age::decide(&facts, crate::config::process_abi_override().as_deref())?;
+            let decision = decide(&facts, crate::config::process_abi_override().as_deref())?;
             announce(factory, &facts, &decision);
             Ok::<_, SeamError>(decision.age)
         })?;
@@ -182,7 +183,7 @@ fn host_age(factory: &str) -> Result<u8, SeamError> {
 }
 
 /// The one line that tells an operator which library serves which host.
-fn announce(factory: &str, facts: &host_age::HostFacts, decision: &host_age::Decision) {
+fn announce(factory: &str, facts: &HostFacts, decision: &Decision) {
     let library = host_facts::own_path().unwrap_or_default();
     tracing::info!(
         library = %library.display(),

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::agent::loopback::LoopbackError;
 use crate::config::SettingError;
 
-use super::host_age::HostAgeError;
+use crate::host::age::HostAgeError;
 
 /// Why a call from the host failed. Its text is what the host's exception says.
 #[derive(Debug, thiserror::Error)]

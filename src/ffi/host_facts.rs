@@ -1,15 +1,17 @@
-//! Gathers the facts that [`super::host_age`] decides by: the host's library, its version file, its symbols.
+//! Gathers from this process the facts that [`crate::host`] decides by: the host's library, its version file, its
+//! symbols.
 //!
 //! Hosts load `libtensorrt_llm.so` in local scope too (Python does), where a global symbol look-up misses it, so
 //! the loaded objects are walked by name first. Reads only; keeps no handle open.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::host_age::{HostFacts, Markers};
+use crate::host::age::{HostFacts, Markers};
+use crate::host::markers::AGENT_DESC_GREW;
+use crate::host::version_file::version_beside;
 
 /// What this process shows of its host.
 pub fn gather() -> HostFacts {
@@ -32,40 +34,6 @@ pub fn own_path() -> Option<PathBuf> {
 }
 
 const LIBRARY: &[u8] = b"libtensorrt_llm.so";
-
-/// `AgentDesc::serialize() const` and `promoteHostLibraryToGlobalScope()`.
-const AGENT_DESC_GREW: [&CStr; 2] = [
-    c"_ZNK12tensorrt_llm8executor8kv_cache9AgentDesc9serializeB5cxx11Ev",
-    c"_ZN12tensorrt_llm8executor8kv_cache31promoteHostLibraryToGlobalScopeEv",
-];
-
-/// `AgentConnectionManager(vector<BaseTransBufferManager*>, CacheState, string const&, optional<RnnCacheState>`...
-macro_rules! manager_constructor {
-    ($rest:literal) => {
-        match CStr::from_bytes_with_nul(
-            concat!(
-                "_ZN12tensorrt_llm8executor8kv_cache22AgentConnectionManagerC1ESt6vectorIPNS_13batch_manager",
-                "22BaseTransBufferManagerESaIS6_EENS1_10CacheStateERKNSt7__cxx1112basic_stringIcSt11char_traitsIcE",
-                "SaIcEEESt8optionalINS9_13RnnCacheStateEE",
-                $rest,
-                "\0"
-            )
-            .as_bytes(),
-        ) {
-            Ok(name) => name,
-            Err(_) => panic!("one NUL, at the end"), // at compile time
-        }
-    };
-}
-
-/// ...`)`.
-const MANAGER_BEFORE_P4: [&CStr; 1] = [const { manager_constructor!("") }];
-
-/// ...`, size_t, unordered_map<string, string>)`, the map by value or by reference.
-const MANAGER_OF_P4: [&CStr; 2] = [
-    const { manager_constructor!("mSt13unordered_mapISF_SF_St4hashISF_ESt8equal_toISF_ESaISt4pairISG_SF_EEE") },
-    const { manager_constructor!("mRKSt13unordered_mapISF_SF_St4hashISF_ESt8equal_toISF_ESaISt4pairISG_SF_EEE") },
-];
 
 fn loaded_host_library() -> Option<PathBuf> {
     let mut found: Option<PathBuf> = None;
@@ -107,12 +75,7 @@ fn markers_of(library: &Path) -> Option<Markers> {
     if handle.is_null() {
         return None;
     }
-    let any = |names: &[&CStr]| names.iter().any(|name| symbol(handle, name).is_some());
-    let markers = Markers {
-        agent_desc_grew: any(&AGENT_DESC_GREW),
-        manager_before_p4: any(&MANAGER_BEFORE_P4),
-        manager_of_p4: any(&MANAGER_OF_P4),
-    };
+    let markers = Markers::look_up(|name| symbol(handle, name).is_some());
     // SAFETY: the handle came from dlopen above and is not used again.
     unsafe { libc::dlclose(handle) };
     Some(markers)
@@ -147,54 +110,9 @@ fn object_of(address: *const c_void) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes())))
 }
 
-/// The package's `version.py`, one folder above the library's, and what it says.
-fn version_beside(library: &Path) -> (PathBuf, Option<String>) {
-    let beside = |path: &Path| Some(path.parent()?.parent()?.join("version.py"));
-    let real = std::fs::canonicalize(library).ok();
-    let files: Vec<_> = [Some(library), real.as_deref()].into_iter().flatten().filter_map(beside).collect();
-    for file in &files {
-        if let Some(version) = read_version(file) {
-            return (file.clone(), Some(version));
-        }
-    }
-    (files.into_iter().next().unwrap_or_else(|| PathBuf::from("version.py")), None)
-}
-
-fn read_version(file: &Path) -> Option<String> {
-    let mut text = String::new();
-    std::fs::File::open(file).ok()?.take(VERSION_FILE_MAX_BYTES).read_to_string(&mut text).ok()?;
-    version_in(&text)
-}
-
-/// Enough for a licence header and one assignment.
-const VERSION_FILE_MAX_BYTES: u64 = 64 * 1024;
-
-/// The string that `__version__` is assigned.
-fn version_in(text: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.trim_start().strip_prefix("__version__"))?;
-    let value = value.trim_start().strip_prefix('=')?.trim_start();
-    let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''))?;
-    let (version, _) = value[1..].split_once(quote)?;
-    (!version.is_empty()).then(|| version.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn version_is_read_from_an_assignment() {
-        for (text, expected) in [
-            ("# Copyright\n__version__ = \"1.4.0rc1\"\n", Some("1.4.0rc1")),
-            ("__version__='1.2.0'  # set by CI", Some("1.2.0")),
-            ("__version__ = version()", None),
-            ("__version__ = \"", None),
-            ("__version__ = \"\"", None),
-            ("", None),
-        ] {
-            assert_eq!(version_in(text).as_deref(), expected, "{text:?}");
-        }
-    }
 
     #[test]
     fn host_library_is_told_from_its_neighbours() {

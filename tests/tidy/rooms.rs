@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("desc", &[]),
     ("error", &["desc"]),
     ("trace", &[]),
+    ("host", &[]),
     ("config", &["desc", "error"]),
     ("proto", &["desc", "error"]),
     ("device", &["desc", "error"]),
@@ -16,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["desc", "error", "config", "proto", "fabric", "device"]),
     ("connection", &["desc", "error", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
-    ("ffi", &["desc", "error", "config", "trace", "agent", "connection", "transceiver"]),
+    ("ffi", &["desc", "error", "config", "host", "trace", "agent", "connection", "transceiver"]),
     // The program sits on top; only the seams' bridge is not its business.
     (
         "bin",
@@ -24,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "desc",
             "error",
             "config",
+            "host",
             "trace",
             "proto",
             "device",

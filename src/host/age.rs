@@ -1,4 +1,4 @@
-//! Which age of TensorRT-LLM this process runs: a pure decision over facts that [`super`] gathers.
+//! Which age of TensorRT-LLM this process runs: a pure decision over facts that others gather.
 //!
 //! One library serves every age from 1.2.0rc2 on, and the ages differ in what a call may write and read in the
 //! host's memory. A wrong guess corrupts the host, so nothing here guesses: the override wins, then the version
@@ -23,7 +23,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::host_version::{NEWEST, OLDEST, Reading, Version};
+use super::version::{NEWEST, OLDEST, Reading, Version};
 
 /// An age of the seam: a span of TensorRT-LLM releases with the same layouts. Values are those of `HostAge` in
 /// `cpp/abi/provider.h`.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::host_age::HostAge;
+use super::age::HostAge;
 
 /// A released version: `1.3.0rc5.post1` and the like, ordered as Python orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
