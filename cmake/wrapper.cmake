@@ -15,6 +15,7 @@ add_library(baton_wrapper SHARED
   cpp/loopback_agent.cc
   cpp/transfer_agent.cc
   cpp/transfer_status.cc)
+include(${CMAKE_CURRENT_SOURCE_DIR}/cmake/note.cmake)
 add_dependencies(baton_wrapper baton_cargo)
 target_include_directories(baton_wrapper PRIVATE cpp ${BATON_BRIDGE_INCLUDE})
 target_link_libraries(baton_wrapper PRIVATE baton_engine)
