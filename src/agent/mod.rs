@@ -50,6 +50,7 @@ use self::core::Core;
 use self::progress::Shared;
 
 pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
+pub use self::open::fabrics_of;
 pub use self::transfer::{Transfer, TransferState};
 
 /// How an agent is set up.

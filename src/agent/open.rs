@@ -130,14 +130,10 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// The fabrics that can be had, and why the others cannot.
-fn open_lanes(
-    name: &str,
-    settings: &EngineSettings,
-    ip: std::net::IpAddr,
-) -> Result<(Vec<Box<dyn Fabric>>, String), CreateError> {
+/// The fabrics that `settings` ask for, with listeners on `ip`: what an agent opens, for whoever wants to try the same.
+pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryConfig {
     let lanes = &settings.lanes;
-    let config = RegistryConfig {
+    RegistryConfig {
         local: lanes.local.then(LocalConfig::default),
         ucx: lanes.ucx.then(|| UcxConfig {
             library: settings.ucx_library.clone(),
@@ -150,9 +146,18 @@ fn open_lanes(
             connect_deadline: settings.connect_timeout,
             ..StreamConfig::default()
         }),
-    };
+    }
+}
+
+/// The fabrics that can be had, and why the others cannot.
+fn open_lanes(
+    name: &str,
+    settings: &EngineSettings,
+    ip: std::net::IpAddr,
+) -> Result<(Vec<Box<dyn Fabric>>, String), CreateError> {
+    let lanes = &settings.lanes;
     let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
-    for Opened { name: lane, outcome } in open_fabrics(config) {
+    for Opened { name: lane, outcome, .. } in open_fabrics(fabrics_of(settings, ip)) {
         match outcome {
             Ok(fabric) => fabrics.push(fabric),
             Err(error) if lane == "ucx" && settings.ucx_required => {

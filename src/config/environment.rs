@@ -109,7 +109,7 @@ impl SettingError {
 }
 
 /// The first letters of the variables that are kept.
-const FAMILIES: [&str; 5] = ["BATON_", "TRTLLM_", "TLLM_", "UCX_", "NIXL_"];
+const FAMILIES: [&str; 6] = ["BATON_", "TRTLLM_", "TLLM_", "UCX_", "NIXL_", "LD_"];
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,7 @@ mod regions;
 pub mod registry;
 pub mod sim;
 pub mod stream;
+pub mod trial;
 pub mod ucx;
 
 use std::os::fd::BorrowedFd;

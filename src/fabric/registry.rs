@@ -7,6 +7,8 @@ use super::stream::{StreamConfig, StreamFabric};
 use super::ucx::{UcxConfig, UcxFabric};
 use crate::error::FabricError;
 
+pub use super::local::yama_scope;
+
 /// Which fabrics to open, and how.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryConfig {
@@ -24,6 +26,14 @@ pub struct Opened {
     pub name: &'static str,
     /// The fabric.
     pub outcome: Result<Box<dyn Fabric>, FabricError>,
+    /// The library that it opened at run time, with version and path, where it needs one.
+    pub library: Option<String>,
+}
+
+impl Opened {
+    fn without_library<F: Fabric + 'static>(name: &'static str, outcome: Result<F, FabricError>) -> Self {
+        Self { name, outcome: outcome.map(boxed), library: None }
+    }
 }
 
 /// Opens what `config` asks for, best first. The order is the same in every agent, so that both sides of a
@@ -31,13 +41,15 @@ pub struct Opened {
 pub fn open(config: RegistryConfig) -> Vec<Opened> {
     let mut opened = Vec::new();
     if let Some(config) = config.local {
-        opened.push(Opened { name: "local", outcome: LocalFabric::open(config).map(boxed) });
+        opened.push(Opened::without_library("local", LocalFabric::open(config)));
     }
     if let Some(config) = config.ucx {
-        opened.push(Opened { name: "ucx", outcome: UcxFabric::open(config).map(boxed) });
+        let outcome = UcxFabric::open(config);
+        let library = outcome.as_ref().ok().map(UcxFabric::library);
+        opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
     }
     if let Some(config) = config.stream {
-        opened.push(Opened { name: "stream", outcome: StreamFabric::open(config).map(boxed) });
+        opened.push(Opened::without_library("stream", StreamFabric::open(config)));
     }
     opened
 }

@@ -31,6 +31,8 @@ use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, Transf
 use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Limits, Link, Posted, Region, Sink};
+pub use ptracer::yama_scope;
+
 use nonce::Nonce;
 use peer::{Flight, Identity, Peer, State};
 use pull::Puller;

@@ -21,7 +21,7 @@ use rustix::process::{PTracer, Pid, set_ptracer};
 static ALLOWED: LazyLock<Mutex<HashMap<Pid, usize>>> = LazyLock::new(Mutex::default);
 
 /// Yama's `ptrace_scope`; `None` where there is no Yama.
-pub(super) fn yama_scope() -> Option<u32> {
+pub fn yama_scope() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
 }
 

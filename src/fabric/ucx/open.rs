@@ -41,6 +41,12 @@ impl UcxFabric {
         Ok(fabric)
     }
 
+    /// The library that serves: its version and its file.
+    pub fn library(&self) -> String {
+        let library = self.engine.library();
+        format!("UCX {} ({})", library.version(), library.path().display())
+    }
+
     fn assemble(mut engine: Engine) -> Result<Self, FabricError> {
         let area = ProbeArea::of_process()?;
         let probe = engine.map(area.span())?;
