@@ -103,7 +103,11 @@ fn answer(args: &ExplainArgs) -> Result<Explanation, Vec<String>> {
     explain(serving, &Environment::from_process(), question)
 }
 
-fn read(path: &Path) -> Result<ServingConfig, String> {
+/// The serving configuration in a file; `-` is standard input.
+///
+/// # Errors
+/// The system's, or what is wrong with the configuration; it names the file.
+pub fn read(path: &Path) -> Result<ServingConfig, String> {
     let name = path.display().to_string();
     let outcome = match name.as_str() {
         "-" => text::read_from(std::io::stdin().lock(), text::MAX_CONFIG_BYTES),

@@ -5,6 +5,7 @@
 
 mod config;
 mod demo;
+mod doctor;
 mod table;
 mod text;
 
@@ -25,11 +26,14 @@ enum Command {
     Config(config::ConfigArgs),
     /// Hand over the KV cache of real requests between real processes
     Demo(demo::DemoArgs),
+    /// Say whether TensorRT-LLM would load Baton here, and what can carry data on this machine
+    Doctor(doctor::DoctorArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Config(args) => config::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

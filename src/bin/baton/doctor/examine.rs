@@ -1,0 +1,270 @@
+//! Gathers the facts of each section and has them judged. What a fact means is decided elsewhere.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use baton::agent::address::advertised_address;
+use baton::config::backend::{Backend, Frontend, resolve};
+use baton::config::explain::{Question, explain};
+use baton::config::serving::ServingConfig;
+use baton::config::{EngineSettings, Environment, abi_override, transceiver};
+use baton::host::age;
+
+use super::doors::{self, DOORS, Door, DoorFacts, DoorReport, Runtime};
+use super::elf::{self, Elf};
+use super::lanes::{self, Address, LaneFacts};
+use super::loader::{self, Surroundings};
+use super::machine::Machine;
+use super::neighbour::{self, Tried};
+use super::package::{self, AGENT_CLASSES, Package};
+use super::python::{self, Python};
+use super::report::{Finding, HostReport, Report, Section, Severity};
+
+/// What to examine.
+pub struct Subject {
+    /// The Python; `python3` where none is named.
+    pub python: Option<OsString>,
+    /// The package folder, instead of the Python's own.
+    pub package: Option<PathBuf>,
+    /// The serving configuration; where there is none, the environment alone decides.
+    pub serving: Option<ServingConfig>,
+    /// The sections.
+    pub sections: Vec<Section>,
+    /// The environment that the workers will have.
+    pub environment: Environment,
+}
+
+/// What a worker would use of all that is there.
+struct Use {
+    backend: Option<Backend>,
+    runtime: Option<transceiver::Runtime>,
+}
+
+/// Examines everything that was asked for.
+pub fn examine(subject: &Subject) -> Report {
+    let mut report = Report { version: env!("CARGO_PKG_VERSION"), ..Report::default() };
+    let used = used(subject);
+    let has = |section| subject.sections.contains(&section);
+    if has(Section::Files) || has(Section::Host) {
+        if let Some(package) = find_package(subject, &mut report) {
+            if has(Section::Files) {
+                files(subject, &package, &used, &mut report);
+            }
+            if has(Section::Host) {
+                host(subject, &package, &mut report);
+            }
+        }
+    }
+    if has(Section::Config) {
+        configuration(subject, &used, &mut report);
+    }
+    if has(Section::Lanes) {
+        lanes(subject, &used, &mut report);
+    }
+    report.conclude();
+    report
+}
+
+fn used(subject: &Subject) -> Use {
+    let (configured, runtime) = match &subject.serving {
+        Some(serving) => (serving.transceiver.backend, serving.transceiver.transceiver_runtime),
+        None => (Some(Backend::Default), None),
+    };
+    let resolved = configured.map(|backend| resolve(backend, &subject.environment, Frontend::Python).backend);
+    Use { backend: resolved, runtime }
+}
+
+/// The package folder and what is in it; the Python on the way to it goes into the report.
+fn find_package(subject: &Subject, report: &mut Report) -> Option<Package> {
+    match python::ask(subject.python.as_deref().unwrap_or(OsStr::new("python3"))) {
+        Ok(python) => report.python = Some(python),
+        Err(error) if subject.python.is_some() || subject.package.is_none() => {
+            report.unexamined.push(error.to_string());
+        }
+        Err(error) => report.findings.push(Finding {
+            severity: Severity::Note,
+            section: Section::Files,
+            text: format!("whether it has a nixl package to fall back to is not known: {error}"),
+            advice: "name the Python that serves with --python".into(),
+        }),
+    }
+    let own = report.python.as_ref().and_then(|python| python.tensorrt_llm.clone());
+    let Some(folder) = subject.package.clone().or(own) else {
+        if let Some(python) = &report.python {
+            report.unexamined.push(format!(
+                "{} has no package tensorrt_llm: name the Python that serves with --python, the folder with --trtllm, \
+                 or leave this out with --section lanes,config",
+                python.executable.display()
+            ));
+        }
+        return None;
+    };
+    let suffixes = report.python.as_ref().map(|python| python.suffixes.as_slice()).unwrap_or_default();
+    match Package::read(&folder, suffixes) {
+        Ok(package) => {
+            report.unexamined.extend(package.unreadable.iter().cloned());
+            report.package = Some(folder);
+            Some(package)
+        }
+        Err(error) => {
+            report.unexamined.push(error);
+            None
+        }
+    }
+}
+
+fn files(subject: &Subject, package: &Package, used: &Use, report: &mut Report) {
+    let around = package::surroundings(&subject.environment);
+    let python = report.python.clone();
+    let judge = |door: Door| {
+        let facts = door_facts(door, package, python.as_ref(), &around, &subject.environment);
+        let judged = doors::judge(door, &facts);
+        DoorReport { in_use: doors::is_used(&judged, used.backend, used.runtime), ..judged }
+    };
+    report.doors = DOORS.into_iter().map(judge).collect();
+    report.add_door_findings();
+    let is_served = |door: &DoorReport| door.in_use;
+    if let Some(backend) = used.backend.filter(|backend| *backend != Backend::Mpi)
+        && !report.doors.iter().any(is_served)
+    {
+        report.findings.push(Finding {
+            severity: Severity::Error,
+            section: Section::Files,
+            text: format!("{} has no way to an agent for backend {backend}", package.folder.display()),
+            advice: "use a complete tensorrt_llm package, or another backend or runtime".into(),
+        });
+    }
+}
+
+fn door_facts(
+    door: Door,
+    package: &Package,
+    python: Option<&Python>,
+    around: &Surroundings,
+    environment: &Environment,
+) -> DoorFacts {
+    let asker = match door.runtime {
+        Runtime::Cpp => package.host.clone(),
+        Runtime::Python => package.agent_binding.clone(),
+    };
+    // Who loaded the asker: its DT_RPATH counts too.
+    let line = match door.runtime {
+        Runtime::Cpp => package.bindings.clone(),
+        Runtime::Python => None,
+    };
+    let askers: Vec<_> =
+        asker.clone().into_iter().chain(line).chain(python.and_then(package::program)).collect();
+    let search = match asker.is_some() {
+        true => loader::search(door.library, &askers, around, &elf::kind),
+        false => loader::Search::default(),
+    };
+    let wanted = |name: &str| name.contains(AGENT_CLASSES) || Some(name) == door.factory;
+    DoorFacts {
+        files: search.hits.iter().map(|hit| Elf::read(&hit.path, wanted)).collect(),
+        asker,
+        search,
+        other_bindings: package.other_agent_bindings.clone(),
+        nixl_package: python.and_then(|python| python.nixl.clone()),
+        python_forced: environment.is_on("TRTLLM_USE_PY_NIXL_KVCACHE"),
+    }
+}
+
+fn host(subject: &Subject, package: &Package, report: &mut Report) {
+    let facts = package.host_facts();
+    let decided = age::decide(&facts, abi_override(&subject.environment).as_deref());
+    let (age, found_by, refused) = match decided {
+        Ok(decision) => (Some(decision.age.to_string()), Some(decision.how), None),
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    if let Some(refused) = &refused {
+        report.findings.push(Finding {
+            severity: Severity::Error,
+            section: Section::Host,
+            text: format!("Baton refuses this TensorRT-LLM: {refused}"),
+            advice: "docs/abi.md says how to find its age; then set BATON_TRTLLM_ABI".into(),
+        });
+    }
+    report.host = Some(HostReport { age, found_by, refused, facts: facts.to_string() });
+}
+
+fn configuration(subject: &Subject, used: &Use, report: &mut Report) {
+    let found = |severity, text: String, advice: &str| Finding {
+        severity,
+        section: Section::Config,
+        text,
+        advice: advice.to_owned(),
+    };
+    match explain(subject.serving.clone(), &subject.environment, Question::default()) {
+        Ok(explanation) => {
+            let advice = "baton config explain says what each setting does";
+            let warnings = explanation.warnings.iter();
+            report.findings.extend(warnings.map(|text| found(Severity::Note, text.clone(), advice)));
+            report.config = Some(explanation);
+        }
+        Err(errors) => {
+            let advice = "correct it: a worker would not start so";
+            report.findings.extend(errors.into_iter().map(|text| found(Severity::Error, text, advice)));
+        }
+    }
+    match used.backend {
+        Some(Backend::Mpi) => report.findings.push(found(
+            Severity::Error,
+            "backend MPI is compiled into TensorRT-LLM: Baton is never asked".into(),
+            "set cache_transceiver_config.backend to NIXL, and unset TRTLLM_USE_MPI_KVCACHE",
+        )),
+        None => report.findings.push(found(
+            Severity::Error,
+            "no backend is configured, so disaggregated serving is off".into(),
+            "set cache_transceiver_config.backend to NIXL",
+        )),
+        Some(_) => {}
+    }
+}
+
+fn lanes(subject: &Subject, used: &Use, report: &mut Report) {
+    let serves_as = used.backend.unwrap_or(Backend::Nixl);
+    let settings = match EngineSettings::from_environment(&subject.environment, serves_as) {
+        Ok((settings, _)) => settings,
+        Err(error) => {
+            report.findings.push(Finding {
+                severity: Severity::Error,
+                section: Section::Lanes,
+                text: error.to_string(),
+                advice: "correct it: no agent starts so; the lanes were tried with the defaults".into(),
+            });
+            EngineSettings::default()
+        }
+    };
+    let facts = lane_facts(&settings);
+    report.lanes = lanes::judge(&facts, &settings);
+    report.machine = Some(facts.machine);
+    report.add_lane_findings();
+}
+
+/// Tries every lane, also those that `BATON_LANES` leaves out.
+fn lane_facts(settings: &EngineSettings) -> LaneFacts {
+    let address = advertised_address(settings.interface.as_deref());
+    let ip = address.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip);
+    let opens = |lane| {
+        let opened = neighbour::open(lane, settings, ip);
+        Tried { error: opened.and_then(|opened| opened.outcome.err()), library: None }
+    };
+    let (local, ucx) = std::thread::scope(|scope| {
+        let local = scope.spawn(|| neighbour::try_lane("local", settings));
+        let ucx = neighbour::try_lane("ucx", settings);
+        (local.join().unwrap_or_default(), ucx)
+    });
+    LaneFacts {
+        machine: Machine::gather(),
+        local,
+        ucx,
+        stream_unix: opens("stream-unix"),
+        stream_tcp: opens("stream-tcp"),
+        address: Some(address.map_err(|error| error.to_string()).map(|address| Address {
+            ip: address.ip.to_string(),
+            is_loopback: address.ip.is_loopback(),
+            reason: address.reason,
+        })),
+    }
+}

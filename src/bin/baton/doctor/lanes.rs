@@ -1,0 +1,287 @@
+//! Which lanes may and can carry data on this machine, and what forbids the others: a pure decision over what was tried.
+//!
+//! The trying itself is the engine's: its fabrics, its choice of an address. Here their answers are put beside the
+//! machine's facts, so that one cause is named where the engine can only list all of them.
+
+use baton::config::LaneChoice;
+use baton::config::engine::EngineSettings;
+use baton::error::FabricError;
+use serde::Serialize;
+
+use super::machine::Machine;
+use super::neighbour::Tried;
+use super::report::Severity;
+
+/// One lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneReport {
+    /// Its name, as in `BATON_LANES`.
+    pub lane: &'static str,
+    /// Whether `BATON_LANES` lets it carry data.
+    pub allowed: bool,
+    /// Whether it works here.
+    pub usable: bool,
+    /// How it works, or what forbids it.
+    pub why: String,
+    /// What to do, where it does not work.
+    pub advice: Option<String>,
+    /// What it costs that it does not.
+    pub severity: Option<Severity>,
+}
+
+/// What was tried.
+#[derive(Clone, Debug, Default)]
+pub struct LaneFacts {
+    /// The machine.
+    pub machine: Machine,
+    /// `local`, between two processes.
+    pub local: Tried,
+    /// `ucx`, between two processes.
+    pub ucx: Tried,
+    /// `stream-unix`, opened.
+    pub stream_unix: Tried,
+    /// `stream-tcp`, opened.
+    pub stream_tcp: Tried,
+    /// The address that peers are told and why, or why there is none.
+    pub address: Option<Result<Address, String>>,
+}
+
+/// The address that peers are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// As text.
+    pub ip: String,
+    /// Why this one.
+    pub reason: String,
+    /// Only peers of this host can connect to it.
+    pub is_loopback: bool,
+}
+
+/// The verdict on every lane.
+pub fn judge(facts: &LaneFacts, settings: &EngineSettings) -> Vec<LaneReport> {
+    let lanes = &settings.lanes;
+    vec![
+        local(facts, lanes),
+        ucx(facts, settings),
+        stream(
+            "stream-unix",
+            lanes.stream_unix,
+            &facts.stream_unix,
+            "a Unix socket in the abstract namespace".into(),
+        ),
+        stream_tcp(facts, settings),
+        unbuilt("libfabric"),
+        unbuilt("mpi"),
+    ]
+}
+
+fn local(facts: &LaneFacts, lanes: &LaneChoice) -> LaneReport {
+    let machine = &facts.machine;
+    let Some(error) = &facts.local.error else {
+        let mut why = "process_vm_readv works between two processes of this user".to_owned();
+        if machine.yama_scope == Some(1) {
+            why.push_str("; Yama's scope is 1, so workers give each other leave (PR_SET_PTRACER)");
+        }
+        if machine.machine_pid_namespace == Some(false) {
+            why.push_str("; this is a container: workers in others need its pid namespace too (--pid)");
+        }
+        return works("local", lanes.local, why);
+    };
+    let (why, advice) = cause_of_refusal(error, machine);
+    LaneReport {
+        lane: "local",
+        allowed: lanes.local,
+        usable: false,
+        why,
+        advice: Some(advice),
+        severity: lanes.local.then_some(Severity::Warning),
+    }
+}
+
+/// The one cause, of those that the error lists, that this machine shows.
+fn cause_of_refusal(error: &FabricError, machine: &Machine) -> (String, String) {
+    let stream = "or leave it: a stream serves, more slowly";
+    match (error.code, machine.yama_scope, machine.seccomp) {
+        (EPERM, Some(scope @ 2..), _) => (
+            format!("kernel.yama.ptrace_scope is {scope}: no process may read another's memory"),
+            match scope {
+                2 => format!("sysctl kernel.yama.ptrace_scope=1, or give the workers CAP_SYS_PTRACE, {stream}"),
+                _ => format!("kernel.yama.ptrace_scope=1 at boot (3 cannot be taken back), {stream}"),
+            },
+        ),
+        (EPERM | ENOSYS, _, Some(1 | 2)) => (
+            "a seccomp filter forbids process_vm_readv (docker's default profile does, without CAP_SYS_PTRACE)".into(),
+            format!("docker run --cap-add SYS_PTRACE, or in Kubernetes securityContext.capabilities.add, {stream}"),
+        ),
+        (EPERM, _, _) => (
+            error.to_string(),
+            format!("run both workers as one user, with no setuid and no dropped dumpability, {stream}"),
+        ),
+        (ENOSYS, _, _) => ("this kernel has no process_vm_readv".into(), format!("a kernel that has it, {stream}")),
+        _ => (error.to_string(), format!("see the error, {stream}")),
+    }
+}
+
+fn ucx(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
+    let allowed = settings.lanes.ucx;
+    match (&facts.ucx.error, &facts.ucx.library) {
+        (None, library) => {
+            let library = library.as_deref().unwrap_or("UCX");
+            works("ucx", allowed, format!("{library}: its puts are native between two processes"))
+        }
+        (Some(error), library) => {
+            let severity = match (allowed, settings.ucx_required, settings.lanes.explicit) {
+                (false, ..) => None,
+                (_, true, _) => Some(Severity::Error),
+                (_, _, true) => Some(Severity::Warning),
+                // Between processes of one host it carries no more than `local` does.
+                (_, false, false) => Some(Severity::Note),
+            };
+            let opened = library.as_ref().map_or(String::new(), |library| format!("{library}: "));
+            let mut advice =
+                "install UCX 1.16 or newer, or point BATON_UCX_LIBRARY at its libucp.so.0".to_owned();
+            if settings.ucx_required {
+                advice.push_str(", or unset TRTLLM_NIXL_KVCACHE_BACKEND: then another lane serves");
+            }
+            let why = format!("{opened}{error}");
+            LaneReport { lane: "ucx", allowed, usable: false, why, advice: Some(advice), severity }
+        }
+    }
+}
+
+fn stream(lane: &'static str, allowed: bool, tried: &Tried, how: String) -> LaneReport {
+    match &tried.error {
+        None => works(lane, allowed, how),
+        Some(error) => LaneReport {
+            lane,
+            allowed,
+            usable: false,
+            why: error.to_string(),
+            advice: Some("see the error: a stream needs a socket and nothing else".into()),
+            severity: allowed.then_some(Severity::Warning),
+        },
+    }
+}
+
+fn stream_tcp(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
+    let (lane, allowed) = ("stream-tcp", settings.lanes.stream_tcp);
+    match &facts.address {
+        // An agent listens there whatever the lanes are, and does not start without it.
+        Some(Err(why)) => LaneReport {
+            lane,
+            allowed,
+            usable: false,
+            why: why.clone(),
+            advice: Some("set TRTLLM_NIXL_INTERFACE to an interface that has an address, or unset it".into()),
+            severity: Some(Severity::Error),
+        },
+        None => stream(lane, allowed, &facts.stream_tcp, "TCP".into()),
+        Some(Ok(address)) => {
+            let how = format!("peers are told {}: {}", address.ip, address.reason);
+            let mut report = stream(lane, allowed, &facts.stream_tcp, how);
+            if address.is_loopback && report.usable {
+                report.why.push_str("; peers on other hosts cannot connect");
+                report.advice = Some("set TRTLLM_NIXL_INTERFACE to the interface that leads to them".into());
+                report.severity = Some(Severity::Note);
+            }
+            report
+        }
+    }
+}
+
+fn works(lane: &'static str, allowed: bool, why: String) -> LaneReport {
+    LaneReport { lane, allowed, usable: true, why, advice: None, severity: None }
+}
+
+fn unbuilt(lane: &'static str) -> LaneReport {
+    let why = "this version of Baton does not have it yet".into();
+    LaneReport { lane, allowed: false, usable: false, why, advice: None, severity: None }
+}
+
+/// `EPERM` and `ENOSYS` of Linux on x86-64.
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton::error::FabricErrorKind;
+
+    fn refused(code: i32) -> Tried {
+        let error =
+            FabricError::new("local", "process_vm_readv", FabricErrorKind::Unsupported, code, "all causes");
+        Tried { error: Some(error), library: None }
+    }
+
+    fn local_with(code: i32, yama_scope: Option<u32>, seccomp: u32) -> LaneReport {
+        let machine = Machine { yama_scope, seccomp: Some(seccomp), ..Machine::default() };
+        let facts = LaneFacts { machine, local: refused(code), ..LaneFacts::default() };
+        judge(&facts, &EngineSettings::default()).remove(0)
+    }
+
+    #[test]
+    fn the_cause_is_the_one_the_machine_shows() {
+        for (code, yama, seccomp, why, advice) in [
+            (EPERM, Some(2), 0, "kernel.yama.ptrace_scope is 2", "sysctl kernel.yama.ptrace_scope=1"),
+            (EPERM, Some(3), 2, "kernel.yama.ptrace_scope is 3", "at boot"),
+            (EPERM, Some(1), 2, "a seccomp filter forbids", "--cap-add SYS_PTRACE"),
+            (ENOSYS, None, 2, "a seccomp filter forbids", "--cap-add SYS_PTRACE"),
+            (EPERM, None, 0, "all causes", "as one user"),
+            (ENOSYS, None, 0, "this kernel has no process_vm_readv", "a stream serves"),
+            (14, None, 0, "all causes", "a stream serves"),
+        ] {
+            let report = local_with(code, yama, seccomp);
+            assert!(report.why.contains(why), "{code} {yama:?}: {}", report.why);
+            assert!(report.advice.as_deref().unwrap_or_default().contains(advice), "{:?}", report.advice);
+            assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
+        }
+    }
+
+    #[test]
+    fn ucx_counts_as_much_as_it_was_asked_for() {
+        let settings = |allowed, ucx_required, explicit| {
+            let lanes = LaneChoice { ucx: allowed, explicit, ..LaneChoice::default() };
+            EngineSettings { lanes, ucx_required, ..EngineSettings::default() }
+        };
+        let facts = LaneFacts { ucx: refused(0), ..LaneFacts::default() };
+        for (allowed, required, explicit, severity) in [
+            (true, false, false, Some(Severity::Note)),
+            (true, false, true, Some(Severity::Warning)),
+            (true, true, false, Some(Severity::Error)),
+            (false, false, true, None),
+        ] {
+            let report = judge(&facts, &settings(allowed, required, explicit)).remove(1);
+            assert_eq!(
+                (report.usable, report.severity),
+                (false, severity),
+                "{allowed} {required} {explicit}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_an_error_and_loopback_is_told() {
+        let mut facts = LaneFacts {
+            address: Some(Err("interface ib9 does not exist here".into())),
+            ..LaneFacts::default()
+        };
+        let report = judge(&facts, &EngineSettings::default()).remove(3);
+        assert_eq!((report.usable, report.severity), (false, Some(Severity::Error)));
+        facts.address = Some(Ok(Address {
+            ip: "127.0.0.1".into(),
+            reason: "lo was asked for".into(),
+            is_loopback: true,
+        }));
+        let report = judge(&facts, &EngineSettings::default()).remove(3);
+        assert_eq!((report.usable, report.severity), (true, Some(Severity::Note)));
+        assert!(report.why.contains("peers on other hosts cannot connect"), "{}", report.why);
+    }
+
+    #[test]
+    fn what_is_not_built_is_named_and_costs_nothing() {
+        let reports = judge(&LaneFacts::default(), &EngineSettings::default());
+        let names: Vec<_> = reports.iter().map(|report| report.lane).collect();
+        assert_eq!(names, ["local", "ucx", "stream-unix", "stream-tcp", "libfabric", "mpi"]);
+        assert!(reports[4..].iter().all(|report| !report.usable && report.severity.is_none()));
+    }
+}
