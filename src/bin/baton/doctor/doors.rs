@@ -239,11 +239,9 @@ fn through_classes(door: Door, binding: &Loaded, facts: &DoorFacts) -> Verdict {
         Err((why, advice)) => fallback(facts, format!("ImportError of the agent binding: {why}"), advice),
         Ok((hit, elf)) => {
             let missing: Vec<&String> = binding.elf.imports.difference(&elf.exports).collect();
-            match missing.first() {
-                None => loaded(hit, elf, facts),
-                Some(first) => {
-                    fallback(facts, lacking(binding, hit, elf, first, missing.len()), overlay(hit, elf))
-                }
+            match missing.is_empty() {
+                true => loaded(hit, elf, facts),
+                false => fallback(facts, lacking(binding, hit, elf, &missing), overlay(hit, elf)),
             }
         }
     }
@@ -254,11 +252,7 @@ fn first_file(door: Door, facts: &DoorFacts) -> Result<(&Hit, &Elf), (String, St
     let folder = facts.search.looked_in.first().map(|(folder, _)| folder.display().to_string());
     let put = |place: String| format!("put Baton's {} in {place}", door.library);
     let Some(hit) = facts.search.hits.first() else {
-        let why = format!(
-            "no {} in the {} folders that the loader looks into",
-            door.library,
-            facts.search.looked_in.len()
-        );
+        let why = format!("no {} in any folder that the loader looks into", door.library);
         return Err((why, put(folder.unwrap_or_else(|| "the package's libs folder".to_owned()))));
     };
     let broken = |why: &String| {
@@ -298,16 +292,18 @@ fn loaded(hit: &Hit, elf: &Elf, facts: &DoorFacts) -> Verdict {
     }
 }
 
-fn lacking(binding: &Loaded, hit: &Hit, elf: &Elf, first: &str, count: usize) -> String {
-    let binding =
-        binding.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+fn lacking(binding: &Loaded, hit: &Hit, elf: &Elf, missing: &[&String]) -> String {
+    let name = binding.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let whose = elf.baton.as_ref().map_or(String::new(), |version| format!(" (Baton {version})"));
+    let first = missing.first().map_or("", |first| first.as_str());
     let bare = |name: &str| name.replace("3_v1", "");
     let respelt = elf.exports.iter().any(|name| name.contains(AGENT_CLASSES) && bare(name) == bare(first));
     let spelling = if respelt { "; it has the class in another spelling of the namespace" } else { "" };
-    let path = hit.path.display();
     format!(
-        "{path}{whose} lacks {count} symbols that {binding} imports, {first} first: ImportError{spelling}"
+        "{}{whose} lacks {} of the {} agent symbols that {name} imports, {first} first: ImportError{spelling}",
+        hit.path.display(),
+        missing.len(),
+        binding.elf.imports.len()
     )
 }
 
@@ -416,7 +412,9 @@ mod tests {
     fn missing_classes_mean_the_silent_fallback() {
         let report = judged(1, &facts(Runtime::Python, &[file(Some("0.1.0"), &["createNixlTransferAgent"])]));
         assert_eq!((report.serves, report.file), (Serves::PyNixl, Some("/site/nixl".into())));
-        for part in ["(Baton 0.1.0) lacks 1 symbols", SHUTDOWN, "ImportError; the host says nothing"] {
+        for part in
+            ["(Baton 0.1.0) lacks 1 of the 1 agent symbols", SHUTDOWN, "ImportError; the host says nothing"]
+        {
             assert!(report.why.contains(part), "{part}: {}", report.why);
         }
         let mut without = facts(Runtime::Python, &[file(Some("0.1.0"), &[])]);

@@ -46,14 +46,14 @@ pub fn examine(subject: &Subject) -> Report {
     let mut report = Report { version: env!("CARGO_PKG_VERSION"), ..Report::default() };
     let used = used(subject);
     let has = |section| subject.sections.contains(&section);
-    if has(Section::Files) || has(Section::Host) {
-        if let Some(package) = find_package(subject, &mut report) {
-            if has(Section::Files) {
-                files(subject, &package, &used, &mut report);
-            }
-            if has(Section::Host) {
-                host(subject, &package, &mut report);
-            }
+    if (has(Section::Files) || has(Section::Host))
+        && let Some(package) = find_package(subject, &mut report)
+    {
+        if has(Section::Files) {
+            files(subject, &package, &used, &mut report);
+        }
+        if has(Section::Host) {
+            host(subject, &package, &mut report);
         }
     }
     if has(Section::Config) {
@@ -124,9 +124,8 @@ fn files(subject: &Subject, package: &Package, used: &Use, report: &mut Report) 
     };
     report.doors = DOORS.into_iter().map(judge).collect();
     report.add_door_findings();
-    let is_served = |door: &DoorReport| door.in_use;
     if let Some(backend) = used.backend.filter(|backend| *backend != Backend::Mpi)
-        && !report.doors.iter().any(is_served)
+        && !report.doors.iter().any(|door| door.in_use)
     {
         report.findings.push(Finding {
             severity: Severity::Error,
@@ -238,6 +237,12 @@ fn lanes(subject: &Subject, used: &Use, report: &mut Report) {
     };
     let facts = lane_facts(&settings);
     report.lanes = lanes::judge(&facts, &settings);
+    report.findings.extend(lanes::rdma_limit(&facts.machine).map(|(text, advice)| Finding {
+        severity: Severity::Note,
+        section: Section::Lanes,
+        text,
+        advice,
+    }));
     report.machine = Some(facts.machine);
     report.add_lane_findings();
 }

@@ -75,10 +75,26 @@ pub fn judge(facts: &LaneFacts, settings: &EngineSettings) -> Vec<LaneReport> {
     ]
 }
 
+/// What the machine's limits will cost once RDMA is used: what was found, and what to do.
+pub fn rdma_limit(machine: &Machine) -> Option<(String, String)> {
+    let bytes = machine.memlock_bytes.filter(|_| !machine.rdma.is_empty())?;
+    let text = format!(
+        "there are RDMA devices, and {} KiB of memory may be locked: registering KV pools with them takes more",
+        bytes >> 10
+    );
+    Some((
+        text,
+        "docker run --ulimit memlock=-1, or LimitMEMLOCK=infinity; Baton does not use RDMA yet".into(),
+    ))
+}
+
 fn local(facts: &LaneFacts, lanes: &LaneChoice) -> LaneReport {
     let machine = &facts.machine;
     let Some(error) = &facts.local.error else {
-        let mut why = "process_vm_readv works between two processes of this user".to_owned();
+        let mut why = format!(
+            "process_vm_readv works between two processes of uid {}; peers of another are refused",
+            machine.uid
+        );
         if machine.yama_scope == Some(1) {
             why.push_str("; Yama's scope is 1, so workers give each other leave (PR_SET_PTRACER)");
         }
@@ -275,6 +291,21 @@ mod tests {
         let report = judge(&facts, &EngineSettings::default()).remove(3);
         assert_eq!((report.usable, report.severity), (true, Some(Severity::Note)));
         assert!(report.why.contains("peers on other hosts cannot connect"), "{}", report.why);
+    }
+
+    #[test]
+    fn a_memlock_limit_matters_where_there_is_rdma() {
+        let port = crate::doctor::machine::RdmaPort {
+            device: "mlx5_0".into(),
+            port: "1".into(),
+            state: "4: ACTIVE".into(),
+            link_layer: "InfiniBand".into(),
+        };
+        let machine = |rdma, memlock_bytes| Machine { rdma, memlock_bytes, ..Machine::default() };
+        let (text, advice) = rdma_limit(&machine(vec![port.clone()], Some(8 << 20))).unwrap();
+        assert!(text.contains("8192 KiB") && advice.contains("memlock=-1"), "{text} {advice}");
+        assert_eq!(rdma_limit(&machine(vec![port], None)), None);
+        assert_eq!(rdma_limit(&machine(Vec::new(), Some(8 << 20))), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Package {
         let mut package = Self { folder: folder.to_owned(), ..Self::default() };
         let library = folder.join("libs").join(HOST_LIBRARY);
         if library.exists() {
-            package.host = package.load(&library, |name| is_marker(name));
+            package.host = package.load(&library, is_marker);
         }
         let agent = extension(&names, AGENT_BINDING, suffixes);
         package.agent_binding =

@@ -102,7 +102,7 @@ impl Report {
             .map(|door| Finding {
                 severity: Severity::Error,
                 section: Section::Files,
-                text: headline(door),
+                text: format!("{}: {}", headline(door), door.why),
                 advice: door.advice.clone().unwrap_or_else(|| other_way(door)),
             })
             .collect();
@@ -166,7 +166,7 @@ pub fn headline(door: &DoorReport) -> String {
         (Serves::NotOffered, _) => "nothing: there is no such door".to_owned(),
     };
     let file = door.file.as_ref().map_or(String::new(), |file| format!(" ({})", file.display()));
-    format!("backend {}, {runtime} runtime: {who}{file}: {}", door.backend, door.why)
+    format!("backend {}, {runtime} runtime: {who}{file}", door.backend)
 }
 
 fn other_way(door: &DoorReport) -> String {

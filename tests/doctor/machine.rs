@@ -1,0 +1,66 @@
+//! Section "lanes": tried on the machine that the test runs on.
+
+use serde_json::Value;
+
+use crate::package::{doctor, findings};
+
+fn lanes(variables: &[(&str, &str)]) -> (i32, Value) {
+    let output = doctor(&["--section", "lanes", "--json"], variables);
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn lane<'a>(report: &'a Value, name: &str) -> &'a Value {
+    report["lanes"].as_array().unwrap().iter().find(|lane| lane["lane"] == name).unwrap()
+}
+
+#[test]
+fn every_lane_says_whether_it_works_and_why() {
+    let (code, report) = lanes(&[("TRTLLM_NIXL_INTERFACE", "lo")]);
+    for name in ["local", "ucx", "stream-unix", "stream-tcp", "libfabric", "mpi"] {
+        assert!(!lane(&report, name)["why"].as_str().unwrap().is_empty(), "{name}");
+    }
+    for name in ["stream-unix", "stream-tcp"] {
+        assert_eq!(lane(&report, name)["usable"], true, "{report:#}");
+    }
+    let why = lane(&report, "stream-tcp")["why"].as_str().unwrap();
+    assert!(why.starts_with("peers are told 127.0.0.1: interface lo was asked for"), "{why}");
+    // What is not to be had here has something to do beside it, and the exit code follows.
+    let local = lane(&report, "local");
+    assert_eq!(local["advice"].is_null(), local["usable"] == true, "{local:#}");
+    assert_eq!(code == 0, local["usable"] == true, "{report:#}");
+    for name in ["libfabric", "mpi"] {
+        assert_eq!(
+            (&lane(&report, name)["usable"], &lane(&report, name)["severity"]),
+            (&false.into(), &Value::Null)
+        );
+    }
+    assert!(report["machine"]["seccomp"].is_u64() && report["machine"]["uid"].is_u64(), "{report:#}");
+}
+
+#[test]
+fn the_lanes_are_those_of_the_setting() {
+    let (_, report) = lanes(&[("BATON_LANES", "stream-tcp"), ("TRTLLM_NIXL_INTERFACE", "lo")]);
+    for (name, allowed) in [("local", false), ("ucx", false), ("stream-unix", false), ("stream-tcp", true)] {
+        assert_eq!(lane(&report, name)["allowed"], allowed, "{name}");
+    }
+    let (code, report) = lanes(&[("BATON_LANES", "locl")]);
+    assert_eq!(code, 1);
+    assert!(findings(&report, "error")[0].contains("did you mean \"local\"?"), "{report:#}");
+}
+
+#[test]
+fn what_cannot_be_had_is_an_error_with_a_cure() {
+    let (code, report) = lanes(&[("TRTLLM_NIXL_INTERFACE", "no-such-nic")]);
+    assert_eq!(code, 1);
+    let errors = findings(&report, "error");
+    assert!(errors[0].contains("interface no-such-nic does not exist here"), "{errors:?}");
+    assert!(errors[0].contains("-> set TRTLLM_NIXL_INTERFACE"), "{errors:?}");
+
+    let variables = [("BATON_UCX_LIBRARY", "/nonexistent/libucp.so.0"), ("BATON_LANES", "ucx")];
+    let (code, report) = lanes(&variables);
+    assert_eq!((code, &lane(&report, "ucx")["usable"]), (1, &false.into()));
+    let why = lane(&report, "ucx")["why"].as_str().unwrap();
+    assert!(why.contains("/nonexistent/libucp.so.0"), "{why}");
+    let errors = findings(&report, "error");
+    assert!(errors.iter().any(|error| error.contains("no agent can be created")), "{errors:?}");
+}
