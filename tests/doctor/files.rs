@@ -159,6 +159,19 @@ fn a_real_python_is_asked_without_importing_anything() {
 }
 
 #[test]
+fn a_library_for_a_newer_system_is_not_loaded_and_the_version_named() {
+    let name = "a_library_for_a_newer_system_is_not_loaded_and_the_version_named";
+    let Some(package) = Package::new(name, Dtag::Rpath) else { return };
+    package.baton_for_a_newer_system(&package.libs().join(WRAPPER));
+    let (code, report) = package.examine(&FILES, &[]);
+    let door = door(&report, "NIXL", "CPP");
+    assert_eq!((code, &door["serves"]), (1, &"nothing".into()), "{door:#}");
+    let why = door["why"].as_str().unwrap();
+    assert!(why.contains("it needs NEEDS_2 of libneeds.so.1, which"), "{why}");
+    assert_eq!(package.really_loaded(&[]), PathBuf::new(), "the loader refuses it too");
+}
+
+#[test]
 fn the_library_that_was_built_is_recognised() {
     let name = "the_library_that_was_built_is_recognised";
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("build/lib").join(WRAPPER);

@@ -87,6 +87,28 @@ impl Package {
         self.compile(path, exports, &text, &["-DBATON_VERSION=\"9.9.9\"".to_owned()]);
     }
 
+    /// A wrapper of Baton's that needs version NEEDS_2 of a library beside it, which has NEEDS_1 alone.
+    pub fn baton_for_a_newer_system(&self, path: &Path) {
+        let library = "libneeds.so.1";
+        let versioned = |folder: &Path, version: &str| {
+            let script = self.root.join("versions");
+            fs::write(&script, format!("{version} {{ global: needed; local: *; }};\n")).unwrap();
+            let flag = format!("-Wl,--version-script={}", script.display());
+            self.compile(&folder.join(library), &["needed"], "", &[flag]);
+        };
+        let newer = self.root.join("newer");
+        versioned(&newer, "NEEDS_2");
+        versioned(path.parent().unwrap(), "NEEDS_1");
+        let note = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/cpp/note.cc")).unwrap();
+        let text = format!("{note}\nextern \"C\" void needed();\nvoid call() {{ needed(); }}\n");
+        let flags = [
+            "-DBATON_VERSION=\"9.9.9\"".to_owned(),
+            format!("-L{}", newer.display()),
+            format!("-l:{library}"),
+        ];
+        self.compile(path, &[FACTORY], &text, &flags);
+    }
+
     /// The Python runtime's module: linked to the wrapper, of which it wants [`CLASSES`].
     pub fn binding(&self, suffix: &str) {
         let path = self.folder().join(format!("tensorrt_llm_transfer_agent_binding{suffix}"));

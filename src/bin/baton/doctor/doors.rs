@@ -98,6 +98,8 @@ pub struct DoorFacts {
     pub search: Search,
     /// What each hit of the search says, in its order.
     pub files: Vec<Result<Elf, String>>,
+    /// What the first hit asks of its own libraries and would not get.
+    pub unmet: Vec<String>,
     /// Agent bindings for other Pythons.
     pub other_bindings: Vec<String>,
     /// The folder of the Python package `nixl`.
@@ -262,6 +264,10 @@ fn first_file(door: Door, facts: &DoorFacts) -> Result<(&Hit, &Elf), (String, St
         return Err(broken(why));
     }
     match facts.files.first() {
+        Some(Ok(_)) if !facts.unmet.is_empty() => {
+            let advice = "build Baton on a system no newer than this one, and replace it";
+            Err((broken(&facts.unmet.join(", ")).0, advice.to_owned()))
+        }
         Some(Ok(elf)) => Ok((hit, elf)),
         Some(Err(why)) => Err(broken(why)),
         None => Err(broken(&"it was not read".to_owned())),
@@ -457,6 +463,16 @@ mod tests {
         let report = judged(0, &broken);
         assert_eq!(report.serves, Serves::Nothing);
         assert!(report.why.ends_with("cannot be loaded: is no ELF file"), "{}", report.why);
+    }
+
+    #[test]
+    fn a_library_for_a_newer_system_is_told() {
+        let mut newer = facts(Runtime::Python, &[file(Some("0.1.0"), &[SHUTDOWN])]);
+        newer.unmet = vec!["it needs GLIBC_2.99 of libc.so.6".into()];
+        let report = judged(1, &newer);
+        assert_eq!(report.serves, Serves::PyNixl);
+        assert!(report.why.contains("cannot be loaded: it needs GLIBC_2.99 of libc.so.6"), "{}", report.why);
+        assert!(report.advice.unwrap().starts_with("build Baton on a system no newer"));
     }
 
     #[test]

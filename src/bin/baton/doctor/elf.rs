@@ -28,6 +28,10 @@ pub struct Elf {
     pub runpath: Option<String>,
     /// `DF_1_NODEFLIB`: the loader leaves out its cache and its default folders.
     pub no_default_folders: bool,
+    /// Versions of symbols that it needs: of which library, and which (`libc.so.6`, `GLIBC_2.34`).
+    pub needed_versions: Vec<(String, String)>,
+    /// Versions of symbols that it has.
+    pub given_versions: BTreeSet<String>,
     /// Dynamic symbols that it defines, of those that were asked for.
     pub exports: BTreeSet<String>,
     /// Dynamic symbols that it needs from elsewhere, of those that were asked for.
@@ -71,6 +75,7 @@ impl Elf {
         let sections = header.sections(endian, data)?;
         let mut elf = Self::default();
         elf.read_dynamic(&sections, data)?;
+        elf.read_versions(&sections, data)?;
         for section in sections.iter() {
             match section.sh_type(endian) {
                 SHT_DYNSYM => {
@@ -111,6 +116,36 @@ impl Elf {
                 DT_RUNPATH => self.runpath = string(),
                 DT_FLAGS_1 => self.no_default_folders = value & NODEFLIB != 0,
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_versions(
+        &mut self,
+        sections: &Sections<'_>,
+        data: &ReadCache<File>,
+    ) -> Result<(), object::read::Error> {
+        let texts = |link| {
+            let bytes = sections.section(link)?.data(LittleEndian, data)?;
+            Ok::<_, object::read::Error>(StringTable::new(bytes, 0, bytes.len() as u64))
+        };
+        if let Some((mut libraries, link)) = sections.gnu_verneed(LittleEndian, data)? {
+            let texts = texts(link)?;
+            while let Some((library, mut versions)) = libraries.next()? {
+                let file = text(library.file(LittleEndian, texts)?);
+                while let Some(version) = versions.next()? {
+                    self.needed_versions.push((file.clone(), text(version.name(LittleEndian, texts)?)));
+                }
+            }
+        }
+        if let Some((mut versions, link)) = sections.gnu_verdef(LittleEndian, data)? {
+            let texts = texts(link)?;
+            while let Some((_, mut names)) = versions.next()? {
+                // The first name is the version's; the others are what it builds upon.
+                if let Some(name) = names.next()? {
+                    self.given_versions.insert(text(name.name(LittleEndian, texts)?));
+                }
             }
         }
         Ok(())
@@ -178,6 +213,9 @@ mod tests {
         let elf = Elf::read(&own, |name| name == "malloc").unwrap();
         assert!(elf.needed.iter().any(|name| name == "libc.so.6"), "{elf:?}");
         assert_eq!(elf.imports.iter().collect::<Vec<_>>(), ["malloc"]);
+        let of_libc =
+            |(library, version): &(String, String)| library == "libc.so.6" && version.starts_with("GLIBC_2.");
+        assert!(elf.needed_versions.iter().any(of_libc), "{:?}", elf.needed_versions);
         assert_eq!((elf.baton, elf.soname), (None, None));
         assert_eq!(kind(&own), FileKind::Object);
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use baton::agent::address::advertised_address;
 use baton::config::backend::{Backend, Frontend, resolve};
@@ -14,7 +14,7 @@ use baton::host::age;
 use super::doors::{self, DOORS, Door, DoorFacts, DoorReport, Runtime};
 use super::elf::{self, Elf};
 use super::lanes::{self, Address, LaneFacts};
-use super::loader::{self, Surroundings};
+use super::loader::{self, Loaded, Surroundings};
 use super::machine::Machine;
 use super::neighbour::{self, Tried};
 use super::package::{self, AGENT_CLASSES, Package};
@@ -159,14 +159,42 @@ fn door_facts(
         false => loader::Search::default(),
     };
     let wanted = |name: &str| name.contains(AGENT_CLASSES) || Some(name) == door.factory;
+    let files: Vec<_> = search.hits.iter().map(|hit| Elf::read(&hit.path, wanted)).collect();
+    let first = search.hits.first().zip(files.first().and_then(|file| file.as_ref().ok()));
     DoorFacts {
-        files: search.hits.iter().map(|hit| Elf::read(&hit.path, wanted)).collect(),
+        unmet: first.map(|(hit, elf)| unmet(&hit.path, elf, &askers, around)).unwrap_or_default(),
+        files,
         asker,
         search,
         other_bindings: package.other_agent_bindings.clone(),
         nixl_package: python.and_then(|python| python.nixl.clone()),
         python_forced: environment.is_on("TRTLLM_USE_PY_NIXL_KVCACHE"),
     }
+}
+
+/// What Baton's own file asks of its libraries and would not get here. The stock wrapper's are its maker's business, and
+/// some of them are in the process before it.
+fn unmet(path: &Path, elf: &Elf, askers: &[Loaded], around: &Surroundings) -> Vec<String> {
+    if elf.baton.is_none() {
+        return Vec::new();
+    }
+    let own = Loaded { path: path.to_owned(), elf: elf.clone() };
+    let line: Vec<_> = [own].into_iter().chain(askers.iter().cloned()).collect();
+    let mut found = Vec::new();
+    for library in &elf.needed {
+        let search = loader::search(library, &line, around, &elf::kind);
+        let Some(hit) = search.hits.first() else {
+            found.push(format!("it needs {library}, which is not found"));
+            continue;
+        };
+        let given = Elf::read(&hit.path, |_| false).map(|elf| elf.given_versions).unwrap_or_default();
+        let wanted =
+            elf.needed_versions.iter().filter(|(of, version)| of == library && !given.contains(version));
+        found.extend(wanted.map(|(_, version)| {
+            format!("it needs {version} of {library}, which {} does not have", hit.path.display())
+        }));
+    }
+    found
 }
 
 fn host(subject: &Subject, package: &Package, report: &mut Report) {
