@@ -1,5 +1,9 @@
 //! Section "lanes": tried on the machine that the test runs on.
 
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::package::{doctor, findings};
@@ -63,4 +67,63 @@ fn what_cannot_be_had_is_an_error_with_a_cure() {
     assert!(why.contains("/nonexistent/libucp.so.0"), "{why}");
     let errors = findings(&report, "error");
     assert!(errors.iter().any(|error| error.contains("no agent can be created")), "{errors:?}");
+}
+
+/// Runs its arguments with process_vm_readv forbidden, as docker's default profile does it.
+const FORBID: &str = r#"
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <cstddef>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int, char** arguments)
+{
+    sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    sock_fprog program{4, rules};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+    {
+        return 99;
+    }
+    execv(arguments[1], arguments + 1);
+    return 98;
+}
+"#;
+
+#[test]
+fn a_seccomp_filter_is_told_from_the_other_causes() {
+    let name = "a_seccomp_filter_is_told_from_the_other_causes";
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = |kind| folder.join(format!("doctor-forbid-{}{kind}", std::process::id()));
+    fs::write(file(".cc"), FORBID).unwrap();
+    let built = Command::new("c++").arg(file(".cc")).arg("-o").arg(file("")).status();
+    let Ok(built) = built else { return println!("skipped: {name} (no c++)") };
+    assert!(built.success());
+    let output = Command::new(file(""))
+        .args([env!("CARGO_BIN_EXE_baton"), "doctor", "--section", "lanes", "--json"])
+        .env_clear()
+        .env("TRTLLM_NIXL_INTERFACE", "lo")
+        .output()
+        .unwrap();
+    for kind in [".cc", ""] {
+        fs::remove_file(file(kind)).unwrap();
+    }
+    if matches!(output.status.code(), Some(99)) {
+        return println!("skipped: {name} (seccomp filters are not to be had here)");
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let local = lane(&report, "local");
+    assert_eq!((output.status.code(), &local["usable"]), (Some(1), &false.into()), "{local:#}");
+    assert!(
+        local["why"].as_str().unwrap().starts_with("a seccomp filter forbids process_vm_readv"),
+        "{local:#}"
+    );
+    assert!(local["advice"].as_str().unwrap().contains("--cap-add SYS_PTRACE"), "{local:#}");
+    assert_eq!(report["machine"]["seccomp"], 2);
+    assert_eq!(findings(&report, "warning").len(), 1, "{report:#}");
 }
