@@ -8,8 +8,8 @@
 //!   MOONCAKE   C++       S1    libtensorrt_llm   dlopen of libtensorrt_llm_mooncake_wrapper.so, a factory
 //! ```
 //!
-//! The Python runtime swallows the ImportError of its binding and goes on with the `nixl` package, in silence: that is
-//! the failure this file is for.
+//! The Python runtime swallows the ImportError of its binding and goes on with the `nixl` package; one INFO line is all
+//! that shows it. That is the failure this file is for.
 
 use std::path::PathBuf;
 
@@ -255,7 +255,7 @@ fn first_file(door: Door, facts: &DoorFacts) -> Result<(&Hit, &Elf), (String, St
     let put = |place: String| format!("put Baton's {} in {place}", door.library);
     let Some(hit) = facts.search.hits.first() else {
         let why = format!("no {} in any folder that the loader looks into", door.library);
-        return Err((why, put(folder.unwrap_or_else(|| "the package's libs folder".to_owned()))));
+        return Err((why, put(folder.unwrap_or_else(|| "a folder on LD_LIBRARY_PATH".to_owned()))));
     };
     let broken = |why: &String| {
         (format!("{} cannot be loaded: {why}", hit.path.display()), format!("replace {}", hit.path.display()))
@@ -316,7 +316,9 @@ fn lacking(binding: &Loaded, hit: &Hit, elf: &Elf, missing: &[&String]) -> Strin
 /// What the Python runtime does where it cannot import the binding.
 fn fallback(facts: &DoorFacts, reason: String, advice: String) -> Verdict {
     let (serves, end) = match &facts.nixl_package {
-        Some(_) => (Serves::PyNixl, "the host says nothing and uses the nixl package"),
+        Some(_) => {
+            (Serves::PyNixl, "the host logs \"Failed to import module\" as INFO and uses the nixl package")
+        }
         None => (Serves::Nothing, "and this Python has no nixl package to fall back to"),
     };
     Verdict {
@@ -418,9 +420,7 @@ mod tests {
     fn missing_classes_mean_the_silent_fallback() {
         let report = judged(1, &facts(Runtime::Python, &[file(Some("0.1.0"), &["createNixlTransferAgent"])]));
         assert_eq!((report.serves, report.file), (Serves::PyNixl, Some("/site/nixl".into())));
-        for part in
-            ["(Baton 0.1.0) lacks 1 of the 1 agent symbols", SHUTDOWN, "ImportError; the host says nothing"]
-        {
+        for part in ["(Baton 0.1.0) lacks 1 of the 1 agent symbols", SHUTDOWN, "ImportError; the host logs"] {
             assert!(report.why.contains(part), "{part}: {}", report.why);
         }
         let mut without = facts(Runtime::Python, &[file(Some("0.1.0"), &[])]);
