@@ -50,7 +50,7 @@ pub enum ConnectError {
         /// Where.
         address: SocketAddr,
         /// Why.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// It was lost at once.
     #[error("cannot connect to {address}: {source}")]

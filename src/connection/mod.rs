@@ -114,7 +114,7 @@ impl Connections {
         if let Some(connection) = self.hub.standing_connection(address) {
             return Ok(connection);
         }
-        let failed = |source| ConnectError::Load { address, source };
+        let failed = |source| ConnectError::Load { address, source: Box::new(source) };
         let peer = self.hub.agent.load_at(&address.to_string()).map_err(failed)?;
         let mut state = self.hub.state.lock();
         if let Some(connection) = state.requested(&peer) {

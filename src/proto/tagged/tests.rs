@@ -30,16 +30,16 @@ struct Rig {
 }
 
 impl Rig {
-    fn to_receiver(&mut self, message: &Message<'_>) {
+    fn tell_receiver(&mut self, message: &Message<'_>) {
         self.to_receiver.push_back(message.encode(Role::Requester, TAG));
     }
 
     fn send(&mut self, len: u64) {
         self.sent = self.sent.wrapping_add(1);
         match self.sends.begin(HERE, TAG, len) {
-            Path::Eager => self.to_receiver(&Message::Eager { bytes: &vec![self.sent; len as usize] }),
+            Path::Eager => self.tell_receiver(&Message::Eager { bytes: &vec![self.sent; len as usize] }),
             Path::Offered(send) => {
-                self.to_receiver(&Message::Offer { send, len });
+                self.tell_receiver(&Message::Offer { send, len });
                 self.offered.push(send);
             }
         }
@@ -58,7 +58,7 @@ impl Rig {
                 Some(Ok(target)) => drop(self.writing.insert(send, target)),
                 Some(Err((recv, error))) => {
                     self.sends.end(send);
-                    self.to_receiver(&Message::Failed { recv, reason: &error.to_string() });
+                    self.tell_receiver(&Message::Failed { recv, reason: &error.to_string() });
                 }
             }
         }
@@ -73,11 +73,11 @@ impl Rig {
         );
         let withdrawn = self.sends.end(send);
         if whole {
-            self.to_receiver(&Message::Done { recv });
+            self.tell_receiver(&Message::Done { recv });
         }
         match whole {
-            _ if withdrawn => self.to_receiver(&Message::Withdrawn { recv, consumed: true }),
-            false => self.to_receiver(&Message::Failed { recv, reason: "cancelled" }),
+            _ if withdrawn => self.tell_receiver(&Message::Withdrawn { recv, consumed: true }),
+            false => self.tell_receiver(&Message::Failed { recv, reason: "cancelled" }),
             true => {}
         }
     }
@@ -87,7 +87,7 @@ impl Rig {
             && self.sends.retract(send)
         {
             self.offered.retain(|other| *other != send);
-            self.to_receiver(&Message::Retract { send });
+            self.tell_receiver(&Message::Retract { send });
         }
     }
 
@@ -116,7 +116,7 @@ impl Rig {
             Message::Withdraw { recv } => {
                 // A matched send whose caller has yet to look is told by the flag, as one that writes is.
                 if self.sends.handle_withdraw(HERE, tag, recv) == Withdrawal::Granted {
-                    self.to_receiver(&Message::Withdrawn { recv, consumed: false });
+                    self.tell_receiver(&Message::Withdrawn { recv, consumed: false });
                 }
             }
             Message::Credit { bytes } => self.sends.handle_credit(HERE, bytes),
