@@ -161,25 +161,14 @@ fn what_baton_serves(
     environment: &Environment,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    if matches!(resolution.backend, Backend::Ucx | Backend::Mpi) {
-        warnings.push(format!(
-            "backend {} does not reach this version of Baton: it serves NIXL and MOONCAKE",
-            resolution.backend
-        ));
-        return warnings;
+    if resolution.backend == Backend::Mpi {
+        let why =
+            "is compiled into TensorRT-LLM and does not reach Baton, which serves NIXL, UCX and MOONCAKE";
+        warnings.push(format!("backend MPI {why}"));
     }
-    match config.transceiver_runtime {
-        Some(Runtime::Cpp) => {}
-        Some(runtime) => warnings.push(format!(
-            "transceiver_runtime {runtime} is not supported by this version of Baton: set CPP"
-        )),
-        None => warnings.push(
-            "transceiver_runtime is not set: newer TensorRT-LLM releases then choose the Python runtime, \
-             which this version of Baton does not support; set CPP"
-                .to_owned(),
-        ),
-    }
-    if environment.is_on("TRTLLM_USE_PY_NIXL_KVCACHE") {
+    let may_be_python =
+        config.transceiver_runtime != Some(Runtime::Cpp) && resolution.backend == Backend::Nixl;
+    if may_be_python && environment.is_on("TRTLLM_USE_PY_NIXL_KVCACHE") {
         let meaning = variables::find("TRTLLM_USE_PY_NIXL_KVCACHE").map_or("", |row| row.meaning);
         warnings.push(format!("TRTLLM_USE_PY_NIXL_KVCACHE: {meaning}"));
     }
@@ -320,24 +309,12 @@ mod tests {
     fn what_baton_does_not_serve_is_said() {
         let table: &[(&str, &[&str])] = &[
             (
-                "backend: UCX\ntransceiver_runtime: CPP",
-                &["backend UCX does not reach this version of Baton: it serves NIXL and MOONCAKE"],
-            ),
-            (
                 "backend: MPI\ntransceiver_runtime: CPP",
                 &[
                     "MPI CacheTransceiver is deprecated, UCX or NIXL is recommended",
-                    "backend MPI does not reach this version of Baton: it serves NIXL and MOONCAKE",
+                    "backend MPI is compiled into TensorRT-LLM and does not reach Baton, which serves NIXL, UCX \
+                     and MOONCAKE",
                 ],
-            ),
-            (
-                "backend: NIXL\ntransceiver_runtime: PYTHON",
-                &["transceiver_runtime PYTHON is not supported by this version of Baton: set CPP"],
-            ),
-            (
-                "backend: NIXL",
-                &["transceiver_runtime is not set: newer TensorRT-LLM releases then choose the Python \
-                   runtime, which this version of Baton does not support; set CPP"],
             ),
             (
                 "backend: NIXL\ntransceiver_runtime: CPP\nagent_bounce_params: {copy_stream_count: x}",
