@@ -9,7 +9,24 @@ file(STRINGS ${BATON_EXPORTS} exported)
 list(JOIN exported "; " exported)
 file(CONFIGURE OUTPUT ${BATON_VERSION_SCRIPT} CONTENT "{ global: @exported@; local: *; };\n" @ONLY)
 
+# S2's classes, once for each spelling of the host's namespace. They name nothing of the bridge's.
+function(add_nixl_classes spelling host_namespace our_namespace)
+  add_library(baton_nixl_classes_${spelling} OBJECT cpp/nixl_classes.cc)
+  target_include_directories(baton_nixl_classes_${spelling} PRIVATE cpp)
+  target_compile_definitions(baton_nixl_classes_${spelling} PRIVATE
+    BATON_HOST_KV_CACHE=${host_namespace} BATON_ABI=${our_namespace})
+  set_target_properties(baton_nixl_classes_${spelling} PROPERTIES
+    POSITION_INDEPENDENT_CODE ON
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON)
+endfunction()
+add_nixl_classes(plain tensorrt_llm::executor::kv_cache baton::abi)
+add_nixl_classes(v1 tensorrt_llm::_v1::executor::kv_cache baton::abi_v1)
+
 add_library(baton_wrapper SHARED
+  $<TARGET_OBJECTS:baton_nixl_classes_plain>
+  $<TARGET_OBJECTS:baton_nixl_classes_v1>
+  cpp/agent_factory.cc
   cpp/connection_manager.cc
   cpp/factories.cc
   cpp/loopback_agent.cc
@@ -20,7 +37,7 @@ add_dependencies(baton_wrapper baton_cargo)
 target_include_directories(baton_wrapper PRIVATE cpp ${BATON_BRIDGE_INCLUDE})
 target_link_libraries(baton_wrapper PRIVATE baton_engine)
 target_link_options(baton_wrapper PRIVATE
-  -Wl,--version-script=${BATON_VERSION_SCRIPT} # the factories alone
+  -Wl,--version-script=${BATON_VERSION_SCRIPT} # the seams' symbols alone
   -Wl,--exclude-libs,ALL                       # nothing of the engine's or of its libraries
   -Wl,-z,defs                                  # a missing symbol is our error, at link time
   -Wl,-z,nodelete                              # hosts dlclose while our objects and threads live

@@ -18,6 +18,12 @@ TransferAgent::~TransferAgent()
         "~TransferAgent", [this] { return bridge::close_agent(std::move(mAgent)), true; }, false);
 }
 
+void TransferAgent::shutDown() noexcept
+{
+    orLog(
+        "shutdown", [this] { return mAgent->shut_down(), true; }, false);
+}
+
 void TransferAgent::registerMemory(abi::kv_cache::RegisterDescs const& descs)
 {
     orThrow([&] { mAgent->register_memory(memoryOf(descs)); });

@@ -15,6 +15,9 @@ public:
     TransferAgent(abi::HostAge age, ::rust::Box<bridge::SeamAgent> agent);
     ~TransferAgent() override;
 
+    // Idempotent; later calls that could move anything throw.
+    void shutDown() noexcept;
+
     void registerMemory(abi::kv_cache::RegisterDescs const& descs) override;
     void deregisterMemory(abi::kv_cache::RegisterDescs const& descs) override;
     void loadRemoteAgent(std::string const& name, abi::kv_cache::AgentDesc const& agentDesc) override;

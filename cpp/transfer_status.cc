@@ -55,4 +55,11 @@ std::string TransferStatus::getLastStatusStr() const
         "getLastStatusStr", [this] { return std::string(mTransfer->error_text()); }, std::string());
 }
 
+int TransferStatus::lastStatus() const noexcept
+{
+    constexpr int kUnknownError = -8; // NIXL_ERR_UNKNOWN
+    return orLog(
+        "getLastStatus", [this] { return mTransfer->status_code(); }, kUnknownError);
+}
+
 } // namespace baton

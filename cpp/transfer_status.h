@@ -23,6 +23,9 @@ public:
     [[nodiscard]] bool release() override;
     [[nodiscard]] std::string getLastStatusStr() const override;
 
+    // As a nixl_status_t: 0 success, 1 in progress, negative: why it failed.
+    [[nodiscard]] int lastStatus() const noexcept;
+
 private:
     abi::HostAge const mAge;
     ::rust::Box<bridge::SeamTransfer> mTransfer;

@@ -1,4 +1,4 @@
-// Seam S1 as the library provides it, to hosts of every age from P0 on: what differs between the ages, and how
+// Seams S1 and S2 as the library provides them, to hosts of every age from P0 on: what differs between the ages, and how
 // one set of vtables serves them all. What does not differ comes from transfer_agent.h.
 //
 // * Slot 7 returns AgentDesc by value, into a slot of the host's that has 32, 56 or 88 bytes by age: AgentDescSlot.
@@ -12,10 +12,10 @@
 
 #include <new>
 
-namespace baton::abi
+namespace BATON_ABI
 {
 
-namespace kv_cache = tensorrt_llm::executor::kv_cache;
+namespace kv_cache = BATON_HOST_KV_CACHE;
 
 // Values are those of HostAge in src/host/age.rs.
 enum class HostAge : uint8_t
@@ -118,4 +118,4 @@ static_assert(sizeof(AgentDescSlot) == 88 && alignof(AgentDescSlot) == alignof(k
 static_assert(!std::is_trivially_destructible_v<AgentDescSlot>, "or it would be returned otherwise");
 static_assert(sizeof(TransferAgent) == sizeof(kv_cache::BaseTransferAgent));
 
-} // namespace baton::abi
+} // namespace BATON_ABI

@@ -24,13 +24,21 @@
 #include <utility>
 #include <vector>
 
-namespace baton::abi
+// Where the host keeps these classes. Some hosts put an inline namespace `_v1` between; it shows in mangled names
+// alone. What exports C++ symbols is compiled once for each spelling, with both of these given (cmake/wrapper.cmake):
+// the second keeps apart what is ours and names the host's types.
+#ifndef BATON_HOST_KV_CACHE
+#define BATON_HOST_KV_CACHE tensorrt_llm::executor::kv_cache
+#define BATON_ABI baton::abi
+#endif
+
+namespace BATON_ABI
 {
 // Reads the private members below, for the asserts alone.
 struct LayoutCheck;
-} // namespace baton::abi
+} // namespace BATON_ABI
 
-namespace tensorrt_llm::executor::kv_cache
+namespace BATON_HOST_KV_CACHE
 {
 
 // --- data ------------------------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ public:
     }
 
 private:
-    friend struct ::baton::abi::LayoutCheck;
+    friend struct ::BATON_ABI::LayoutCheck;
 
     uintptr_t mAddr;
     size_t mLen;
@@ -122,7 +130,7 @@ public:
     }
 
 private:
-    friend struct ::baton::abi::LayoutCheck;
+    friend struct ::BATON_ABI::LayoutCheck;
 
     MemoryType mType;
     std::vector<MemoryDesc> mDescs;
@@ -183,7 +191,7 @@ public:
     }
 
 private:
-    friend struct ::baton::abi::LayoutCheck;
+    friend struct ::BATON_ABI::LayoutCheck;
 
     int fd;
     size_t mLen;
@@ -247,7 +255,7 @@ public:
     }
 
 private:
-    friend struct ::baton::abi::LayoutCheck;
+    friend struct ::BATON_ABI::LayoutCheck;
 
     std::string mBackendAgentDesc;
     std::vector<VramRegionMeta> mVramRegions;
@@ -296,7 +304,7 @@ public:
     }
 
 private:
-    friend struct ::baton::abi::LayoutCheck;
+    friend struct ::BATON_ABI::LayoutCheck;
 
     TransferOp mOp;
     TransferDescs mSrcDescs;
@@ -372,20 +380,20 @@ public:
 using CreateTransferAgent = std::unique_ptr<BaseTransferAgent> (*)(BaseAgentConfig const*);
 using CreateLoopbackAgent = std::shared_ptr<BaseLoopbackAgent> (*)(BaseAgentConfig const*);
 
-} // namespace tensorrt_llm::executor::kv_cache
+} // namespace BATON_HOST_KV_CACHE
 
 // --- sizes and offsets, as measured at the hosts ----------------------------------------------------------------
 
-namespace baton::abi
+namespace BATON_ABI
 {
 struct LayoutCheck
 {
-    using MemoryDesc = tensorrt_llm::executor::kv_cache::MemoryDesc;
-    using MemoryDescs = tensorrt_llm::executor::kv_cache::MemoryDescs;
-    using FileDesc = tensorrt_llm::executor::kv_cache::FileDesc;
-    using AgentDesc = tensorrt_llm::executor::kv_cache::AgentDesc;
-    using TransferRequest = tensorrt_llm::executor::kv_cache::TransferRequest;
-    using BaseAgentConfig = tensorrt_llm::executor::kv_cache::BaseAgentConfig;
+    using MemoryDesc = BATON_HOST_KV_CACHE::MemoryDesc;
+    using MemoryDescs = BATON_HOST_KV_CACHE::MemoryDescs;
+    using FileDesc = BATON_HOST_KV_CACHE::FileDesc;
+    using AgentDesc = BATON_HOST_KV_CACHE::AgentDesc;
+    using TransferRequest = BATON_HOST_KV_CACHE::TransferRequest;
+    using BaseAgentConfig = BATON_HOST_KV_CACHE::BaseAgentConfig;
 
     static_assert(sizeof(std::string) == 32, "the new std::string (_GLIBCXX_USE_CXX11_ABI=1) of libstdc++ is needed");
 
@@ -401,9 +409,9 @@ struct LayoutCheck
     static_assert(sizeof(FileDesc) == 16);
     static_assert(offsetof(FileDesc, fd) == 0);
     static_assert(offsetof(FileDesc, mLen) == 8);
-    static_assert(sizeof(tensorrt_llm::executor::kv_cache::FileDescs) == 24);
+    static_assert(sizeof(BATON_HOST_KV_CACHE::FileDescs) == 24);
 
-    static_assert(sizeof(tensorrt_llm::executor::kv_cache::VramRegionMeta) == 24);
+    static_assert(sizeof(BATON_HOST_KV_CACHE::VramRegionMeta) == 24);
 
     static_assert(sizeof(AgentDesc) == 88);
     static_assert(offsetof(AgentDesc, mBackendAgentDesc) == 0);
@@ -433,8 +441,8 @@ struct LayoutCheck
 #pragma GCC diagnostic pop
 
     // Pointer, so that a virtual class has a vtable and nothing else.
-    static_assert(sizeof(tensorrt_llm::executor::kv_cache::TransferStatus) == 8);
-    static_assert(sizeof(tensorrt_llm::executor::kv_cache::BaseTransferAgent) == 8);
-    static_assert(sizeof(tensorrt_llm::executor::kv_cache::BaseLoopbackAgent) == 8);
+    static_assert(sizeof(BATON_HOST_KV_CACHE::TransferStatus) == 8);
+    static_assert(sizeof(BATON_HOST_KV_CACHE::BaseTransferAgent) == 8);
+    static_assert(sizeof(BATON_HOST_KV_CACHE::BaseLoopbackAgent) == 8);
 };
-} // namespace baton::abi
+} // namespace BATON_ABI

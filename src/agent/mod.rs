@@ -52,6 +52,7 @@ use self::progress::Shared;
 pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
 pub use self::open::fabrics_of;
 pub use self::transfer::{Transfer, TransferState};
+pub use crate::proto::transfer::TransferError;
 
 /// How an agent is set up.
 #[derive(Clone, Debug, Default)]
@@ -289,7 +290,8 @@ impl Agent {
         }
     }
 
-    fn check_running(&self) -> Result<(), ShutDown> {
+    /// Whether it may still be used: an error once it has been shut down.
+    pub fn check_running(&self) -> Result<(), ShutDown> {
         match self.shared.stopped.load(Ordering::Acquire) {
             true => Err(ShutDown { agent: self.name().into() }),
             false => Ok(()),

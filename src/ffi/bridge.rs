@@ -92,6 +92,7 @@ pub mod shared {
 
         type SeamAgent;
         fn open_agent(settings: &AgentSettings) -> Result<Box<SeamAgent>>;
+        fn shut_down(self: &SeamAgent) -> Result<()>;
         fn close_agent(agent: Box<SeamAgent>) -> Result<()>;
         unsafe fn register_memory(self: &SeamAgent, memory: &Memory) -> Result<()>;
         fn deregister_memory(self: &SeamAgent, memory: &Memory) -> Result<()>;
@@ -110,6 +111,7 @@ pub mod shared {
         fn wait(self: &SeamTransfer, timeout_ms: i64) -> Result<u8>;
         fn release(self: &SeamTransfer) -> Result<bool>;
         fn error_text(self: &SeamTransfer) -> Result<String>;
+        fn status_code(self: &SeamTransfer) -> Result<i32>;
         fn close_transfer(transfer: Box<SeamTransfer>) -> Result<()>;
 
         type SeamConnections;
@@ -222,6 +224,13 @@ fn close_agent(agent: Box<SeamAgent>) -> Result<(), SeamError> {
 }
 
 impl SeamAgent {
+    fn shut_down(&self) -> Result<(), SeamError> {
+        guard("shutdown", || {
+            self.0.shutdown();
+            Ok(())
+        })
+    }
+
     /// # Safety
     /// The memory stays mapped until it is deregistered: what the host promises with the call.
     unsafe fn register_memory(&self, memory: &Memory<'_>) -> Result<(), SeamError> {
@@ -258,11 +267,17 @@ impl SeamAgent {
     }
 
     fn local_blob(&self) -> Result<Vec<u8>, SeamError> {
-        guard("getLocalAgentDesc", || Ok(self.0.local_blob()))
+        guard("getLocalAgentDesc", || {
+            self.0.check_running().map_err(SeamError::engine)?;
+            Ok(self.0.local_blob())
+        })
     }
 
     fn connection_info(&self) -> Result<String, SeamError> {
-        guard("getLocalConnectionInfo", || Ok(self.0.connection_info()))
+        guard("getLocalConnectionInfo", || {
+            self.0.check_running().map_err(SeamError::engine)?;
+            Ok(self.0.connection_info())
+        })
     }
 
     fn submit(&self, request: &Request<'_>) -> Result<Box<SeamTransfer>, SeamError> {
@@ -279,6 +294,7 @@ impl SeamAgent {
 
     fn take_notifications(&self) -> Result<Vec<PeerMessages>, SeamError> {
         guard("getNotifiedSyncMessages", || {
+            self.0.check_running().map_err(SeamError::engine)?;
             let of_peer = |(peer, messages): (String, Vec<Vec<u8>>)| PeerMessages {
                 peer,
                 messages: messages.into_iter().map(|bytes| SyncMessage { bytes }).collect(),
@@ -289,6 +305,7 @@ impl SeamAgent {
 
     fn check_remote(&self, name: &[u8], memory: &Memory<'_>) -> Result<bool, SeamError> {
         guard("checkRemoteDescs", || {
+            self.0.check_running().map_err(SeamError::engine)?;
             Ok(self.0.check_remote(peer_name(name)?, &convert::descriptor_list(memory)?))
         })
     }
@@ -309,6 +326,10 @@ impl SeamTransfer {
 
     fn error_text(&self) -> Result<String, SeamError> {
         guard("getLastStatusStr", || Ok(self.0.error_text()))
+    }
+
+    fn status_code(&self) -> Result<i32, SeamError> {
+        guard("getLastStatus", || Ok(convert::status_code(&self.0)))
     }
 }
 

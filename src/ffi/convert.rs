@@ -5,7 +5,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use crate::agent::loopback::FileSpan;
-use crate::agent::{AgentConfig, DescriptorList, TransferRequest};
+use crate::agent::{AgentConfig, DescriptorList, Transfer, TransferError, TransferRequest, TransferState};
 use crate::config::backend::{Backend, NixlChoice};
 use crate::config::rendezvous::RendezvousSettings;
 use crate::config::{EngineSettings, Environment};
@@ -107,6 +107,35 @@ fn engine_settings(backend: Backend) -> Result<EngineSettings, SeamError> {
     }
     Ok(parsed?.0)
 }
+
+/// Where a transfer stands, as the value of NIXL's `nixl_status_t` that says it best. Hosts log it; nothing is
+/// decided by it.
+pub fn status_code(transfer: &Transfer) -> i32 {
+    match (transfer.state(), transfer.error()) {
+        (TransferState::Success, _) => SUCCESS,
+        (TransferState::InProgress, _) => IN_PROGRESS,
+        (TransferState::Failure, error) => error.as_ref().map_or(ERR_UNKNOWN, error_code),
+    }
+}
+
+fn error_code(error: &TransferError) -> i32 {
+    match error {
+        TransferError::PeerLost(_) => ERR_REMOTE_DISCONNECT,
+        TransferError::Remote(_) | TransferError::Local(_) | TransferError::Stalled { .. } => ERR_BACKEND,
+        TransferError::Cancelled
+        | TransferError::Invalidated
+        | TransferError::Deregistered
+        | TransferError::Shutdown => ERR_CANCELED,
+    }
+}
+
+// nixl_types.h of NIXL 1.x; the values up to -10 are also those of 0.x.
+const IN_PROGRESS: i32 = 1;
+const SUCCESS: i32 = 0;
+const ERR_BACKEND: i32 = -3;
+const ERR_UNKNOWN: i32 = -8;
+const ERR_REMOTE_DISCONNECT: i32 = -10;
+const ERR_CANCELED: i32 = -11;
 
 /// The timeout of `wait`: negative means none.
 pub fn timeout(timeout_ms: i64) -> Option<Duration> {
