@@ -5,6 +5,7 @@
 #   scripts/install-deps.sh --gate    also rustfmt and clippy for `make gate`, and UCX's headers for the test
 #                                     that holds our bindings against them
 #   scripts/install-deps.sh --pip     also pip, with which scripts/install-ucx.sh fetches a UCX
+#   scripts/install-deps.sh --python  also Python's headers and venv, for scripts/install-python.sh
 #
 # Asks nothing, changes nothing when nothing is missing, and may run twice at once. Where it may not install
 # (no root, no sudo, not a Debian), it says exactly what to install and exits with 1.
@@ -18,10 +19,11 @@ export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 readonly -a needed=(make:make cmake:cmake g++:g++ ar:binutils nm:binutils)
 
 main() {
-    gate=no pip=no
+    gate=no pip=no python=no
     case ${1:-} in
         --gate) gate=yes ;;
         --pip) pip=yes ;;
+        --python) python=yes ;;
         "") ;;
         *) die "no such option: $1" ;;
     esac
@@ -62,6 +64,14 @@ missing_wishes() {
     { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null || true; } | grep -q 'libucp\.so\.0' || echo libucx0
     [[ $gate == no || -e /usr/include/ucp/api/ucp.h ]] || echo libucx-dev
     [[ $pip == no ]] || python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    [[ $python == no ]] || missing_python
+}
+
+# Of the distribution's Python: the caller asks only where no other one will do.
+missing_python() {
+    local headers='import os, sysconfig; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'
+    /usr/bin/python3 -c "$headers" 2>/dev/null || echo python3-dev
+    /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
 }
 
 rust_is_new_enough() {
@@ -100,7 +110,7 @@ install_packages() {
 }
 
 deny_wishes() {
-    say "without $(missing_wishes | xargs) ($1): the ucx lane or its tests are left out, everything else works"
+    say "without $(missing_wishes | xargs) ($1): what needs it (the ucx lane, tests) is left out, everything else works"
     wishes_denied=yes
 }
 
