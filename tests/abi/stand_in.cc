@@ -1,24 +1,17 @@
-// A stand-in for libtensorrt_llm.so: nothing but the symbols by which an age is told. The declarations only have
-// to be mangled like the real ones. STAND_IN_WITHOUT_MANAGER leaves out the one that tells P3 from P4.
+// A stand-in for libtensorrt_llm.so: nothing but the symbols by which an age is told (and agent_desc.cc). The
+// declarations only have to be mangled like the real ones. STAND_IN_WITHOUT_MANAGER leaves out the one that tells
+// P3 from P4.
 
-#include <optional>
-#include <string>
-#include <unordered_map>
-#include <vector>
+#include "tensorrt_llm/executor/transferAgent.h"
 
-#define AGE_P0 0
-#define AGE_P0B 1
-#define AGE_P1 2
-#define AGE_P2 3
-#define AGE_P3 4
-#define AGE_P4 5
+HOST_NAMESPACE_BEGIN
 
-namespace tensorrt_llm::batch_manager
+namespace batch_manager
 {
 class BaseTransBufferManager;
 }
 
-namespace tensorrt_llm::executor::kv_cache
+namespace executor::kv_cache
 {
 
 class CacheState
@@ -33,17 +26,6 @@ public:
 };
 
 #if HOST_AGE >= AGE_P3
-class AgentDesc
-{
-public:
-    std::string serialize() const;
-};
-
-std::string AgentDesc::serialize() const
-{
-    return {};
-}
-
 void promoteHostLibraryToGlobalScope();
 void promoteHostLibraryToGlobalScope() {}
 #endif
@@ -72,7 +54,9 @@ AgentConnectionManager::AgentConnectionManager(std::vector<batch_manager::BaseTr
 }
 #endif
 
-} // namespace tensorrt_llm::executor::kv_cache
+} // namespace executor::kv_cache
+
+HOST_NAMESPACE_END
 
 // So that a host may need this library, as a real one does.
 extern "C" int stand_in_loaded()

@@ -1,7 +1,8 @@
 // A stand-in for the header of the same name in TensorRT-LLM, at the age that HOST_AGE names. The test hosts and
 // the layout check are compiled against it, so it is written apart from cpp/abi: what the two agree on is tested.
 //
-// Only what a host needs to call the seam is here.
+// Only what a host needs to call the seam is here. HOST_V1 puts everything into the inline namespace that some
+// hosts have.
 
 #pragma once
 
@@ -28,7 +29,25 @@
 #include <utility>
 #include <vector>
 
-namespace tensorrt_llm::executor::kv_cache
+#ifdef HOST_V1
+#define HOST_NAMESPACE_BEGIN \
+    namespace tensorrt_llm \
+    { \
+    inline namespace _v1 \
+    {
+#define HOST_NAMESPACE_END \
+    } \
+    }
+#else
+#define HOST_NAMESPACE_BEGIN \
+    namespace tensorrt_llm \
+    {
+#define HOST_NAMESPACE_END }
+#endif
+
+HOST_NAMESPACE_BEGIN
+
+namespace executor::kv_cache
 {
 
 enum class MemoryType : uint8_t
@@ -63,6 +82,28 @@ public:
     {
     }
 
+    MemoryDesc(uintptr_t addr, size_t len, uint32_t deviceId)
+        : mAddr(addr)
+        , mLen(len)
+        , mDeviceId(deviceId)
+    {
+    }
+
+    uintptr_t getAddr() const noexcept
+    {
+        return mAddr;
+    }
+
+    size_t getLen() const noexcept
+    {
+        return mLen;
+    }
+
+    uint32_t getDeviceId() const noexcept
+    {
+        return mDeviceId;
+    }
+
 private:
     uintptr_t mAddr;
     size_t mLen;
@@ -76,6 +117,16 @@ public:
         : mType(type)
         , mDescs(std::move(descs))
     {
+    }
+
+    MemoryType getType() const noexcept
+    {
+        return mType;
+    }
+
+    std::vector<MemoryDesc> const& getDescs() const noexcept
+    {
+        return mDescs;
     }
 
 private:
@@ -140,6 +191,12 @@ public:
     {
     }
 
+#if HOST_AGE >= AGE_P3
+    // Of the host's library: agent_desc.cc.
+    std::string serialize() const;
+    static AgentDesc deserialize(std::string const& data);
+#endif
+
     std::string const& getBackendAgentDesc() const
     {
         return mBackendAgentDesc;
@@ -179,6 +236,31 @@ public:
         , mRemoteName(std::move(remoteName))
         , mSyncMessage(std::move(syncMessage))
     {
+    }
+
+    TransferOp getOp() const noexcept
+    {
+        return mOp;
+    }
+
+    MemoryDescs const& getSrcDescs() const noexcept
+    {
+        return mSrcDescs;
+    }
+
+    MemoryDescs const& getDstDescs() const noexcept
+    {
+        return mDstDescs;
+    }
+
+    std::string const& getRemoteName() const noexcept
+    {
+        return mRemoteName;
+    }
+
+    std::optional<std::string> const& getSyncMessage() const noexcept
+    {
+        return mSyncMessage;
     }
 
 private:
@@ -271,4 +353,6 @@ public:
     virtual void executeLoopbackRequest(MemoryDescs const& memory, FileDescs const& files, bool isOffload) = 0;
 };
 
-} // namespace tensorrt_llm::executor::kv_cache
+} // namespace executor::kv_cache
+
+HOST_NAMESPACE_END
