@@ -14,6 +14,7 @@ use crate::proto::plan::PlanError;
 use crate::proto::regions::RegionError;
 
 use super::address::{AdvertiseError, ConnectionInfoError};
+use super::mappings::MemoryFault;
 
 /// An agent cannot be created.
 #[derive(Debug, Error)]
@@ -89,6 +90,18 @@ pub enum RegisterError {
         index: usize,
         /// Why.
         source: RegionError,
+    },
+    /// There is no memory, or it may not be written.
+    #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]
+    Memory {
+        /// The agent.
+        agent: String,
+        /// Which descriptor.
+        index: usize,
+        /// The descriptor.
+        descriptor: Descriptor,
+        /// Why.
+        source: MemoryFault,
     },
     /// A fabric will not have it.
     #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]

@@ -24,6 +24,7 @@ mod foreign;
 mod inbox;
 mod lobby;
 pub mod loopback;
+mod mappings;
 mod open;
 mod progress;
 mod regions;
@@ -50,6 +51,7 @@ use self::core::Core;
 use self::progress::Shared;
 
 pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
+pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
 pub use self::transfer::{Transfer, TransferState};
 pub use crate::proto::transfer::TransferError;
@@ -134,6 +136,10 @@ impl Agent {
         self.check_running()?;
         for (index, descriptor) in list.descs.iter().enumerate() {
             self.check_registrable(list.kind, index, *descriptor)?;
+        }
+        if let Some((index, source)) = mappings::first_fault(&list.descs) {
+            let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
+            return Err(RegisterError::Memory { agent, index, descriptor, source });
         }
         let mut core = self.running_core()?;
         for (index, descriptor) in list.descs.iter().enumerate() {
