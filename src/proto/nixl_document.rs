@@ -25,6 +25,12 @@ pub enum DocumentError {
     /// They begin differently.
     #[error("not a NIXL metadata document: it does not begin with \"nixlSerDes|\"")]
     NotADocument,
+    /// They are a document inside an AgentDesc that a host has serialised.
+    #[error(
+        "it is a whole AgentDesc, serialised by TensorRT-LLM 1.3.0rc20 or later, where this side expects what is in \
+         it: run the same release of TensorRT-LLM on both sides"
+    )]
+    Wrapped,
     /// They end too early.
     #[error("NIXL metadata document truncated in its field {field}: {len} bytes are not all of it")]
     Truncated {
@@ -95,7 +101,9 @@ impl<'a> Document<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DocumentError> {
         let mut fields = Fields { reader: Reader::new(bytes), len: bytes.len() };
         if fields.reader.take("intro", INTRO.len()) != Ok(INTRO) {
-            return Err(DocumentError::NotADocument);
+            let inner = bytes.get(HOST_LENGTH_BYTES..).unwrap_or_default();
+            let wrapped = inner.starts_with(INTRO);
+            return Err(if wrapped { DocumentError::Wrapped } else { DocumentError::NotADocument });
         }
         let agent = fields.text(AGENT)?;
         let count = fields.number(CONNECTION_COUNT)?;
@@ -121,6 +129,8 @@ struct Tag {
 }
 
 const INTRO: &[u8] = b"nixlSerDes|";
+/// What stands before the document in a serialised AgentDesc.
+const HOST_LENGTH_BYTES: usize = size_of::<u64>();
 const AGENT: Tag = Tag { wire: b"Agent", name: "Agent" };
 const CONNECTION_COUNT: Tag = Tag { wire: b"Conns", name: "Conns" };
 const BACKEND: Tag = Tag { wire: b"t", name: "t (backend)" };

@@ -92,3 +92,10 @@ fn errors_say_where() {
     let binary = [b"nixlSerDes|".to_vec(), field("Agent", b"\xff")].concat();
     assert_eq!(text(&binary), "NIXL metadata document: its field Agent is not valid UTF-8");
 }
+
+#[test]
+fn a_document_inside_a_serialised_agent_desc_is_recognised() {
+    let wrapped = [&(stock().len() as u64).to_le_bytes()[..], &stock(), &0_u64.to_le_bytes()].concat();
+    assert_eq!(Document::decode(&wrapped), Err(DocumentError::Wrapped));
+    assert_eq!(Document::decode(&wrapped[1..]), Err(DocumentError::NotADocument));
+}
