@@ -109,7 +109,8 @@ void bindAgentDesc(nb::module_& m)
             { new (self) kvc::AgentDesc{std::string(data.c_str(), data.size())}; },
             nb::arg("backend_agent_desc"))
         .def(nb::init<std::string>(), nb::arg("backend_agent_desc"))
-        .def_prop_ro("backend_agent_desc", [](kvc::AgentDesc const& self) { return bytesOf(self.getBackendAgentDesc()); })
+        .def_prop_ro(
+            "backend_agent_desc", [](kvc::AgentDesc const& self) { return bytesOf(self.getBackendAgentDesc()); })
 #if HOST_AGE >= AGE_P3
         .def("serialize", [](kvc::AgentDesc const& self) { return bytesOf(self.serialize()); })
         .def_static(
