@@ -28,7 +28,7 @@ USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY=
 # The demo fetches one only when it is asked for that lane.
 DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
 
-.PHONY: help demo test gate build install clean deps
+.PHONY: help demo test gate build install clean deps python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,7 +36,9 @@ help: ## this list
 demo: build ## hand real requests' KV over between processes; details in target/demo.json
 	$(DEMO_UCX)$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_FLAGS)
 
-test: build ## every test, Rust and C++
+# The Python comes before the build, which looks for it.
+test: python ## every test, Rust, C++ and Python
+	$(MAKE) --no-print-directory build
 	$(USE_UCX); \
 	timeout $(TEST_LIMIT_S) cargo test --workspace --locked; \
 	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
@@ -52,7 +54,7 @@ gate: ## formatting, lints, the rules of the tree, documentation
 # The staticlib and the program come from one cargo call; CMake finds the staticlib fresh and links it.
 build: deps ## the library under its names (build/lib), the engine host, the baton program
 	cargo build --release --locked
-	cmake -S . -B build
+	cmake -S . -B build $(if $(BATON_PYTHON),-DBATON_PYTHON=$(BATON_PYTHON))
 	cmake --build build --parallel $(JOBS)
 
 install: build ## the library, the program and the engine host under PREFIX
@@ -65,3 +67,7 @@ clean: ## remove what was built
 
 deps:
 	scripts/install-deps.sh
+
+# For the Python side of seam S2. Where none is to be had, the script says why and its tests are skipped by name.
+python: deps
+	scripts/install-python.sh >/dev/null || true

@@ -11,7 +11,7 @@ from host import Pair
 
 needs_shutdown = pytest.mark.skipif(not host.HAS_SHUTDOWN, reason="hosts before P3 have no shutdown()")
 
-BIG = 1 << 27
+BIG = 1 << 26  # not over before the next call
 
 AFTER_SHUTDOWN = {
     "register_memory": lambda p: p.ctx.register_memory(host.descs(p.src)),
