@@ -126,6 +126,17 @@ impl Agent {
         &self.shared.name
     }
 
+    /// Whether host memory of ours is mapped, readable and writable, as far as the system shows its mappings.
+    /// A look at all of them: for memory that is registered once, not for each message.
+    pub fn check_mapped(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+        if list.kind != MemoryKind::Dram {
+            return Ok(()); // registering says what is wrong with it
+        }
+        let Some((index, source)) = mappings::first_fault(&list.descs) else { return Ok(()) };
+        let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
+        Err(RegisterError::Memory { agent, index, descriptor, source })
+    }
+
     /// Makes memory usable in transfers and announces it to every peer. All of the list or nothing.
     ///
     /// # Safety
@@ -136,10 +147,6 @@ impl Agent {
         self.check_running()?;
         for (index, descriptor) in list.descs.iter().enumerate() {
             self.check_registrable(list.kind, index, *descriptor)?;
-        }
-        if let Some((index, source)) = mappings::first_fault(&list.descs) {
-            let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
-            return Err(RegisterError::Memory { agent, index, descriptor, source });
         }
         let mut core = self.running_core()?;
         for (index, descriptor) in list.descs.iter().enumerate() {

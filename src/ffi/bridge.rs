@@ -236,6 +236,7 @@ impl SeamAgent {
     unsafe fn register_memory(&self, memory: &Memory<'_>) -> Result<(), SeamError> {
         guard("registerMemory", || {
             let list = convert::descriptor_list(memory)?;
+            self.0.check_mapped(&list).map_err(SeamError::engine)?;
             // SAFETY: the caller's promise is the callee's.
             unsafe { self.0.register(&list) }.map_err(SeamError::engine)
         })
