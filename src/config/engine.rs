@@ -159,7 +159,7 @@ fn port(environment: &Environment, backend: Backend) -> Result<u16, SettingError
         .map_err(|_| SettingError::unusable(VARIABLE, text, "a TCP port from 0 (any) to 65535".to_owned()))
 }
 
-fn milliseconds(
+pub(super) fn milliseconds(
     environment: &Environment,
     variable: &'static str,
     default: Duration,

@@ -68,7 +68,9 @@ impl Environment {
     }
 
     fn from_pairs(pairs: impl Iterator<Item = (String, OsString)>) -> Self {
-        let ours = |name: &str| FAMILIES.iter().any(|family| name.starts_with(family));
+        let ours = |name: &str| {
+            FAMILIES.iter().any(|family| name.starts_with(family)) || OF_LAUNCHERS.contains(&name)
+        };
         Self { values: pairs.filter(|(name, _)| ours(name)).collect() }
     }
 }
@@ -92,6 +94,24 @@ pub enum SettingError {
         /// The variable.
         variable: &'static str,
     },
+    /// Two values that cannot both hold.
+    #[error("{first} and {second} contradict each other: {cure}")]
+    Contradiction {
+        /// One, as `NAME=value`.
+        first: String,
+        /// The other.
+        second: String,
+        /// What to do.
+        cure: String,
+    },
+    /// One of a pair of variables.
+    #[error("{set} is set and {missing} is not: set both or neither")]
+    Alone {
+        /// That which is set.
+        set: &'static str,
+        /// That which is not.
+        missing: &'static str,
+    },
     /// The NIXL backend that was asked for cannot be had. The first words are those operators know.
     #[error("Failed to create NIXL backend: {backend}: {reason}")]
     BackendUnavailable {
@@ -111,6 +131,22 @@ impl SettingError {
 /// The first letters of the variables that are kept.
 const FAMILIES: [&str; 6] = ["BATON_", "TRTLLM_", "TLLM_", "UCX_", "NIXL_", "LD_"];
 
+/// Single variables that are kept: those by which launchers tell a process which rank it is.
+const OF_LAUNCHERS: [&str; 12] = [
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMIX_RANK",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "RANK",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "TORCHELASTIC_RESTART_COUNT",
+    "WORLD_SIZE",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,8 +163,13 @@ mod tests {
 
     #[test]
     fn unrelated_variables_are_not_kept() {
-        let environment = Environment::from_map([("AWS_SECRET_ACCESS_KEY", "x"), ("UCX_TLS", "sm")]);
-        assert_eq!(environment.names().collect::<Vec<_>>(), ["UCX_TLS"]);
+        let environment = Environment::from_map([
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("RANK", "0"),
+            ("RANKED_SECRET", "x"),
+            ("UCX_TLS", "sm"),
+        ]);
+        assert_eq!(environment.names().collect::<Vec<_>>(), ["RANK", "UCX_TLS"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::backend::{Backend, Frontend, NixlChoice, resolve};
 use super::engine::EngineSettings;
 use super::environment::{Environment, SettingError};
 use super::model::{Dtype, Model};
+use super::rendezvous::RendezvousSettings;
 use super::rules;
 use super::serving::ServingConfig;
 use super::staging::{Shape, Staging, check_prompt_length};
@@ -120,6 +121,7 @@ pub fn explain(
     let resolve = |configured| resolve(configured, environment, Frontend::Python).backend;
     let serves_as = serving.transceiver.backend.map_or(Backend::Default, resolve); // off: as no backend at all
     let engine = noted(EngineSettings::from_environment(environment, serves_as), &mut errors);
+    noted(RendezvousSettings::from_environment(environment), &mut errors);
     warnings.extend(engine.map(|(_, warnings)| warnings).unwrap_or_default());
     let shape = question.model.map(|model| Shape {
         model,

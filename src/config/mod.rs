@@ -7,7 +7,7 @@
 //!        |         \                     [`fields`]
 //!   [`engine`]   [`backend`]           [`serving`]           data to validated values
 //!   [`lanes`]          \                 / [`transceiver`] [`bounce`]
-//!        |              +--- [`rules`] --+                   values that do not go together
+//!   [`rendezvous`]       +--- [`rules`] --+                   values that do not go together
 //!   the engine               [`explain`]   [`staging`]       what it all comes to, for a person
 //! ```
 //!
@@ -36,3 +36,4 @@ pub use engine::{
 };
 pub use environment::{Environment, SettingError};
 pub use lanes::LaneChoice;
+pub use rendezvous::RendezvousSettings;

@@ -26,6 +26,8 @@ pub enum Reader {
     Baton,
     /// TensorRT-LLM does, above Baton; nothing changes with Baton below it.
     Host,
+    /// The launcher of the ranks sets it; Baton reads it where it must know its rank and nobody told it.
+    Launcher,
     /// Nobody does when Baton is loaded; setting it earns one warning, which ends with this text.
     Nobody(&'static str),
 }
@@ -61,6 +63,10 @@ const fn baton(name: &'static str, default: &'static str, meaning: &'static str)
 
 const fn host(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
     Variable { name, default, reader: Reader::Host, meaning }
+}
+
+const fn launcher(name: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, default: "", reader: Reader::Launcher, meaning }
 }
 
 const fn nobody(name: &'static str, why: &'static str, meaning: &'static str) -> Variable {
@@ -101,6 +107,18 @@ pub const VARIABLES: &[Variable] = &[
     ),
     baton("BATON_CONNECT_TIMEOUT_MS", "5000", "milliseconds a connection to a peer may take (100 to 600000)"),
     baton("BATON_UCX_LIBRARY", "libucp.so.0", "path of the libucp to open instead of the system's"),
+    baton(
+        "BATON_RENDEZVOUS",
+        "",
+        "host:port where rank 0 listens for the other ranks of its instance (backend UCX); without it the host's MPI or torch's store serves",
+    ),
+    baton(
+        "BATON_RENDEZVOUS_TIMEOUT_MS",
+        "60000",
+        "milliseconds the ranks wait for each other (100 to 600000)",
+    ),
+    baton("BATON_RANK", "", "rank of this process within its instance; overrides the launcher's word"),
+    baton("BATON_WORLD_SIZE", "", "number of ranks of the instance; goes with BATON_RANK"),
     baton(
         "TRTLLM_NIXL_KVCACHE_BACKEND",
         "UCX",
@@ -176,7 +194,19 @@ pub const VARIABLES: &[Variable] = &[
     host("TRTLLM_KV_CACHE_BOUNCE_MIN_BYTES", "2MiB", "smallest payload for the Python runtime's bounce"),
     host("TRTLLM_DISAGG_ROLE", "", "role hint of the Python runtime: context or generation"),
     host("TRTLLM_DISAGG_NO_RETRY", "0", "1 turns off the Python runtime's retries"),
-    host("TLLM_DISABLE_MPI", "0", "1 runs without MPI"),
+    host("TLLM_DISABLE_MPI", "0", "1 runs without MPI; Baton's ranks then do not meet over it either"),
+    launcher("RANK", "rank of this process, by torch's launchers"),
+    launcher("WORLD_SIZE", "number of ranks, by torch's launchers"),
+    launcher("MASTER_ADDR", "host of torch's store"),
+    launcher("MASTER_PORT", "port of torch's store"),
+    launcher("TORCHELASTIC_RESTART_COUNT", "how often torchrun has started these ranks anew"),
+    launcher("OMPI_COMM_WORLD_RANK", "rank of this process, by Open MPI's mpirun"),
+    launcher("OMPI_COMM_WORLD_SIZE", "number of ranks, by Open MPI's mpirun"),
+    launcher("PMI_RANK", "rank of this process, by MPICH's and Intel's launchers"),
+    launcher("PMI_SIZE", "number of ranks, by MPICH's and Intel's launchers"),
+    launcher("PMIX_RANK", "rank of this process, by launchers that speak PMIx"),
+    launcher("SLURM_PROCID", "rank of this process, by srun; where no other launcher says one"),
+    launcher("SLURM_NTASKS", "number of ranks, by srun; where no other launcher says one"),
     nobody(
         "TRTLLM_MOONCAKE_INTERFACE",
         "Baton advertises the address of TRTLLM_NIXL_INTERFACE under its Mooncake name too",
@@ -238,7 +268,10 @@ mod tests {
     #[test]
     fn the_document_names_every_variable_field_and_knob() {
         let document = include_str!("../../docs/configuration.md");
-        let variables = VARIABLES.iter().filter(|row| row.reader == Reader::Baton).map(|row| row.name);
+        let variables = VARIABLES
+            .iter()
+            .filter(|row| matches!(row.reader, Reader::Baton | Reader::Launcher))
+            .map(|row| row.name);
         let fields = crate::config::transceiver::FIELDS.iter().map(|field| field.name);
         let knobs = crate::config::bounce::KNOBS.iter().map(|knob| knob.key);
         for name in variables.chain(fields).chain(knobs) {
