@@ -47,12 +47,14 @@ fn a_rank_may_dial_again_and_a_restarted_one_takes_its_place() {
     let port = free_port();
     let zero = rank(at(port, 0, 3, LONG_MS), vec![0]);
     drop(say(port, &hello(1, 3, 5, &[9]))); // dies
-    let first = say(port, &hello(2, 3, 7, &[2]));
-    let second = say(port, &hello(2, 3, 7, &[2])); // the same one again, over a new line
-    let one = rank(at(port, 1, 3, LONG_MS), vec![1]);
+    let first = say(port, &hello(2, 3, 7, &[8]));
+    let again = say(port, &hello(2, 3, 7, &[2])); // the same process, over a new line
+    let one = say(port, &hello(1, 3, 6, &[1])); // the dead one, started anew
+    let lines = [one, again].map(|mut line| frame(&mut line));
     let expected = [[0], [1], [2]];
-    assert_eq!(one.end().map(|gathered| gathered.parts).expect("all come"), expected);
-    drop((first, second));
+    assert_eq!(lines[0], lines[1]);
+    assert_eq!(lines[0].0, 2, "everybody's parts");
+    drop(first);
     assert_eq!(zero.end().expect("all come").parts, expected);
 }
 

@@ -99,6 +99,8 @@ struct Guest {
     /// Until when it must have introduced itself.
     patience: Deadline,
     seated: Option<Hello>,
+    /// It is not to be looked at again.
+    gone: bool,
 }
 
 impl Guest {
@@ -122,21 +124,25 @@ enum Look {
 
 impl Host {
     fn wait_for_all(&mut self) -> Result<(), Over> {
-        while !self.missing().is_empty() {
-            let Some(left) = self.deadline.left() else {
+        loop {
+            // Nobody is missing only if nobody who came has died since: look once more before it counts.
+            let full = self.missing().is_empty();
+            let Some(left) = self.deadline.left().or(full.then_some(Duration::ZERO)) else {
                 let waited_ms = u32::try_from(self.deadline.waited().as_millis()).unwrap_or(u32::MAX);
                 return Err(Over::Refused(Refusal::Missing { waited_ms, ranks: self.missing() }));
             };
-            let (newcomers, ready) = self
-                .ready(left.min(TICK))
-                .map_err(|error| Over::System("cannot wait for connections", error))?;
+            let limit = if full { Duration::ZERO } else { left.min(TICK) };
+            let (newcomers, ready) =
+                self.ready(limit).map_err(|error| Over::System("cannot wait for connections", error))?;
             self.look_at(&ready)?;
+            if full && self.missing().is_empty() {
+                return Ok(());
+            }
             if newcomers {
                 self.accept()?;
             }
             self.note_who_is_missing();
         }
-        Ok(())
     }
 
     fn missing(&self) -> Vec<u32> {
@@ -167,77 +173,75 @@ impl Host {
                 Err(error) if passing(&error) => return Ok(()),
                 Err(error) => return Err(Over::System("cannot accept a connection", error)),
             };
-            let unseated = self.guests.iter().filter(|guest| guest.seated.is_none()).count();
-            if unseated >= self.size as usize + SPARE_CHAIRS || stream.set_nonblocking(true).is_err() {
-                continue; // full of strangers: this one is dropped, and dials again if it is a rank
+            if stream.set_nonblocking(true).is_err() {
+                continue; // broken already; a rank dials again
             }
+            self.make_room();
             let patience = Deadline::after(INTRODUCTION);
-            self.guests.push(Guest { stream, from, bytes: Vec::new(), patience, seated: None });
+            self.guests.push(Guest { stream, from, bytes: Vec::new(), patience, seated: None, gone: false });
         }
         Ok(())
+    }
+
+    /// Ranks introduce themselves at once: when all chairs are taken, who has been silent longest gives way.
+    fn make_room(&mut self) {
+        let unseated = self.guests.iter().filter(|guest| guest.seated.is_none()).count();
+        if unseated < self.size as usize + SPARE_CHAIRS {
+            return;
+        }
+        if let Some(at) = self.guests.iter().position(|guest| guest.seated.is_none()) {
+            self.send_away(at, "it kept silent while others came");
+            self.guests.remove(at);
+        }
     }
 
     fn look_at(&mut self, ready: &[bool]) -> Result<(), Over> {
-        let mut guests = std::mem::take(&mut self.guests).into_iter().zip(ready);
-        while let Some((mut guest, ready)) = guests.next() {
-            let look = if *ready { guest.read() } else { Ok(guest.idle()) };
-            let over = match look {
-                Ok(Look::Nothing) => {
-                    self.guests.push(guest);
-                    continue;
-                }
-                Ok(Look::Gone(why)) => {
-                    self.send_away(&guest, &why);
-                    continue;
-                }
-                Ok(Look::Hello(hello)) => self.seat(guest, hello),
+        for (at, ready) in ready.iter().enumerate() {
+            let guest = &mut self.guests[at];
+            if guest.gone {
+                continue;
+            }
+            match if *ready { guest.read() } else { Ok(guest.idle()) } {
+                Ok(Look::Nothing) => {}
+                Ok(Look::Gone(why)) => self.send_away(at, &why),
+                Ok(Look::Hello(hello)) => self.seat(at, hello).map_err(Over::Refused)?,
                 Err(theirs) => {
-                    self.guests.push(guest);
-                    Err(Over::Refused(Refusal::OtherVersion { theirs, ours: frame::VERSION }))
+                    return Err(Over::Refused(Refusal::OtherVersion { theirs, ours: frame::VERSION }));
                 }
-            };
-            if over.is_err() {
-                self.guests.extend(guests.map(|(guest, _)| guest)); // they are to hear of it
-                return over;
             }
         }
+        self.guests.retain(|guest| !guest.gone);
         Ok(())
     }
 
-    fn seat(&mut self, mut guest: Guest, hello: Hello) -> Result<(), Over> {
-        let (rank, from) = (hello.rank, guest.from.to_string());
+    fn seat(&mut self, at: usize, hello: Hello) -> Result<(), Refusal> {
+        let (rank, from) = (hello.rank, self.guests[at].from.to_string());
         let (theirs, ours) = (hello.size, self.size);
-        let refusal = if theirs != ours || rank >= ours {
-            Some(Refusal::OtherSize { rank, from, theirs, ours })
-        } else if rank == 0 {
-            let first = format!("this one at {}", self.place);
-            Some(Refusal::SameRank { rank, first, second: from })
-        } else {
-            let seated = self.guests.iter().position(|other| other.rank() == Some(rank));
-            match seated {
-                Some(at) if self.guests[at].gives_way_to(&hello) => {
-                    self.guests.swap_remove(at);
-                    None
-                }
-                Some(at) => {
-                    let first = self.guests[at].from.to_string();
-                    Some(Refusal::SameRank { rank, first, second: from })
-                }
-                None => None,
-            }
-        };
-        if refusal.is_none() {
-            self.deadline = self.deadline.or_after(Duration::from_millis(hello.patience_ms.into()));
-            guest.seated = Some(hello);
+        if theirs != ours || rank >= ours {
+            return Err(Refusal::OtherSize { rank, from, theirs, ours });
         }
-        self.guests.push(guest);
-        refusal.map_or(Ok(()), |refusal| Err(Over::Refused(refusal)))
+        if rank == 0 {
+            let first = format!("this one at {}", self.place);
+            return Err(Refusal::SameRank { rank, first, second: from });
+        }
+        if let Some(other) = self.guests.iter_mut().find(|guest| guest.rank() == Some(rank)) {
+            if !other.gives_way_to(&hello) {
+                let first = other.from.to_string();
+                return Err(Refusal::SameRank { rank, first, second: from });
+            }
+            (other.gone, other.seated) = (true, None);
+        }
+        self.deadline = self.deadline.or_after(Duration::from_millis(hello.patience_ms.into()));
+        self.guests[at].seated = Some(hello);
+        Ok(())
     }
 
-    fn send_away(&mut self, guest: &Guest, why: &str) {
-        let (place, from) = (&self.place, guest.from);
-        if let Some(rank) = guest.rank() {
-            tracing::warn!("rendezvous at {place}: rank {rank} ({from}) left: {why}");
+    fn send_away(&mut self, at: usize, why: &str) {
+        let (place, guest) = (&self.place, &mut self.guests[at]);
+        guest.gone = true;
+        let from = guest.from;
+        if let Some(hello) = guest.seated.take() {
+            tracing::warn!("rendezvous at {place}: rank {} ({from}) left: {why}", hello.rank);
             return;
         }
         self.strangers += 1;
