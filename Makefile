@@ -25,6 +25,8 @@ LIBS  := build/lib
 
 # Exports BATON_UCX_LIBRARY for the rest of a recipe line, if a libucp that the ucx lane can use is to be had.
 USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY="$$library"; fi
+# Exports MPI_HOME for the rest of a recipe line, if an mpirun for the tests is to be had.
+USE_MPI := if home=$$(scripts/install-mpi.sh); then export MPI_HOME="$$home"; fi
 # The demo fetches one only when it is asked for that lane.
 DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
 
@@ -40,6 +42,7 @@ demo: build ## hand real requests' KV over between processes; details in target/
 test: python ## every test, Rust, C++ and Python
 	$(MAKE) --no-print-directory build
 	$(USE_UCX); \
+	$(USE_MPI); \
 	timeout $(TEST_LIMIT_S) cargo test --workspace --locked; \
 	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
 
