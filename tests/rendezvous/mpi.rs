@@ -7,6 +7,7 @@ use std::ffi::{CString, c_int, c_void};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::bench::{LIMIT, Running, SOON_MS, settings};
@@ -67,6 +68,7 @@ fn under_mpirun(test: &str, count: u32, role: &str) -> Vec<String> {
     let installed = Installed::find();
     if installed.is_empty() {
         println!("skipped: {test} (no mpirun here; scripts/install-mpi.sh fetches one)");
+        return Vec::new();
     }
     let session = session_library();
     installed
@@ -167,19 +169,23 @@ fn session_library() -> PathBuf {
         static void* session[2];\n\
         void* _ZN12tensorrt_llm3mpi7MpiComm14mutableSessionEv(void) { return session; }\n\
         void set_session(void const* comm, unsigned long size) { memcpy(session, comm, size); }\n";
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("session-{}", std::process::id()));
-    let library = folder.join("libtensorrt_llm.so");
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rendezvous-session");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let source = folder.join("session.c");
+        let library = folder.join("libtensorrt_llm.so");
+        // Made aside and put in place whole: another run of these tests may have it open.
+        let [source, fresh] = ["c", "so"].map(|end| folder.join(format!("{}.{end}", std::process::id())));
         std::fs::write(&source, SOURCE).expect("a file");
         let mut compiler = Command::new("g++");
-        compiler.args(["-xc", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+        compiler.args(["-xc", "-shared", "-fPIC", "-o"]).arg(&fresh).arg(&source);
         let status = compiler.status().expect("g++, which builds Baton, is there");
         assert!(status.success(), "{status}");
+        std::fs::remove_file(&source).expect("just written");
+        std::fs::rename(&fresh, &library).expect("just built");
+        library
     });
-    library
+    built.clone()
 }
 
 /// Not a test: a rank, as [`under_mpirun`] starts it.
