@@ -81,6 +81,11 @@ impl RendezvousSettings {
         Ok(Some(HostPort { host: host.trim_matches(['[', ']']).to_owned(), port }))
     }
 
+    /// The host of torch's store as the launcher spells it, with or without a port.
+    pub fn master(&self) -> Option<&str> {
+        self.launcher.setting("MASTER_ADDR").ok().flatten()
+    }
+
     /// How often torchrun has started these ranks anew, as it says; its store outlives them.
     pub fn restarts(&self) -> &str {
         self.launcher.setting("TORCHELASTIC_RESTART_COUNT").ok().flatten().unwrap_or("0")

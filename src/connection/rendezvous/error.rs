@@ -30,6 +30,15 @@ pub enum RendezvousError {
         /// The meeting place.
         address: String,
     },
+    /// Torch's workers, but nobody says which of them this is: Ray hands that over past the environment.
+    #[error(
+        "rendezvous: MASTER_ADDR={address} is set, so this process may be one of several ranks, but nothing says which: \
+         set BATON_RANK and BATON_WORLD_SIZE (0 and 1 if the instance has one rank) and, for several, BATON_RENDEZVOUS"
+    )]
+    UnplacedWorker {
+        /// Its value.
+        address: String,
+    },
     /// Several ranks, but no meeting place.
     #[error(
         "rendezvous: {placement} says that this instance has several ranks, but they have no place to meet: set \

@@ -85,7 +85,7 @@ mod tests {
         });
         let streams: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
         streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
-        let frame: Vec<u8> = (0..LARGE).map(|index| (index * 31 >> 3) as u8).collect();
+        let frame: Vec<u8> = (0..LARGE).map(|index| ((index * 31) >> 3) as u8).collect();
         let left = tell_all(streams, &frame, Duration::from_secs(3));
         assert_eq!(left, 1);
         assert!(reader.join().unwrap().unwrap() == frame);

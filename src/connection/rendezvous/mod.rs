@@ -1,6 +1,6 @@
 //! How the ranks of one instance learn of each other: every rank brings a few bytes, and leaves with everybody's.
 //!
-//! One collective, [`gather`], over whichever way the machine offers; [`way`] says which and why.
+//! One collective, [`gather`], over whichever way the machine offers; [`Way`] says which and why.
 //!
 //! ```text
 //!                gather

@@ -45,7 +45,8 @@ pub fn gather(
         if let Err(error) = store.set(&given_up, why.as_bytes()) {
             tracing::warn!("rendezvous in the store at {place}: cannot leave word for late ranks: {error}");
         }
-        return Err(RendezvousError::Missing { place: place.to_string(), ranks: missing, waited_ms });
+        let place = format!("{place} (torch's store)");
+        return Err(RendezvousError::Missing { place, ranks: missing, waited_ms });
     }
     if store.has(&given_up).map_err(broken)? {
         let why = String::from_utf8_lossy(&store.get(&given_up).map_err(broken)?).into_owned();

@@ -109,7 +109,10 @@ fn decide(
     }
     let store = settings.store()?;
     match (settings.placement()?, store) {
-        (None, _) => Ok(Way::Single { reason: "nothing says that there are others".to_owned() }),
+        (None, _) => match settings.master() {
+            Some(address) => Err(RendezvousError::UnplacedWorker { address: address.to_owned() }),
+            None => Ok(Way::Single { reason: "nothing says that there are others".to_owned() }),
+        },
         (Some(placement), _) if placement.size == 1 => Ok(Way::Single { reason: placement.to_string() }),
         (Some(placement), Some(address)) => Ok(Way::TorchStore { address, placement }),
         (Some(placement), None) if placement.source == Source::Slurm => {
@@ -165,7 +168,8 @@ mod tests {
     #[test]
     fn the_first_that_applies_is_taken() {
         let all = [&TORCH[..], &STORE, &[PLACE]].concat();
-        let table: [(&[(&str, &str)], Option<(u32, u32)>, &str); 9] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<(u32, u32)>, &'a str);
+        let table: [Row<'_>; 9] = [
             (
                 &all,
                 Some((1, 4)),
@@ -211,6 +215,13 @@ mod tests {
     fn several_ranks_without_a_place_are_an_error() {
         assert!(way(&TORCH, None).contains("RANK=1, WORLD_SIZE=4 says that this instance has several ranks"));
         assert!(way(&[PLACE], None).contains("nothing says which rank this is"));
+        // So do Ray's workers find themselves.
+        let ray = [("TLLM_DISABLE_MPI", "1"), ("MASTER_ADDR", "10.0.0.1")];
+        assert!(
+            way(&ray, None).contains("MASTER_ADDR=10.0.0.1 is set, so this process may be one of several")
+        );
+        let alone = [("BATON_RANK", "0"), ("BATON_WORLD_SIZE", "1")];
+        assert!(way(&[ray, alone].concat(), None).starts_with("a single rank (BATON_RANK=0"));
     }
 
     #[test]
