@@ -169,14 +169,14 @@ HeadRange Options::heads() const
     return role == Role::kContext ? geometry.contextHeads(rank) : geometry.generationHeads(rank);
 }
 
+uint64_t Options::slotBlocks() const
+{
+    return maxTokensInBuffer == 0 ? poolBlocks : maxTokensInBuffer / geometry.tokensPerBlock + 1;
+}
+
 uint64_t Options::slotBytes() const
 {
-    if (shape == Shape::kPaged)
-    {
-        return 0;
-    }
-    uint64_t const blocks = maxTokensInBuffer == 0 ? poolBlocks : maxTokensInBuffer / geometry.tokensPerBlock + 1;
-    return blocks * geometry.blockBytes(heads().count());
+    return shape == Shape::kStaged ? slotBlocks() * geometry.blockBytes(heads().count()) : 0;
 }
 
 Options parseOptions(int argc, char** argv)

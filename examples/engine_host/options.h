@@ -42,7 +42,9 @@ struct Options
 
     // Heads that this rank holds.
     HeadRange heads() const;
-    // Bytes of the staging slot: what max_tokens_in_buffer tokens take, and one block.
+    // Blocks of the staging slot: what max_tokens_in_buffer tokens take, and one more.
+    uint64_t slotBlocks() const;
+    // Its bytes; 0 when paged.
     uint64_t slotBytes() const;
 };
 

@@ -1,55 +1,23 @@
-#include "roles.h"
+#include "rank.h"
 
 #include "failure.h"
 
 #include <unistd.h>
+
+#include <cstring>
 
 namespace engine_host
 {
 namespace
 {
 
-std::string agentName(Options const& options)
+std::string nameOf(Options const& options)
 {
     char const* const role = options.role == Role::kContext ? "ctx" : "gen";
     return role + std::to_string(options.rank) + "_" + std::to_string(getpid());
 }
 
-} // namespace
-
-Rank::Rank(Options const& options, Console& console)
-    : options(options)
-    , console(console)
-    , pool(options.poolBlocks, options.geometry.blockBytes(options.heads().count()), options.seed + options.rank)
-    , slot(options.slotBytes())
-    , endpoint(options.library, agentName(options))
-{
-    endpoint.registerMemory(shared());
-}
-
-Rank::~Rank()
-{
-    endpoint.deregisterMemory(shared());
-}
-
-// What the runtime of this shape registers: the C++ one its slots, the Python one its pools.
-std::vector<kv::MemoryDesc> Rank::shared() const
-{
-    Mapping const& mapping = options.shape == Shape::kStaged ? slot : pool.mapping();
-    return {kv::MemoryDesc(mapping.data(), mapping.size(), 0)};
-}
-
-void Rank::requireSlot(uint64_t request, uint64_t blocks) const
-{
-    uint64_t const needed = options.geometry.blockBytes(options.heads().count()) * blocks;
-    if (needed > slot.size())
-    {
-        throw Failure(FailureKind::kUsage, "request " + std::to_string(request) + " needs " + std::to_string(needed)
-                + " bytes of a slot of " + std::to_string(slot.size()) + "; raise max_tokens_in_buffer");
-    }
-}
-
-std::vector<Piece> Rank::pieces() const
+std::vector<Piece> piecesOf(Options const& options)
 {
     std::vector<Piece> ours;
     for (Piece const& piece : options.geometry.pieces())
@@ -62,51 +30,72 @@ std::vector<Piece> Rank::pieces() const
     return ours;
 }
 
-void Rank::run(int commandWaitMs, std::function<void(std::vector<std::string> const&)> const& obey,
-    std::function<void(Received&&)> const& takeIn, std::function<void()> const& proceed)
+} // namespace
+
+Rank::Rank(Options const& options, Console& console)
+    : options(options)
+    , console(console)
+    , name(nameOf(options))
+    , pieces(piecesOf(options))
+    , pool(options.poolBlocks, options.geometry.blockBytes(options.heads().count()), options.seed + options.rank)
+    , slot(options.slotBytes())
 {
-    announce();
-    while (true)
+}
+
+Mapping const& Rank::shared() const
+{
+    return options.shape == Shape::kStaged ? slot : pool.mapping();
+}
+
+bool Rank::fitsSlot(uint64_t blocks) const
+{
+    return blocks <= options.slotBlocks();
+}
+
+void Rank::requireSlot(Request const& request) const
+{
+    if (!fitsSlot(request.blocks.size()))
     {
-        if (auto const words = console.command(commandWaitMs))
-        {
-            obey(*words);
-        }
-        if (mQuitting)
-        {
-            continue;
-        }
-        bool heard = false;
-        for (Received& received : endpoint.receive(heard))
-        {
-            takeIn(std::move(received));
-        }
-        proceed();
-        endpoint.tick();
+        uint64_t const needed = options.geometry.blockBytes(options.heads().count()) * request.blocks.size();
+        throw Failure(FailureKind::kUsage, "request " + std::to_string(request.id) + " needs " + std::to_string(needed)
+                + " bytes of a slot of " + std::to_string(slot.size()) + "; raise max_tokens_in_buffer");
     }
 }
 
-void Rank::quit()
+uint64_t Rank::pieceBytes(Piece const& piece, uint64_t blocks) const
 {
-    mQuitting = true;
+    return options.geometry.blockBytes(piece.heads.count()) * blocks;
 }
 
-void Rank::announce()
+std::byte* Rank::place(Piece const& piece, uint64_t blocks) const
 {
-    Event("ready")
-        .text("role", options.role == Role::kContext ? "context" : "generation")
-        .number("rank", options.rank)
-        .text("name", endpoint.name())
-        .text("connection_info", endpoint.connectionInfo())
-        .number("pool_bytes", pool.mapping().size())
-        .number("slot_bytes", slot.size())
-        .emit();
+    return slot.data() + options.geometry.slotOffset(options.heads(), piece.heads, blocks);
 }
 
-void Rank::tick()
+void Rank::gather(Piece const& piece, BlockSpan blocks, std::byte* out) const
 {
-    console.checkStopped();
-    endpoint.tick();
+    Runs const runs = options.geometry.runs(options.heads(), piece.heads, piece.heads == options.heads());
+    for (uint64_t at = 0; at < blocks.count; ++at)
+    {
+        for (uint64_t const offset : runs.offsets)
+        {
+            std::memcpy(out, pool.block(blocks.first[at]) + offset, runs.lengthBytes);
+            out += runs.lengthBytes;
+        }
+    }
+}
+
+void Rank::scatter(Piece const& piece, BlockSpan blocks, std::byte const* in) const
+{
+    Runs const runs = options.geometry.runs(options.heads(), piece.heads, piece.heads == options.heads());
+    for (uint64_t at = 0; at < blocks.count; ++at)
+    {
+        for (uint64_t const offset : runs.offsets)
+        {
+            std::memcpy(pool.block(blocks.first[at]) + offset, in, runs.lengthBytes);
+            in += runs.lengthBytes;
+        }
+    }
 }
 
 } // namespace engine_host

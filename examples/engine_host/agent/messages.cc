@@ -1,4 +1,4 @@
-#include "messages.h"
+#include "agent/messages.h"
 
 #include "failure.h"
 

@@ -3,7 +3,8 @@
 // One thread. Whatever the library throws becomes a Failure that names the peer.
 #pragma once
 
-#include "messages.h"
+#include "agent/messages.h"
+#include "memory.h"
 #include "options.h"
 
 #include "transfer_agent.h"
@@ -29,16 +30,14 @@ struct Received
 class Endpoint
 {
 public:
-    // Opens the library and makes the agent. Throws Failure(kLibrary) with the loader's or the library's text.
-    Endpoint(Library const& library, std::string name);
+    // Opens the library, makes the agent and registers a region, which must outlive it. Throws Failure(kLibrary) with
+    // the loader's or the library's text.
+    Endpoint(Library const& library, std::string const& name, Mapping const& region);
+    // Deregisters the region first, as hosts do.
+    ~Endpoint();
+    Endpoint(Endpoint const&) = delete;
+    Endpoint& operator=(Endpoint const&) = delete;
 
-    std::string const& name() const
-    {
-        return mName;
-    }
-
-    void registerMemory(std::vector<kv::MemoryDesc> const& regions);
-    void deregisterMemory(std::vector<kv::MemoryDesc> const& regions) noexcept;
     std::string connectionInfo();
     std::string metadata();
 
@@ -58,24 +57,10 @@ public:
     void tick();
 
 private:
-    std::string mName;
+    kv::RegisterDescs mRegistered;
     std::unique_ptr<kv::BaseTransferAgent> mAgent;
     std::set<std::string> mLoaded;
     std::chrono::steady_clock::time_point mLastTick;
 };
-
-// Waits for the next turn of a polling loop: yields while there is work, sleeps shortly once there is none.
-class Backoff
-{
-public:
-    void worked();
-    void idle();
-
-private:
-    std::chrono::steady_clock::time_point mLastWork = std::chrono::steady_clock::now();
-};
-
-// Nanoseconds on the clock that processes of one machine share.
-uint64_t monotonicNs();
 
 } // namespace engine_host

@@ -1,13 +1,10 @@
-#include "endpoint.h"
+#include "agent/endpoint.h"
 
 #include "failure.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 
 #include <cstdlib>
-#include <ctime>
-#include <thread>
 
 namespace engine_host
 {
@@ -17,8 +14,6 @@ namespace
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kTickInterval = std::chrono::milliseconds(200);
-constexpr auto kYieldFor = std::chrono::milliseconds(2);
-constexpr auto kSleep = std::chrono::microseconds(100);
 
 // Runs a call into the library; its exception becomes a failure of this kind, about this peer.
 template <typename Call>
@@ -61,22 +56,17 @@ std::unique_ptr<kv::BaseTransferAgent> makeAgent(Library const& library, std::st
 
 } // namespace
 
-Endpoint::Endpoint(Library const& library, std::string name)
-    : mName(std::move(name))
-    , mAgent(makeAgent(library, mName))
+Endpoint::Endpoint(Library const& library, std::string const& name, Mapping const& region)
+    : mRegistered(kv::MemoryType::kDRAM, {kv::MemoryDesc(region.data(), region.size(), 0)})
+    , mAgent(makeAgent(library, name))
     , mLastTick(Clock::now())
 {
+    guarded(FailureKind::kLibrary, "registerMemory", {}, [&] { mAgent->registerMemory(mRegistered); });
 }
 
-void Endpoint::registerMemory(std::vector<kv::MemoryDesc> const& regions)
+Endpoint::~Endpoint()
 {
-    guarded(FailureKind::kLibrary, "registerMemory", {},
-        [&] { mAgent->registerMemory(kv::RegisterDescs(kv::MemoryType::kDRAM, regions)); });
-}
-
-void Endpoint::deregisterMemory(std::vector<kv::MemoryDesc> const& regions) noexcept
-{
-    mAgent->deregisterMemory(kv::RegisterDescs(kv::MemoryType::kDRAM, regions)); // never throws, says the seam
+    mAgent->deregisterMemory(mRegistered); // never throws, says the seam
 }
 
 std::string Endpoint::connectionInfo()
@@ -167,30 +157,6 @@ void Endpoint::tick()
     {
         send(peer, Alive{});
     }
-}
-
-void Backoff::worked()
-{
-    mLastWork = Clock::now();
-}
-
-void Backoff::idle()
-{
-    if (Clock::now() - mLastWork < kYieldFor)
-    {
-        sched_yield();
-    }
-    else
-    {
-        std::this_thread::sleep_for(kSleep);
-    }
-}
-
-uint64_t monotonicNs()
-{
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
 } // namespace engine_host
