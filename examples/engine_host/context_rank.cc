@@ -42,7 +42,7 @@ bool ContextRank::obey(std::vector<std::string> const& words)
     refuseCommand("context", words);
 }
 
-// Plays prefill: the request's KV comes to be in the pool, and, staged, in the slot.
+// Plays prefill: the request's KV comes to be in the pool, and, staged, in the slot if that holds it.
 void ContextRank::prepare(uint64_t request, uint64_t tokens, bool corrupt)
 {
     if (mPrepared)
@@ -52,7 +52,7 @@ void ContextRank::prepare(uint64_t request, uint64_t tokens, bool corrupt)
     Options const& options = mRank.options;
     mPrepared = Request{request, mRank.pool.allocate(options.geometry.blocksFor(tokens))};
     auto const& blocks = mPrepared->blocks;
-    if (options.shape == Shape::kStaged)
+    if (options.shape == Shape::kStaged && !options.sendsInRounds())
     {
         mRank.requireSlot(*mPrepared);
     }
@@ -65,7 +65,7 @@ void ContextRank::prepare(uint64_t request, uint64_t tokens, bool corrupt)
     {
         corruptOneByte();
     }
-    if (options.shape == Shape::kStaged)
+    if (options.shape == Shape::kStaged && mRank.fitsSlot(blocks.size()))
     {
         for (Piece const& piece : mRank.pieces)
         {

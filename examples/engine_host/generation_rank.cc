@@ -87,7 +87,7 @@ void GenerationRank::receive(uint64_t request, uint64_t tokens)
     }
     Options const& options = mRank.options;
     mLanded = Request{request, mRank.pool.allocate(options.geometry.blocksFor(tokens))};
-    if (options.shape == Shape::kStaged)
+    if (options.shape == Shape::kStaged && !options.sendsInRounds())
     {
         mRank.requireSlot(*mLanded);
     }
@@ -104,7 +104,7 @@ void GenerationRank::check(uint64_t request)
     }
     Options const& options = mRank.options;
     auto const& blocks = mLanded->blocks;
-    if (options.shape == Shape::kStaged)
+    if (options.shape == Shape::kStaged && mRank.fitsSlot(blocks.size()))
     {
         for (Piece const& piece : mRank.pieces)
         {

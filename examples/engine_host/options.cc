@@ -22,10 +22,13 @@ registers its memory and hands KV cache over. Commands come on stdin, events lea
 
   --role context|generation   which phase this rank serves
   --rank N                    its tensor-parallel rank (0)
-  --shape staged|paged        one gathered piece per request, or descriptors straight from the pool (staged)
+  --shape staged|paged        one gathered piece per request, or descriptors straight from the pool (staged); s3
+                              has no paged
   --config FILE               a cache_transceiver_config in YAML: backend picks the library,
                               max_tokens_in_buffer sizes the slot
-  --backend NAME              NIXL, MOONCAKE or DEFAULT, over what the file says (DEFAULT is NIXL)
+  --backend NAME              NIXL, MOONCAKE, UCX or DEFAULT, over what the file says
+  --seam s1|s3                the transfer agent (NIXL, MOONCAKE) or the connection manager (UCX); DEFAULT is NIXL,
+                              or UCX where s3 is asked for
   --max-tokens-in-buffer N    over what the file says
   --layers N --kv-heads N --head-dim N [--kv-factor 1|2] [--element-bytes N] [--tokens-per-block N]
                               the model's KV cache (--kv-factor 1: a latent without V)
@@ -39,22 +42,49 @@ commands to a generation rank   connect CONTEXT_RANK NAME CONNECTION_INFO · rec
 commands to both                quit
 )";
 
+// What a backend opens, by its name in either of the two spellings that TensorRT-LLM accepts.
 Library libraryFor(std::string const& backend)
 {
     if (backend == "NIXL" || backend == "nixl" || backend == "DEFAULT" || backend == "default")
     {
-        return {"libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
+        return {Seam::kAgent, "libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
     }
     if (backend == "MOONCAKE" || backend == "mooncake")
     {
-        return {"libtensorrt_llm_mooncake_wrapper.so", "createMooncakeTransferAgent"};
+        return {Seam::kAgent, "libtensorrt_llm_mooncake_wrapper.so", "createMooncakeTransferAgent"};
     }
-    if (backend == "UCX" || backend == "ucx" || backend == "MPI" || backend == "mpi")
+    if (backend == "UCX" || backend == "ucx")
     {
-        throw Failure(FailureKind::kUsage, "backend " + backend + " is not yet supported; use NIXL or MOONCAKE");
+        return {Seam::kConnections, "libtensorrt_llm_ucx_wrapper.so", "makeUcxConnectionManager"};
+    }
+    if (backend == "MPI" || backend == "mpi")
+    {
+        throw Failure(FailureKind::kUsage,
+            "backend " + backend + " opens no library: TensorRT-LLM has MPI inside; use NIXL, MOONCAKE or UCX");
     }
     throw Failure(
         FailureKind::kUsage, "Invalid backend type: " + backend + "; known: DEFAULT, NIXL, MOONCAKE, UCX, MPI");
+}
+
+// The library of the backend, which has to go through the seam that was asked for, if one was. A backend that is left
+// open is the seam's own.
+Library libraryFor(std::string const& backend, std::string const& seam)
+{
+    if (seam == "s2")
+    {
+        throw Failure(FailureKind::kUsage, "--seam s2 is the Python engine host's; this one plays s1 and s3");
+    }
+    if (!seam.empty() && seam != "s1" && seam != "s3")
+    {
+        throw Failure(FailureKind::kUsage, "--seam is s1 or s3, not \"" + seam + "\"");
+    }
+    bool const open = backend == "DEFAULT" || backend == "default";
+    Library const library = libraryFor(open && seam == "s3" ? "UCX" : backend);
+    if (!seam.empty() && (seam == "s3") != (library.seam == Seam::kConnections))
+    {
+        throw Failure(FailureKind::kUsage, "backend " + backend + " does not go through seam " + seam);
+    }
+    return library;
 }
 
 template <typename Choice>
@@ -90,11 +120,16 @@ void validate(Options const& options)
         throw Failure(FailureKind::kUsage, error.what());
     }
     Geometry const& geometry = options.geometry;
-    uint32_t const ranks = options.role == Role::kContext ? geometry.contextTp : geometry.generationTp;
-    if (options.rank >= ranks)
+    if (options.rank >= options.ranks())
     {
         throw Failure(FailureKind::kUsage,
-            "--rank " + std::to_string(options.rank) + " does not exist in " + std::to_string(ranks) + " ranks");
+            "--rank " + std::to_string(options.rank) + " does not exist in " + std::to_string(options.ranks())
+                + " ranks");
+    }
+    if (options.shape == Shape::kPaged && options.library.seam == Seam::kConnections)
+    {
+        throw Failure(FailureKind::kUsage,
+            "--shape paged does not exist at seam s3: its runtime gathers every piece; use --shape staged");
     }
     if (options.poolBlocks == 0 || options.poolBlocks > UINT32_MAX)
     {
@@ -115,7 +150,7 @@ std::map<std::string, Role> const kRoles{{"context", Role::kContext}, {"generati
 std::map<std::string, Shape> const kShapes{{"staged", Shape::kStaged}, {"paged", Shape::kPaged}};
 
 // Every flag and where its value goes. The arguments must outlive the result.
-Flags flagsInto(Options& options, ConfigFile& config, std::string& backend)
+Flags flagsInto(Options& options, ConfigFile& config, std::string& backend, std::string& seam)
 {
     Geometry& geometry = options.geometry;
     return {
@@ -124,6 +159,7 @@ Flags flagsInto(Options& options, ConfigFile& config, std::string& backend)
         {"--shape", [&](Word w) { options.shape = choose("--shape", w, kShapes); }},
         {"--config", [&](Word w) { config = readConfigFile(w); }},
         {"--backend", [&](Word w) { backend = w; }},
+        {"--seam", [&](Word w) { seam = w; }},
         {"--max-tokens-in-buffer", [&](Word w) { options.maxTokensInBuffer = parseNumber(w, "max_tokens_in_buffer"); }},
         {"--layers", [&](Word w) { geometry.layers = small(w, "--layers"); }},
         {"--kv-heads", [&](Word w) { geometry.kvHeads = small(w, "--kv-heads"); }},
@@ -164,6 +200,16 @@ void apply(Flags const& flags, int argc, char** argv)
 
 } // namespace
 
+uint32_t Options::ranks() const
+{
+    return role == Role::kContext ? geometry.contextTp : geometry.generationTp;
+}
+
+bool Options::sendsInRounds() const
+{
+    return library.seam == Seam::kConnections;
+}
+
 HeadRange Options::heads() const
 {
     return role == Role::kContext ? geometry.contextHeads(rank) : geometry.generationHeads(rank);
@@ -184,12 +230,13 @@ Options parseOptions(int argc, char** argv)
     Options options;
     ConfigFile config;
     std::string backend;
-    apply(flagsInto(options, config, backend), argc, argv);
+    std::string seam;
+    apply(flagsInto(options, config, backend, seam), argc, argv);
     if (options.maxTokensInBuffer == 0)
     {
         options.maxTokensInBuffer = config.maxTokensInBuffer;
     }
-    options.library = libraryFor(backend.empty() ? config.backend : backend);
+    options.library = libraryFor(backend.empty() ? config.backend : backend, seam);
     validate(options);
     return options;
 }

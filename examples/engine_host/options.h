@@ -21,9 +21,16 @@ enum class Shape
     kPaged   // descriptors straight from the pool: the Python runtime
 };
 
-// Which seam the config's backend goes through.
+enum class Seam
+{
+    kAgent,      // S1
+    kConnections // S3
+};
+
+// What the config's backend opens.
 struct Library
 {
+    Seam seam;
     char const* file;
     char const* factory;
 };
@@ -38,8 +45,12 @@ struct Options
     uint64_t maxTokensInBuffer = 0; // 0: the slot holds as many tokens as the pool
     uint64_t seed = 1;
     uint64_t patienceMs = 30000; // longest silence of a peer that is alive
-    Library library{"libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
+    Library library{Seam::kAgent, "libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
 
+    // Ranks of this phase.
+    uint32_t ranks() const;
+    // Whether a request may be larger than the slot: then it goes through it in rounds.
+    bool sendsInRounds() const;
     // Heads that this rank holds.
     HeadRange heads() const;
     // Blocks of the staging slot: what max_tokens_in_buffer tokens take, and one more.

@@ -1,5 +1,5 @@
 // What the phases need of a seam: a way to the ranks of the other phase. A phase (roles.h) knows KV caches and the
-// driver, a seam knows how bytes travel. agent/ is the transfer agent.
+// driver, a seam knows how bytes travel. agent/ is the transfer agent, connections/ the connection manager.
 //
 // A phase uses its end of a seam from one thread.
 #pragma once
@@ -54,8 +54,8 @@ class Receiver : public End
 public:
     // Says where a context rank is. Comes before the first receive().
     virtual void connect(uint32_t contextRank, std::string name, std::string connectionInfo) = 0;
-    // Asks every context rank that holds a part of the request, and waits until all of it has landed: paged in the
-    // pool, staged in the slot.
+    // Asks every context rank that holds a part of the request, and waits until all of it has landed: staged, in the
+    // slot if that holds it, else in the pool.
     virtual std::vector<Delivery> receive(Request const& request) = 0;
 };
 
