@@ -108,7 +108,7 @@ fn hand_over_all(
             prepare(fleet, *next, corrupts(index + 1));
         }
         settle(fleet, *row, index + 1 < run.requests.len(), outcome)?;
-        advance(run.shape.volume(run.layout, row.tokens).bytes);
+        advance(run.volume(row.tokens).bytes);
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ fn receive(fleet: &mut Fleet, run: &Run, row: Row, outcome: &mut Outcome) -> Res
             _ => {}
         }
     }
-    let expected = run.shape.volume(run.layout, row.tokens);
+    let expected = run.volume(row.tokens);
     if landed != expected {
         let problem = format!("moved {landed:?} for row {}, where the shape has {expected:?}", row.line);
         return Err(DemoError::Nonsense { rank: run.title(), problem });

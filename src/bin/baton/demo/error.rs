@@ -10,6 +10,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use thiserror::Error;
 
+use super::seam::Seam;
 use super::shape::Layout;
 
 /// Why a demo could not be run to its end.
@@ -45,13 +46,31 @@ pub enum DemoError {
         /// The configuration.
         file: String,
     },
-    /// The backend has no seam in this version.
-    #[error("backend {backend} is not yet supported ({why}); use NIXL or MOONCAKE")]
-    NotYet {
+    /// The backend is inside TensorRT-LLM.
+    #[error(
+        "backend {backend} opens no library ({why}): TensorRT-LLM has it inside; use NIXL, MOONCAKE or UCX"
+    )]
+    NoSeam {
         /// The backend.
         backend: Backend,
         /// How it was chosen.
         why: String,
+    },
+    /// The backend is that of another seam.
+    #[error("--seam {seam}: backend {backend} of the configuration does not go through it, but {} does", .seam.own_backend())]
+    OtherSeam {
+        /// As asked for.
+        seam: Seam,
+        /// As configured.
+        backend: Backend,
+    },
+    /// The runtime of the seam does not send that way.
+    #[error("--shape {layout} does not exist at seam {seam}: {}", why_not(*.layout))]
+    NoShape {
+        /// The seam.
+        seam: Seam,
+        /// The shape.
+        layout: Layout,
     },
     /// A program or library is not there.
     #[error("{what} was not found (looked at {}); name its place with {flag}", places(.looked_at))]
@@ -93,6 +112,9 @@ pub enum DemoError {
         /// What there is.
         requests: u64,
     },
+    /// The ranks have no place to meet.
+    #[error("no port of 127.0.0.1 is free for the ranks to meet at: {0}")]
+    NoMeeting(io::Error),
     /// A rank could not be started.
     #[error("cannot start {rank} ({program}): {source}")]
     Start {
@@ -209,6 +231,14 @@ impl fmt::Display for RankReport {
             (None, Some(status)) => write!(f, "{}: ended without a word: {status}", self.rank),
             (None, None) => write!(f, "{}: still running", self.rank),
         }
+    }
+}
+
+/// Why a seam may lack a layout.
+fn why_not(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Staged => "its runtime sends straight from the pool; use --shape paged",
+        Layout::Paged => "its runtime gathers every piece first; use --shape staged",
     }
 }
 

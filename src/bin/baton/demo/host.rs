@@ -5,15 +5,18 @@
 
 use baton::config::backend::Backend;
 use serde::Deserialize;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::DemoError;
+use super::meeting::Meetings;
 use super::plan::Run;
-use super::settings::{LaneOption, Programs};
+use super::programs::{HostProgram, PYTHON, Programs};
+use super::seam::Seam;
+use super::settings::LaneOption;
 use super::shape::Layout;
 
 /// Which phase a rank serves.
@@ -138,6 +141,8 @@ pub struct Launch<'a> {
     pub seed: u64,
     /// The value for `BATON_LOG`.
     pub log_filter: &'a str,
+    /// Where the ranks of each phase meet, if they have to.
+    pub meetings: Option<Meetings>,
 }
 
 impl Host {
@@ -153,12 +158,8 @@ impl Host {
         said: &SyncSender<(usize, Said)>,
     ) -> Result<Host, DemoError> {
         let label = phase.label(rank);
-        let started = command(launch, phase, rank).spawn();
-        let mut child = started.map_err(|source| DemoError::Start {
-            rank: label.clone(),
-            program: launch.programs.host.display().to_string(),
-            source,
-        })?;
+        let mut command = command(launch, phase, rank);
+        let mut child = command.spawn().map_err(|source| not_started(&label, &command, source))?;
         if let Some(stdout) = child.stdout.take() {
             let said = said.clone();
             thread::spawn(move || {
@@ -214,20 +215,48 @@ impl Drop for Host {
     }
 }
 
+fn not_started(rank: &str, command: &Command, source: io::Error) -> DemoError {
+    let program = command.get_program();
+    if program == PYTHON && source.kind() == io::ErrorKind::NotFound {
+        return DemoError::Missing { what: "python3", flag: "--python", looked_at: vec!["PATH".into()] };
+    }
+    DemoError::Start { rank: rank.to_owned(), program: program.to_string_lossy().into_owned(), source }
+}
+
+/// The engine host, and what its seam needs of the environment.
+fn program(host: &HostProgram) -> Command {
+    match host {
+        HostProgram::Native(program) => Command::new(program),
+        HostProgram::Python { python, folder, binding } => {
+            let mut command = Command::new(python);
+            command.arg(folder).env("PYTHONPATH", binding).env("PYTHONDONTWRITEBYTECODE", "1");
+            // Its package says of which age it is, whatever the environment says of others.
+            command.env_remove("BATON_TRTLLM_ABI");
+            command
+        }
+    }
+}
+
 fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
     let run = launch.run;
     let shape = &run.shape;
-    let mut command = Command::new(&launch.programs.host);
+    let mut command = program(&launch.programs.host);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("LD_LIBRARY_PATH", &launch.programs.library_folder);
     if let Some(lanes) = launch.lane.variable() {
         command.env("BATON_LANES", lanes);
     }
     // All ranks are on this machine: nothing has to listen where others can reach it.
-    command.env("TRTLLM_NIXL_INTERFACE", "lo");
+    command.env("TRTLLM_NIXL_INTERFACE", "lo").env("TRTLLM_UCX_INTERFACE", "lo");
     // And they cannot share the one port that a worker would be given.
     command.env_remove("TRTLLM_NIXL_PORT");
     command.env("BATON_LOG", launch.log_filter);
+    if let Some(meetings) = &launch.meetings {
+        meet(&mut command, meetings, run, phase, rank);
+    }
+    if run.seam != Seam::S2 {
+        command.args(["--seam", &run.seam.to_string()]);
+    }
     command.args([
         "--role",
         phase.role(),
@@ -256,6 +285,16 @@ fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
         command.args(["--max-tokens-in-buffer", &run.slot_tokens.to_string()]);
     }
     command
+}
+
+/// Tells a rank who it is and where its phase meets, over whatever a launcher says to this process.
+fn meet(command: &mut Command, meetings: &Meetings, run: &Run, phase: Phase, rank: u32) {
+    let (address, ranks) = match phase {
+        Phase::Context => (meetings.context, run.shape.tp),
+        Phase::Generation => (meetings.generation, run.shape.gen_tp),
+    };
+    command.env("BATON_RENDEZVOUS", address.to_string());
+    command.env("BATON_RANK", rank.to_string()).env("BATON_WORLD_SIZE", ranks.to_string());
 }
 
 fn understand(line: String) -> Said {

@@ -7,16 +7,19 @@
 //! ```text
 //!   rows + model + config --> plan --> drive --> report
 //!                                        |
-//!                          fleet: context ranks, generation ranks (baton-engine-host)
+//!                          fleet: context ranks, generation ranks (the engine host of the seam)
 //! ```
 
 mod drive;
 mod error;
 mod fleet;
 mod host;
+mod meeting;
 mod plan;
+mod programs;
 mod report;
 mod rows;
+mod seam;
 mod settings;
 mod shape;
 
@@ -30,9 +33,12 @@ use std::time::Duration;
 
 use error::{DemoError, Failed};
 use host::{Launch, Phase};
+use meeting::Meetings;
 use plan::{RequestCount, Run, ShapeChoice};
+use programs::Programs;
 use report::{Report, RunReport, gib};
-use settings::{LaneOption, Programs};
+use seam::Seam;
+use settings::LaneOption;
 
 /// Arguments of `baton demo`.
 #[derive(Args, Debug)]
@@ -54,7 +60,10 @@ pub struct DemoArgs {
     /// Tokens in one block of the KV cache: 32 or 64
     #[arg(long, default_value_t = 32, value_parser = block_size)]
     tokens_per_block: u64,
-    /// How the blocks of a request travel
+    /// What the processes go through; s1 if not given, or that of the configured backend
+    #[arg(long, value_enum)]
+    seam: Option<Seam>,
+    /// How the blocks of a request travel; s2 has paged alone, s3 staged
     #[arg(long, value_enum, default_value = "all")]
     shape: ShapeChoice,
     /// What carries the data; any but auto sets BATON_LANES for the processes
@@ -94,9 +103,18 @@ pub struct DemoArgs {
     /// The engine host program, if it is not where the install puts it
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
-    /// The folder of libtensorrt_llm_nixl_wrapper.so, if it is not where the install puts it
+    /// The folder of the library, if it is not where the install puts it
     #[arg(long, value_name = "FOLDER")]
     lib_dir: Option<PathBuf>,
+    /// The Python that plays seam s2, with numpy and pyzmq; python3 of the PATH if not given
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// The folder of the Python engine host, if it is not where the install puts it
+    #[arg(long, value_name = "FOLDER")]
+    python_host: Option<PathBuf>,
+    /// The folder of the package with the Python binding, if it is not where the install puts it
+    #[arg(long, value_name = "FOLDER")]
+    binding_dir: Option<PathBuf>,
 }
 
 /// Runs `baton demo`: 0 if every byte arrived, 1 if some were corrupt, 2 if it could not run to its end.
@@ -128,7 +146,7 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
             &format!("{}: {} requests, {:.2} GiB", run.title(), run.requests.len(), gib(run.bytes())),
         );
         let mut advance = |bytes| progress.inc(bytes);
-        let outcome = drive::run(&setup.launch(args, run), args.verbose, corrupt, &mut advance)?;
+        let outcome = drive::run(&setup.launch(args, run)?, args.verbose, corrupt, &mut advance)?;
         corrupt = corrupt.saturating_sub(outcome.requests);
         reports.push(RunReport::new(run, &outcome));
     }
@@ -151,7 +169,7 @@ fn forget(report: &Path) {
 
 fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, Failed> {
     for run in &setup.runs {
-        for report in drive::kill(&setup.launch(args, run), args.verbose, phase)? {
+        for report in drive::kill(&setup.launch(args, run)?, args.verbose, phase)? {
             let line = format!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
             show(&line)?;
         }
@@ -174,7 +192,8 @@ struct Setup {
 impl Setup {
     fn new(args: &DemoArgs) -> Result<Setup, DemoError> {
         let environment = Environment::from_process();
-        let settings = settings::transfer(args.config.as_deref(), &environment, args.tokens_per_block)?;
+        let settings =
+            settings::transfer(args.config.as_deref(), args.seam, &environment, args.tokens_per_block)?;
         settings.warnings.iter().for_each(|warning| eprintln!("baton demo: warning: {warning}"));
         let rows = match &args.rows {
             Some(path) => rows::read(path)?,
@@ -185,20 +204,23 @@ impl Setup {
         if args.corrupt > requests {
             return Err(DemoError::TooManyCorrupt { wanted: args.corrupt, requests });
         }
-        let programs = settings::programs(args, settings.backend)?;
+        let programs = programs::find(args, settings.seam, settings.seam.library(settings.backend))?;
         let log_filter = settings::log_filter(&environment);
         Ok(Setup { runs, programs, settings, log_filter })
     }
 
-    fn launch<'a>(&'a self, args: &DemoArgs, run: &'a Run) -> Launch<'a> {
-        Launch {
+    fn launch<'a>(&'a self, args: &DemoArgs, run: &'a Run) -> Result<Launch<'a>, DemoError> {
+        let meetings = run.seam.needs_rendezvous().then(Meetings::choose).transpose();
+        let meetings = meetings.map_err(DemoError::NoMeeting)?;
+        Ok(Launch {
             programs: &self.programs,
             run,
             backend: self.settings.backend,
             lane: args.lane,
             seed: args.seed,
             log_filter: &self.log_filter,
-        }
+            meetings,
+        })
     }
 }
 
@@ -245,10 +267,12 @@ cache is a function of (request, block, offset); the generation ranks hold what 
 bytes over the time from the submit of a request's first transfer to the done notification of its last.
 
 Examples:
-  baton demo                                        both shapes, and one with split heads
+  baton demo                                        both shapes of seam s1, and one with split heads
   baton demo --lane stream-tcp --shape paged        over TCP, block by block
   baton demo --model llama-3.1-8b --gen-tp 2 --shape paged --requests 4
                                                     one context rank, two generation ranks: heads split
   baton demo --config serving.yaml --shape staged   library and slot size from a serving YAML
+  baton demo --seam s3                              the connection manager of backend UCX
+  baton demo --seam s2 --python venv/bin/python     the Python runtime; that Python has numpy and pyzmq
   baton demo --corrupt 1                            must report 1 corrupt and fail
   baton demo --kill generation                      the context rank must notice within 5 s";

@@ -6,12 +6,15 @@ use clap::ValueEnum;
 use super::DemoArgs;
 use super::error::DemoError;
 use super::rows::Row;
+use super::seam::Seam;
 use super::settings::TransferSettings;
-use super::shape::{KvShape, Layout};
+use super::shape::{KvShape, Layout, Volume};
 
 /// One run: a set of processes and the requests that go through them.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// What the ranks go through.
+    pub seam: Seam,
     /// How blocks travel.
     pub layout: Layout,
     /// Model and ranks.
@@ -35,7 +38,7 @@ pub enum ShapeChoice {
     Staged,
     /// Descriptors straight from pool to pool, as its Python runtime sends them
     Paged,
-    /// Both; without --gen-tp also paged with twice the generation ranks, so that heads split
+    /// What the seam has; without --gen-tp also with twice the ranks in a phase, so that heads split
     All,
 }
 
@@ -65,44 +68,65 @@ impl std::str::FromStr for RequestCount {
 /// The runs that the arguments ask for.
 ///
 /// # Errors
-/// Ranks that do not split the model's heads, a slot that does not fit, a pool too small for every row.
+/// A shape that the seam does not have, ranks that do not split the model's heads, a slot that does not fit, a pool
+/// too small for every row.
 pub fn runs(args: &DemoArgs, settings: &TransferSettings, rows: &[Row]) -> Result<Vec<Run>, DemoError> {
     let model = Model::by_name(&args.model)?;
     let budget = (args.pool_gib * (1u64 << 30) as f64) as u64;
     let mut runs = Vec::new();
-    for (layout, gen_tp) in cases(args, model) {
-        model.check_tp(args.tp)?;
+    for Case { layout, tp, gen_tp } in cases(args, settings.seam, model)? {
+        model.check_tp(tp)?;
         model.check_tp(gen_tp)?;
-        let shape = KvShape {
-            model,
-            dtype: args.dtype,
-            tokens_per_block: args.tokens_per_block,
-            tp: args.tp,
-            gen_tp,
-        };
-        let run = size(layout, shape, budget, settings.max_tokens_in_buffer)?;
+        let (dtype, tokens_per_block) = (args.dtype, args.tokens_per_block);
+        let shape = KvShape { model, dtype, tokens_per_block, tp, gen_tp };
+        let run = size(settings.seam, layout, shape, budget, settings.max_tokens_in_buffer)?;
         runs.push(run.filled(rows, args.requests, settings.max_tokens_in_buffer)?);
     }
     Ok(runs)
 }
 
-/// Layouts and generation ranks, in the order of the report.
-fn cases(args: &DemoArgs, model: &Model) -> Vec<(Layout, u32)> {
-    let gen_tp = args.gen_tp.unwrap_or(args.tp);
+/// A layout between two numbers of ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Case {
+    layout: Layout,
+    tp: u32,
+    gen_tp: u32,
+}
+
+/// Layouts and ranks, in the order of the report.
+fn cases(args: &DemoArgs, seam: Seam, model: &Model) -> Result<Vec<Case>, DemoError> {
+    let (tp, gen_tp) = (args.tp, args.gen_tp.unwrap_or(args.tp));
+    let one = |layout| match seam.has(layout) {
+        true => Ok(vec![Case { layout, tp, gen_tp }]),
+        false => Err(DemoError::NoShape { seam, layout }),
+    };
     match args.shape {
-        ShapeChoice::Staged => vec![(Layout::Staged, gen_tp)],
-        ShapeChoice::Paged => vec![(Layout::Paged, gen_tp)],
+        ShapeChoice::Staged => one(Layout::Staged),
+        ShapeChoice::Paged => one(Layout::Paged),
         ShapeChoice::All => {
-            let split = args.tp.saturating_mul(2);
-            let splits = args.gen_tp.is_none() && !model.is_mla && model.check_tp(split).is_ok();
-            let mismatch = splits.then_some((Layout::Paged, split));
-            [(Layout::Staged, gen_tp), (Layout::Paged, gen_tp)].into_iter().chain(mismatch).collect()
+            let twice = tp.saturating_mul(2);
+            let splits = args.gen_tp.is_none() && !model.is_mla && model.check_tp(twice).is_ok();
+            let same = [Layout::Staged, Layout::Paged].map(|layout| (layout, tp, gen_tp));
+            let mismatch: &[_] = match seam {
+                _ if !splits => &[],
+                Seam::S1 | Seam::S2 => &[(Layout::Paged, tp, twice)],
+                Seam::S3 => &[(tp, twice), (twice, tp), (twice, twice)]
+                    .map(|(tp, gen_tp)| (Layout::Staged, tp, gen_tp)),
+            };
+            let all = same.iter().chain(mismatch).map(|&(layout, tp, gen_tp)| Case { layout, tp, gen_tp });
+            Ok(all.filter(|case| seam.has(case.layout)).collect())
         }
     }
 }
 
 /// A run without requests: how much the budget holds.
-fn size(layout: Layout, shape: KvShape, budget: u64, max_tokens: Option<u64>) -> Result<Run, DemoError> {
+fn size(
+    seam: Seam,
+    layout: Layout,
+    shape: KvShape,
+    budget: u64,
+    max_tokens: Option<u64>,
+) -> Result<Run, DemoError> {
     let block = shape.block_bytes_everywhere();
     let fits = budget / block;
     let (pool_blocks, request_blocks) = match (layout, max_tokens) {
@@ -115,12 +139,12 @@ fn size(layout: Layout, shape: KvShape, budget: u64, max_tokens: Option<u64>) ->
             }
             let slot = tokens / shape.tokens_per_block;
             let pool = fits.saturating_sub(slot + 1);
-            (pool, pool.min(slot))
+            (pool, if seam.sends_in_rounds() { pool } else { pool.min(slot) })
         }
     };
     let capacity_tokens = request_blocks * shape.tokens_per_block;
     let (requests, skipped) = (Vec::new(), Vec::new());
-    Ok(Run { layout, shape, requests, skipped, capacity_tokens, pool_blocks, slot_tokens: 0 })
+    Ok(Run { seam, layout, shape, requests, skipped, capacity_tokens, pool_blocks, slot_tokens: 0 })
 }
 
 impl Run {
@@ -158,13 +182,23 @@ impl Run {
 
     /// Bytes of all its requests.
     pub fn bytes(&self) -> u64 {
-        self.requests.iter().map(|row| self.shape.volume(self.layout, row.tokens).bytes).sum()
+        self.requests.iter().map(|row| self.volume(row.tokens).bytes).sum()
+    }
+
+    /// What a request of so many tokens moves. A request that the slot does not hold goes through it in rounds.
+    pub fn volume(&self, tokens: u64) -> Volume {
+        let mut volume = self.shape.volume(self.layout, tokens);
+        if self.seam.sends_in_rounds() {
+            let slot_blocks = self.slot_tokens / self.shape.tokens_per_block + 1;
+            volume.descriptors *= self.shape.blocks(tokens).div_ceil(slot_blocks);
+        }
+        volume
     }
 
     /// What it is, in a few words.
     pub fn title(&self) -> String {
         let KvShape { model, dtype, tp, gen_tp, .. } = self.shape;
-        format!("{} {} {dtype} TP{tp}->TP{gen_tp}", self.layout, model.name)
+        format!("{} {} {} {dtype} TP{tp}->TP{gen_tp}", self.seam, self.layout, model.name)
     }
 }
 
@@ -172,6 +206,7 @@ impl Run {
 mod tests {
     use super::*;
     use baton::config::model::Dtype;
+    use clap::Parser;
 
     const GIB: u64 = 1 << 30;
 
@@ -201,7 +236,7 @@ mod tests {
         {
             for max_tokens in [None, Some(4096), Some(23_040)] {
                 for gib in [4, 5, 40] {
-                    let run = size(layout, shape(gen_tp), gib * GIB, max_tokens).unwrap();
+                    let run = size(Seam::S1, layout, shape(gen_tp), gib * GIB, max_tokens).unwrap();
                     let run = run.filled(&rows, RequestCount::All, max_tokens).unwrap();
                     assert!(mapped(&run) <= gib * GIB, "{layout} {gen_tp} {max_tokens:?} {gib}: {run:?}");
                     assert_eq!(run.requests.len() + run.skipped.len(), rows.len());
@@ -214,7 +249,7 @@ mod tests {
     #[test]
     fn rows_are_taken_in_order_and_the_large_ones_named() {
         let rows = rows(&[100, 50_000_000, 200, 300]);
-        let run = size(Layout::Paged, shape(1), GIB, None).unwrap();
+        let run = size(Seam::S1, Layout::Paged, shape(1), GIB, None).unwrap();
         let run = run.filled(&rows, RequestCount::Some(2), None).unwrap();
         assert_eq!(run.requests.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(run.skipped.iter().map(|row| row.line).collect::<Vec<_>>(), [2]);
@@ -222,15 +257,56 @@ mod tests {
 
     #[test]
     fn a_pool_too_small_for_every_row_is_an_error() {
-        let run = size(Layout::Paged, shape(1), GIB, None).unwrap();
+        let run = size(Seam::S1, Layout::Paged, shape(1), GIB, None).unwrap();
         let error = run.filled(&rows(&[9_000_000]), RequestCount::All, None).unwrap_err();
         assert!(error.to_string().contains("9000000 tokens"), "{error}");
     }
 
     #[test]
     fn a_slot_that_no_block_divides_is_an_error() {
-        let error = size(Layout::Staged, shape(1), GIB, Some(100)).unwrap_err().to_string();
+        let error = size(Seam::S1, Layout::Staged, shape(1), GIB, Some(100)).unwrap_err().to_string();
         assert_eq!(error, "max_tokens_in_buffer 100 is not a multiple of tokens_per_block 32");
+    }
+
+    #[test]
+    fn at_the_connection_manager_a_request_may_be_larger_than_the_slot() {
+        let rows = rows(&[4096, 4128, 4129, 12_000]);
+        let run = size(Seam::S3, Layout::Staged, shape(2), 4 * GIB, Some(4096)).unwrap();
+        let run = run.filled(&rows, RequestCount::All, Some(4096)).unwrap();
+        assert_eq!(run.requests.len(), 4);
+        assert!(mapped(&run) <= 4 * GIB);
+        // Two pieces, in rounds of 129 blocks.
+        let messages: Vec<u64> = rows.iter().map(|row| run.volume(row.tokens).descriptors).collect();
+        assert_eq!(messages, [2, 2, 4, 6]);
+        let run = size(Seam::S1, Layout::Staged, shape(2), 4 * GIB, Some(4096)).unwrap();
+        assert_eq!(run.capacity_tokens, 4096);
+    }
+
+    fn cases_of(arguments: &[&str], seam: Seam) -> Result<Vec<String>, DemoError> {
+        let args = Arguments::parse_from(["demo"].iter().chain(arguments)).demo;
+        let cases = cases(&args, seam, Model::by_name(&args.model)?)?;
+        let shown = cases.iter().map(|case| format!("{} {}->{}", case.layout, case.tp, case.gen_tp));
+        Ok(shown.collect())
+    }
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        demo: DemoArgs,
+    }
+
+    #[test]
+    fn each_seam_runs_the_shapes_that_it_has() {
+        let all = |seam| cases_of(&[], seam).unwrap();
+        assert_eq!(all(Seam::S1), ["staged 1->1", "paged 1->1", "paged 1->2"]);
+        assert_eq!(all(Seam::S2), ["paged 1->1", "paged 1->2"]);
+        assert_eq!(all(Seam::S3), ["staged 1->1", "staged 1->2", "staged 2->1", "staged 2->2"]);
+        assert_eq!(cases_of(&["--gen-tp", "4"], Seam::S3).unwrap(), ["staged 1->4"]);
+        assert_eq!(cases_of(&["--model", "deepseek-r1"], Seam::S3).unwrap(), ["staged 1->1"]);
+        let paged = cases_of(&["--shape", "paged"], Seam::S3).unwrap_err().to_string();
+        assert!(paged.starts_with("--shape paged does not exist at seam s3"), "{paged}");
+        let staged = cases_of(&["--shape", "staged"], Seam::S2).unwrap_err().to_string();
+        assert!(staged.starts_with("--shape staged does not exist at seam s2"), "{staged}");
     }
 
     #[test]

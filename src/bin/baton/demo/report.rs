@@ -10,6 +10,7 @@ use super::drive::Outcome;
 use super::error::DemoError;
 use super::plan::Run;
 use super::rows::Row;
+use super::seam::Seam;
 use super::shape::Layout;
 
 /// The whole demo.
@@ -30,6 +31,8 @@ pub struct Report {
 /// One run.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
+    /// What the ranks went through.
+    pub seam: Seam,
     /// What carried the data.
     pub lane: String,
     /// How blocks travelled.
@@ -74,6 +77,7 @@ impl RunReport {
         let spent = spans.iter().sum();
         let corrupt = outcome.corrupt.iter().map(|wrong| format!("{}: corrupt: {wrong}", run.title()));
         RunReport {
+            seam: run.seam,
             lane: outcome.lane.clone(),
             shape: run.layout,
             model: run.shape.model.name,
@@ -131,6 +135,7 @@ impl Report {
         table.set_content_arrangement(ContentArrangement::Disabled); // figures are not broken into pieces
         for run in &self.runs {
             table.add_row([
+                run.seam.to_string(),
                 run.shape.to_string(),
                 format!("{} {}", run.model, run.dtype),
                 format!("{}->{}", run.tp, run.gen_tp),
@@ -195,7 +200,8 @@ fn skipped_note(run: &Run) -> Option<String> {
     ))
 }
 
-const HEADER: [&str; 11] = [
+const HEADER: [&str; 12] = [
+    "seam",
     "shape",
     "model",
     "TP",

@@ -1,4 +1,4 @@
-//! What the hosts are told besides the shape: the library, the slot size, the lane, where the programs lie.
+//! What the hosts are told besides the shape: the seam, the library, the slot size, the lane.
 
 use baton::config::backend::{self, Backend, Frontend};
 use baton::config::rules;
@@ -6,17 +6,18 @@ use baton::config::serving::ServingConfig;
 use baton::config::{self, Environment};
 use baton::trace;
 use clap::ValueEnum;
-use std::fs;
-use std::path::{self, Path, PathBuf};
+use std::path::Path;
 
-use super::DemoArgs;
 use super::error::DemoError;
+use super::seam::Seam;
 use crate::text;
 
 /// What a `cache_transceiver_config` and the environment come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferSettings {
-    /// NIXL or MOONCAKE.
+    /// What the hosts go through.
+    pub seam: Seam,
+    /// NIXL, MOONCAKE or UCX; one that the seam takes.
     pub backend: Backend,
     /// Tokens of a staging slot, where configured.
     pub max_tokens_in_buffer: Option<u64>,
@@ -52,12 +53,15 @@ impl LaneOption {
     }
 }
 
-/// Reads `--config`, judges it as TensorRT-LLM would, and resolves the backend as it does.
+/// Reads `--config`, judges it as TensorRT-LLM would, resolves the backend as it does, and finds its seam; a
+/// backend that is left open is that of the seam asked for.
 ///
 /// # Errors
-/// A file that is no configuration, values that do not go together, a backend that has no seam here yet.
+/// A file that is no configuration, values that do not go together, a backend that opens no library or does not go
+/// through the seam asked for.
 pub fn transfer(
     config: Option<&Path>,
+    asked: Option<Seam>,
     environment: &Environment,
     tokens_per_block: u64,
 ) -> Result<TransferSettings, DemoError> {
@@ -74,13 +78,17 @@ pub fn transfer(
         }
     };
     let resolution = backend::resolve(configured, environment, Frontend::Python);
-    warnings.extend(resolution.warnings);
-    match resolution.backend {
-        Backend::Nixl | Backend::Mooncake => {
-            Ok(TransferSettings { backend: resolution.backend, max_tokens_in_buffer, warnings })
+    let (seam, backend) = match (asked, Seam::of(resolution.backend)) {
+        (Some(seam), _) if seam.takes(resolution.backend) => (seam, resolution.backend),
+        (Some(seam), _) if configured == Backend::Default => (seam, seam.own_backend()),
+        (Some(seam), _) => return Err(DemoError::OtherSeam { seam, backend: resolution.backend }),
+        (None, Some(seam)) => (seam, resolution.backend),
+        (None, None) => {
+            return Err(DemoError::NoSeam { backend: resolution.backend, why: resolution.why });
         }
-        other => Err(DemoError::NotYet { backend: other, why: resolution.why }),
-    }
+    };
+    warnings.extend(resolution.warnings);
+    Ok(TransferSettings { seam, backend, max_tokens_in_buffer, warnings })
 }
 
 fn read(path: &Path) -> Result<ServingConfig, DemoError> {
@@ -97,76 +105,37 @@ pub fn log_filter(environment: &Environment) -> String {
     if trace::shows_info(&asked, LANE_TARGET) { asked } else { format!("{asked},{LANE_TARGET}=info") }
 }
 
-/// The programs that a run consists of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Programs {
-    /// The engine host.
-    pub host: PathBuf,
-    /// The folder that holds the library under the name the host opens.
-    pub library_folder: PathBuf,
-}
-
-/// Finds the engine host and the library: where the flags say, else around this executable.
-///
-/// # Errors
-/// What was not found, and every place that was looked at.
-pub fn programs(args: &DemoArgs, backend: Backend) -> Result<Programs, DemoError> {
-    let here = fs::read_link("/proc/self/exe")
-        .ok()
-        .and_then(|executable| executable.parent().map(Path::to_path_buf))
-        .unwrap_or_default();
-    let around = |folders: &[&str]| folders.iter().map(|folder| here.join(folder)).collect::<Vec<_>>();
-    let library = match backend {
-        Backend::Mooncake => "libtensorrt_llm_mooncake_wrapper.so",
-        _ => "libtensorrt_llm_nixl_wrapper.so",
-    };
-    let hosts = match &args.host {
-        Some(path) => vec![path.clone()],
-        None => around(&HOST_FOLDERS).into_iter().map(|folder| folder.join("baton-engine-host")).collect(),
-    };
-    let folders = match &args.lib_dir {
-        Some(folder) => vec![folder.clone()],
-        None => around(&LIBRARY_FOLDERS),
-    };
-    let libraries = folders.into_iter().map(|folder| folder.join(library)).collect();
-    let host = first_file("the engine host", "--host", hosts)?;
-    let library = first_file(library, "--lib-dir", libraries)?;
-    Ok(Programs { host, library_folder: library.parent().map(Path::to_path_buf).unwrap_or_default() })
-}
-
-fn first_file(
-    what: &'static str,
-    flag: &'static str,
-    candidates: Vec<PathBuf>,
-) -> Result<PathBuf, DemoError> {
-    // Made absolute but not resolved: the library is found under the name of the link, in the link's folder.
-    let found = candidates.iter().find(|path| path.is_file()).and_then(|path| path::absolute(path).ok());
-    match found {
-        Some(path) => Ok(path),
-        None => Err(DemoError::Missing { what, flag, looked_at: candidates }),
-    }
-}
-
 /// Where the library says which lane a peer was given.
 const LANE_TARGET: &str = "baton::agent";
-
-/// Where an installed or a freshly built engine host lies, seen from the `baton` executable.
-const HOST_FOLDERS: [&str; 3] = [".", "../libexec/baton", "../../build/bin"];
-/// The same for the library.
-const LIBRARY_FOLDERS: [&str; 6] =
-    [".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu", "../../build/lib"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What no configuration, an environment and `--seam` come to.
+    fn resolved(environment: &[(&str, &str)], asked: Option<Seam>) -> Result<(Seam, Backend), DemoError> {
+        let environment = Environment::from_map(environment.iter().copied());
+        let settings = transfer(None, asked, &environment, 32)?;
+        assert_eq!(settings.max_tokens_in_buffer, None);
+        Ok((settings.seam, settings.backend))
+    }
+
+    #[test]
+    fn the_backend_picks_the_seam_and_an_open_one_is_the_seams_own() {
+        let ucx = [("TRTLLM_USE_UCX_KVCACHE", "1")];
+        let mooncake = [("TRTLLM_USE_MOONCAKE_KVCACHE", "1")];
+        assert_eq!(resolved(&[], None).unwrap(), (Seam::S1, Backend::Nixl));
+        assert_eq!(resolved(&ucx, None).unwrap(), (Seam::S3, Backend::Ucx));
+        assert_eq!(resolved(&mooncake, Some(Seam::S1)).unwrap(), (Seam::S1, Backend::Mooncake));
+        assert_eq!(resolved(&mooncake, Some(Seam::S2)).unwrap(), (Seam::S2, Backend::Nixl));
+        assert_eq!(resolved(&[], Some(Seam::S3)).unwrap(), (Seam::S3, Backend::Ucx));
+        assert_eq!(resolved(&ucx, Some(Seam::S2)).unwrap(), (Seam::S2, Backend::Nixl));
+    }
+
     #[test]
     fn a_backend_without_a_seam_is_refused_by_name() {
-        let environment = Environment::from_map([("TRTLLM_USE_UCX_KVCACHE", "1")]);
-        let error = transfer(None, &environment, 32).unwrap_err().to_string();
-        assert!(error.starts_with("backend UCX is not yet supported"), "{error}");
-        let settings = transfer(None, &Environment::default(), 32).unwrap();
-        assert_eq!((settings.backend, settings.max_tokens_in_buffer), (Backend::Nixl, None));
+        let error = resolved(&[("TRTLLM_USE_MPI_KVCACHE", "1")], None).unwrap_err().to_string();
+        assert!(error.starts_with("backend MPI opens no library"), "{error}");
     }
 
     #[test]
@@ -179,14 +148,5 @@ mod tests {
         for enough in ["debug", "warn,baton::agent=trace", "inof"] {
             assert_eq!(filter(enough), enough);
         }
-    }
-
-    #[test]
-    fn a_missing_program_is_named_with_its_flag() {
-        let error = first_file("the engine host", "--host", vec!["/nowhere/h".into()]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the engine host was not found (looked at /nowhere/h); name its place with --host"
-        );
     }
 }
