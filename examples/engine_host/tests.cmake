@@ -18,7 +18,7 @@ endfunction()
 
 # A program with these arguments must say this, and fail.
 function(test_refusal name text)
-  add_test(NAME demo.${name} COMMAND sh -c "! \"$@\" > ${name}.txt 2>&1 && cat ${name}.txt && grep -qF '${text}' ${name}.txt"
+  add_test(NAME demo.${name} COMMAND sh -c "! \"$@\" > ${name}.txt 2>&1 && cat ${name}.txt && grep -qF -e '${text}' ${name}.txt"
     sh ${ARGN})
   set_tests_properties(demo.${name} PROPERTIES TIMEOUT 90 WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 endfunction()
@@ -44,6 +44,16 @@ file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml
   "cache_transceiver_config:\n  backend: MOONCAKE\n  max_tokens_in_buffer: 8192\n")
 test_demo(mooncake --shape staged --config ${CMAKE_CURRENT_BINARY_DIR}/mooncake.yaml)
 
+# The connection manager: one rank or two in each phase, slots that no request fits into, peers that share heads.
+test_demo(s3.ranks --seam s3)
+foreach(lane stream-unix stream-tcp)
+  test_demo(s3.lane.${lane} --seam s3 --tp 2 --gen-tp 1 --lane ${lane})
+endforeach()
+test_demo_ucx(s3.lane.ucx --seam s3 --gen-tp 2)
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\nmax_tokens_in_buffer: 1024\n")
+test_demo(s3.rounds --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --tp 2 --gen-tp 4)
+test_demo(s3.rounds_latent --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --model deepseek-r1 --tp 1 --gen-tp 2)
+
 # The engine host is of age P4 also where the environment names another, for TensorRT-LLM.
 test_demo(own_age --shape staged --lane stream-unix)
 set_tests_properties(demo.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")
@@ -60,8 +70,12 @@ test_refusal(output_full "standard output: No space left" sh -c "\"$@\" > /dev/f
 
 test_refusal(corrupt_byte_is_found ", 1 corrupt" ${DEMO} --requests 1 --corrupt 1
   --out ${CMAKE_CURRENT_BINARY_DIR}/corrupt.json)
+test_refusal(s3.corrupt_byte_is_found ", 1 corrupt" ${DEMO} --seam s3 --requests 1 --corrupt 1
+  --out ${CMAKE_CURRENT_BINARY_DIR}/s3.corrupt.json)
 foreach(phase context generation)
   test_demo(killed_${phase} --kill ${phase})
+  test_demo(s3.killed_${phase} --seam s3 --kill ${phase})
+  test_demo(s3.killed_${phase}.stream --seam s3 --kill ${phase} --lane stream-tcp)
   test_demo(killed_${phase}.stream --kill ${phase} --lane stream-tcp)
   test_demo_ucx(killed_${phase}.ucx --kill ${phase})
 endforeach()
@@ -75,9 +89,20 @@ set_tests_properties(demo.libfabric_is_named demo.libfabric_is_refused PROPERTIE
   ENVIRONMENT TRTLLM_NIXL_KVCACHE_BACKEND=LIBFABRIC)
 
 set(HOST $<TARGET_FILE:baton-engine-host> --layers 2 --kv-heads 2 --head-dim 64 --pool-blocks 4)
-file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\n")
-test_refusal(host.backend_ucx "backend UCX is not yet supported" ${HOST} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
-test_refusal(backend_ucx "backend UCX is not yet supported" ${DEMO} --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/mpi.yaml "backend: MPI\n")
+test_refusal(host.backend_mpi "backend MPI opens no library" ${HOST} --config ${CMAKE_CURRENT_BINARY_DIR}/mpi.yaml)
+test_refusal(backend_mpi "backend MPI opens no library" ${DEMO} --config ${CMAKE_CURRENT_BINARY_DIR}/mpi.yaml)
+test_refusal(host.other_seam "backend UCX does not go through seam s1" ${HOST} --seam s1
+  --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
+test_refusal(other_seam "--seam s1: backend UCX of the configuration does not go through it, but NIXL does" ${DEMO}
+  --seam s1 --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml)
+test_refusal(host.paged_at_s3 "--shape paged does not exist at seam s3" ${HOST} --seam s3 --shape paged)
+test_refusal(paged_at_s3 "--shape paged does not exist at seam s3" ${DEMO} --seam s3 --shape paged)
+test_refusal(staged_at_s2 "--shape staged does not exist at seam s2" ${DEMO} --seam s2 --shape staged)
+test_refusal(python_host_is_missing "name its place with --python-host" ${DEMO} --seam s2 --python-host /nowhere)
+# A rank that is told of no other does not serve half an instance.
+test_refusal(host.lone_rank "getCommState lists 1 ranks and calls this one 0; it is rank 0 of 2" env
+  LD_LIBRARY_PATH=${CMAKE_BINARY_DIR}/lib TRTLLM_UCX_INTERFACE=lo ${HOST} --seam s3 --tp 2)
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/field.yaml "backend: NIXL\nmax_tokens_in_bufer: 64\n")
 test_refusal(host.unknown_field "field.yaml:2: unknown field" ${HOST}
   --config ${CMAKE_CURRENT_BINARY_DIR}/field.yaml)

@@ -16,7 +16,7 @@ use super::fleet::Fleet;
 use super::host::{Event, Launch, Phase};
 use super::plan::Run;
 use super::rows::Row;
-use super::shape::Volume;
+use super::shape::{Rank, Volume};
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -57,26 +57,25 @@ pub fn run(
     }
 }
 
-/// Kills the first rank of `phase` while the largest request of the run is under way, and returns what the
-/// others reported.
+/// Kills the first rank of `phase` while the largest request of the run is under way, and returns what those
+/// reported whom it handed bytes to or got bytes from, directly or by way of others.
 ///
 /// # Errors
 /// Someone who did not notice, or who ended without a typed error.
 pub fn kill(launch: &Launch<'_>, verbose: bool, phase: Phase) -> Result<Vec<RankReport>, Failed> {
     let mut fleet = Fleet::start(launch, verbose)?;
     submit_largest(&mut fleet, launch.run).map_err(|error| Failed::with_logs(error, fleet.logs()))?;
-    fleet.kill(phase, 0);
+    let killed = match phase {
+        Phase::Context => Rank::Context(0),
+        Phase::Generation => Rank::Generation(0),
+    };
+    fleet.kill(&launch.run.shape, killed);
     let ended = match await_notice(&mut fleet) {
         DemoError::RanksEnded(reports) => reports.0,
         error => return Err(Failed::with_logs(error, fleet.logs())),
     };
-    let killed = usize::from(phase == Phase::Generation) * fleet.count(Phase::Context);
-    let survivors: Vec<RankReport> = ended
-        .into_iter()
-        .enumerate()
-        .filter(|(index, _)| *index != killed)
-        .map(|(_, report)| report)
-        .collect();
+    let killed = phase.label(0);
+    let survivors: Vec<RankReport> = ended.into_iter().filter(|report| report.rank != killed).collect();
     match survivors.iter().find(|report| !is_about_a_peer(report)) {
         Some(report) => Err(Failed::with_logs(DemoError::KillUnnoticed(report.to_string()), fleet.logs())),
         None => Ok(survivors),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{DemoError, RankReport, RankReports, ReportedError};
 use super::host::{Event, Host, Launch, Phase, Said};
+use super::shape::{KvShape, Rank};
 
 /// All hosts of a run, context ranks first. Dropping it ends them.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Fleet {
     hosts: Vec<Host>,
     said: Receiver<(usize, Said)>,
     contexts: usize,
+    /// Those who must notice when one of them ends.
+    concerned: Vec<usize>,
     lanes: Vec<BTreeSet<String>>,
     logs: Vec<VecDeque<String>>,
     verbose: bool,
@@ -34,7 +37,8 @@ impl Fleet {
         }
         let logs = vec![VecDeque::new(); hosts.len()];
         let lanes = vec![BTreeSet::new(); hosts.len()];
-        Ok(Fleet { hosts, said, contexts: shape.tp as usize, lanes, logs, verbose })
+        let concerned = (0..hosts.len()).collect();
+        Ok(Fleet { hosts, said, contexts: shape.tp as usize, concerned, lanes, logs, verbose })
     }
 
     /// Ranks of a phase.
@@ -58,10 +62,15 @@ impl Fleet {
         self.hosts[index].tell(line);
     }
 
-    /// Ends one rank as a crash would.
-    pub fn kill(&mut self, phase: Phase, rank: usize) {
-        let index = self.index(phase, rank);
-        self.hosts[index].kill();
+    /// Ends one rank as a crash would. Those whom that reaches have to notice from now on.
+    pub fn kill(&mut self, shape: &KvShape, killed: Rank) {
+        let index = |rank| match rank {
+            Rank::Context(rank) => rank as usize,
+            Rank::Generation(rank) => self.contexts + rank as usize,
+        };
+        self.concerned = shape.reached_from(killed).into_iter().map(index).collect();
+        let killed = index(killed);
+        self.hosts[killed].kill();
     }
 
     /// The next event of any rank, with the phase and rank it is from.
@@ -96,8 +105,8 @@ impl Fleet {
         }
     }
 
-    /// Waits until every rank has reported an error or ended, within the bound that a peer's death must be
-    /// noticed in.
+    /// Waits until every rank that is concerned has reported an error or ended, within the bound that a peer's death
+    /// must be noticed in, and returns how they stand.
     fn post_mortem(&mut self, first: Option<(usize, ReportedError)>, closed: &[usize]) -> DemoError {
         let started = Instant::now();
         let mut errors: Vec<Option<ReportedError>> = vec![None; self.hosts.len()];
@@ -106,7 +115,7 @@ impl Fleet {
             errors[index] = Some(error);
         }
         closed.iter().for_each(|index| gone[*index] = true);
-        while (0..self.hosts.len()).any(|index| errors[index].is_none() && !gone[index]) {
+        while self.concerned.iter().any(|index| errors[*index].is_none() && !gone[*index]) {
             match self.said.recv_timeout((started + NOTICE_LIMIT).saturating_duration_since(Instant::now())) {
                 Ok((index, Said::Event(Event::Error { kind, text }))) => {
                     errors[index] = Some(ReportedError { kind, text, after: started.elapsed() });
@@ -117,8 +126,9 @@ impl Fleet {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        let reports = self.hosts.iter_mut().zip(errors).zip(gone).map(|((host, error), gone)| {
-            let limit = if gone { STATUS_LIMIT } else { Duration::ZERO };
+        let reports = self.concerned.iter().map(|index| {
+            let limit = if gone[*index] { STATUS_LIMIT } else { Duration::ZERO };
+            let (host, error) = (&mut self.hosts[*index], errors[*index].take());
             RankReport { rank: host.label.clone(), error, status: host.status(limit) }
         });
         DemoError::RanksEnded(RankReports(reports.collect()))

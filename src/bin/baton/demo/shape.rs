@@ -5,6 +5,7 @@
 
 use baton::config::model::{Dtype, Model};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// How the blocks of a request travel.
@@ -39,6 +40,15 @@ pub struct KvShape {
     pub tp: u32,
     /// Generation ranks.
     pub gen_tp: u32,
+}
+
+/// A rank of either phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// It sends.
+    Context(u32),
+    /// It receives.
+    Generation(u32),
 }
 
 /// What one context rank sends to one generation rank.
@@ -85,6 +95,25 @@ impl KvShape {
             .flat_map(|generation| senders(generation).map(move |context| (context, generation)))
             .filter_map(|(context, generation)| self.piece(context, generation))
             .collect()
+    }
+
+    /// Context and generation ranks that a rank hands bytes to or gets bytes from, directly or by way of others; itself
+    /// among them. Nobody else learns when it is gone.
+    pub fn reached_from(&self, rank: Rank) -> BTreeSet<Rank> {
+        let pieces = self.pieces();
+        let mut reached = BTreeSet::from([rank]);
+        loop {
+            let before = reached.len();
+            for piece in &pieces {
+                let ends = [Rank::Context(piece.context), Rank::Generation(piece.generation)];
+                if ends.iter().any(|end| reached.contains(end)) {
+                    reached.extend(ends);
+                }
+            }
+            if reached.len() == before {
+                return reached;
+            }
+        }
     }
 
     /// What a request of so many tokens moves.
@@ -217,6 +246,15 @@ mod tests {
                 assert_eq!(got, shape.model.kv_heads_per_rank(gen_tp), "TP{tp}->TP{gen_tp} rank {rank}");
             }
         }
+    }
+
+    #[test]
+    fn a_death_reaches_those_who_share_pieces_directly_or_not() {
+        let reached =
+            |tp, gen_tp, rank| shape("llama-3.1-8b", tp, gen_tp, Dtype::Bf16).reached_from(rank).len();
+        assert_eq!(reached(2, 2, Rank::Context(0)), 2);
+        assert_eq!(reached(2, 1, Rank::Context(1)), 3);
+        assert_eq!(reached(2, 4, Rank::Generation(3)), 3);
     }
 
     #[test]
