@@ -42,6 +42,15 @@ class Prepared:
     finished: int = 0
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A receiver that has gone, or has said that it goes, while the senders may still be writing to it."""
+
+    since: float
+    why: str
+    is_orderly: bool
+
+
 @dataclass
 class Asked:
     """Who wants a request, by generation rank."""
@@ -59,7 +68,7 @@ class Context(Role):
         self._prepared: dict[int, Prepared] = {}  # by request
         self._asked: dict[int, Asked] = {}  # by request; those not yet prepared
         self._under_way: dict[str, int] = {}  # tasks that the senders have, by token
-        self._losses: dict[str, tuple[float, str]] = {}  # when and why, by token
+        self._departures: dict[str, Departure] = {}  # by token
         self._senders = Senders(rank.agent, options.geometry, rank.zmq, options.sender_threads, options.patience_ms)
         rank.watch(self._senders.wake_fd)
 
@@ -81,9 +90,11 @@ class Context(Role):
     def proceed(self) -> None:
         for progress in self._senders.progress():
             self._note(progress)
-        for token, (since, why) in self._losses.items():
-            if not self._under_way.get(token) or time.monotonic() > since + _LOSS_GRACE_S:
-                raise Failure(Kind.PEER_LOST, why, self._receivers[token].info.name)
+        for token, departure in list(self._departures.items()):
+            if departure.is_orderly and not self._under_way.get(token):
+                self._dismiss(token)
+            elif not self._under_way.get(token) or time.monotonic() > departure.since + _LOSS_GRACE_S:
+                raise Failure(Kind.PEER_LOST, departure.why, self._receivers[token].info.name)
 
     def take_in(self, sender: bytes, message: Message) -> None:
         match message:
@@ -96,11 +107,8 @@ class Context(Role):
             case RequestData():
                 self._take_request(message)
             case Termination(token):
-                receiver = self._known(token)
-                if self._under_way.get(token):
-                    self.on_loss(token, f"{receiver.info.name} has left while it was being written to")
-                else:
-                    self._dismiss(token)
+                why = f"{self._known(token).info.name} has left while it was being written to"
+                self._departures.setdefault(token, Departure(time.monotonic(), why, is_orderly=True))
             case _:
                 raise Malformed(f"a context rank takes no {message.NAME}")
 
@@ -109,7 +117,7 @@ class Context(Role):
         raise Failure(Kind.PROTOCOL, f"{name} answers with {message.NAME}: {getattr(message, 'text', '')}", name)
 
     def on_loss(self, token: str, why: str) -> None:
-        self._losses.setdefault(token, (time.monotonic(), why))
+        self._departures.setdefault(token, Departure(time.monotonic(), why, is_orderly=False))
 
     def _prepare(self, request: int, tokens: int, corrupt: bool) -> None:
         """Plays prefill: the request's KV comes to be in the pool, its first token in the AUX buffer."""
@@ -230,7 +238,7 @@ class Context(Role):
     def _dismiss(self, token: str) -> None:
         """A receiver has left in order: it is owed nothing any more."""
         receiver = self._receivers.pop(token)
-        self._losses.pop(token, None)
+        del self._departures[token]
         self.rank.unlink(token)
         self.rank.agent.forget(receiver.info.name)
         for request, asked in list(self._asked.items()):

@@ -19,7 +19,7 @@ have their types or raises Malformed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -168,7 +168,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], bool]] = {
     "int": _is_number,
     "str": lambda value: isinstance(value, str),
     "dict[str, int]": lambda value: isinstance(value, dict) and all(_is_number(v) for v in value.values()),

@@ -66,6 +66,11 @@ class Rank:
         """Returns when there is something to do, or after a turn's time."""
         self._poller.poll(_TURN_MS)
 
+    def watch_only_driver(self) -> None:
+        """Ends caring for anything but commands."""
+        self._poller = zmq.Poller()
+        self.watch(self.console.fd)
+
     def link(self, token: str, peer: str, endpoint: str) -> Link:
         """Opens a watched connection to a peer; `token` is what the two of them know."""
         link = Link(self.zmq, peer, endpoint)
@@ -131,7 +136,8 @@ class Role(ABC):
                 self.rank.await_something()
                 for words in self.rank.console.commands():
                     self._obey(words)
-                self._take_turn()
+                if not self._quitting:
+                    self._take_turn()
         except Exception as error:
             if not isinstance(error, Failure):
                 self.rank.say_goodbye()
@@ -174,19 +180,17 @@ class Role(ABC):
             # Only the end of stdin counts from now on: peers may leave first.
             self._quitting = True
             self.rank.say_goodbye()
+            self.rank.watch_only_driver()
             self.rank.events.emit("summary", refused=self.rank.refused, **self.summary())
         elif not self.obey(words):
             role, count = self.rank.options.role, len(words) - 1
             raise Failure(Kind.USAGE, f'a {role} rank does not know the command "{words[0]}" with {count} words')
 
     def _take_turn(self) -> None:
-        if not self._quitting:
-            self.proceed()
+        self.proceed()
         for sender, message in self.rank.inbox.receive():
-            if not self._quitting:
-                self._take_in(sender, message)
-        if not self._quitting:
-            self._look_after_links()
+            self._take_in(sender, message)
+        self._look_after_links()
 
     def _take_in(self, sender: bytes, message: Message | Malformed) -> None:
         token = getattr(message, "token", "")

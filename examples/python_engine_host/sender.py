@@ -21,7 +21,7 @@ import zmq
 from failure import Failure, Kind
 from geometry import Geometry, Piece
 from library import Agent, State, Transfer
-from mapper import Copies, PagedSide, map_piece
+from mapper import Copies, Int64s, PagedSide, map_piece
 from memory import AUX_SLOT_BYTES
 from messages import FAILED, SUCCESS, AuxAgentResult, KvAgentResult, Message
 from wire import dial, send
@@ -120,14 +120,15 @@ class Senders:
             except Failure as failure:
                 self._report(Progress(task, Stage.FAILED, failure))
             except Exception as error:  # a thread that dies in silence would be a hang
-                failure = Failure(Kind.TRANSFER_FAILED, f"internal: {type(error).__name__}: {error}", task.peer)
-                self._report(Progress(task, Stage.FAILED, failure))
+                text = f"internal: {type(error).__name__}: {error}"
+                self._report(Progress(task, Stage.FAILED, Failure(Kind.TRANSFER_FAILED, text, task.peer)))
         voice.close()
 
     def _carry_out(self, task: Task, voice: _Voice) -> None:
         copies = _empty()
         submitted_ns = time.monotonic_ns()
         try:
+            _require_room(task)
             copies = map_piece(self._geometry, task.piece, task.ours, task.theirs)
             submitted_ns = time.monotonic_ns()
             transfer = self._submit(task, copies)
@@ -189,8 +190,15 @@ class _Voice:
             socket.close()
 
 
+def _require_room(task: Task) -> None:
+    offered, needed = task.theirs.blocks.size, task.ours.blocks.size
+    if offered != needed:
+        text = f"{task.peer} offers {offered} blocks for request {task.request}, which has {needed}"
+        raise Failure(Kind.PROTOCOL, text, task.peer)
+
+
 def _one(aux: AuxCopy) -> Copies:
-    def single(value: int) -> np.ndarray:
+    def single(value: int) -> Int64s:
         return np.array([value], dtype=np.int64)
 
     return Copies(single(aux.source), single(aux.destination), single(AUX_SLOT_BYTES))

@@ -69,8 +69,10 @@ class Link:
         """Raises Failure(PROTOCOL) where the endpoint is none."""
         self.peer = peer
         self.endpoint = endpoint
-        self.socket = dial(context, peer, endpoint)
-        self.monitor = self.socket.get_monitor_socket(_WATCHED)
+        address = _address(peer, endpoint)
+        self.socket = _new_dealer(context)
+        self.monitor = self.socket.get_monitor_socket(_WATCHED)  # before the first event that it must not miss
+        self.socket.connect(address)
         self._is_up = False
         self._dial_deadline = time.monotonic() + _DIAL_LIMIT_S
 
@@ -88,7 +90,8 @@ class Link:
             try:
                 yield decode(frames)
             except Malformed as error:
-                raise Failure(Kind.PROTOCOL, f"{self.peer} answers with what is no message: {error}", self.peer) from error
+                text = f"{self.peer} answers with what is no message: {error}"
+                raise Failure(Kind.PROTOCOL, text, self.peer) from error
 
     def loss(self) -> str | None:
         """Why the peer counts as gone; None while it does not."""
@@ -108,15 +111,10 @@ class Link:
 
 
 def dial(context: zmq.Context[zmq.Socket[bytes]], peer: str, endpoint: str) -> zmq.Socket[bytes]:
-    """A DEALER to the inbox at "host:port". Raises Failure(PROTOCOL) where that is no endpoint."""
-    port = int(endpoint.rpartition(":")[2]) if _ENDPOINT.fullmatch(endpoint) else 0
-    if not 0 < port < 65536:
-        raise Failure(Kind.PROTOCOL, f'{peer}: "{endpoint}" is no endpoint; expected host:port', peer)
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_FRAME_BYTES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_LIMIT_MS)
-    socket.connect(f"tcp://{endpoint}")
+    """A DEALER to the inbox at "host:port", unwatched. Raises Failure(PROTOCOL) where that is no endpoint."""
+    address = _address(peer, endpoint)
+    socket = _new_dealer(context)
+    socket.connect(address)
     return socket
 
 
@@ -125,4 +123,20 @@ def send(socket: zmq.Socket[bytes], peer: str, message: Message) -> None:
     try:
         socket.send_multipart(encode(message), zmq.NOBLOCK)
     except zmq.Again as error:
-        raise Failure(Kind.PEER_LOST, f"{peer} takes in nothing any more: {message.NAME} cannot be sent", peer) from error
+        text = f"{peer} takes in nothing any more: {message.NAME} cannot be sent"
+        raise Failure(Kind.PEER_LOST, text, peer) from error
+
+
+def _address(peer: str, endpoint: str) -> str:
+    port = int(endpoint.rpartition(":")[2]) if _ENDPOINT.fullmatch(endpoint) else 0
+    if not 0 < port < 65536:
+        raise Failure(Kind.PROTOCOL, f'{peer}: "{endpoint}" is no endpoint; expected host:port', peer)
+    return f"tcp://{endpoint}"
+
+
+def _new_dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_FRAME_BYTES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_LIMIT_MS)
+    return socket
