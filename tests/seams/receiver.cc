@@ -1,0 +1,138 @@
+#include "receiver.h"
+
+#include <sstream>
+#include <stdexcept>
+
+namespace seams
+{
+
+std::vector<Span> regions(Memory const& memory, bool each)
+{
+    return each ? memory.pieces() : std::vector<Span>{memory.extent()};
+}
+
+std::string toHex(std::string const& bytes)
+{
+    constexpr char const* kDigits = "0123456789abcdef";
+    std::string text;
+    for (unsigned char const byte : bytes)
+    {
+        text += kDigits[byte >> 4];
+        text += kDigits[byte & 15];
+    }
+    return text;
+}
+
+std::string fromHex(std::string const& text)
+{
+    std::string bytes;
+    for (size_t at = 0; at + 1 < text.size(); at += 2)
+    {
+        bytes += static_cast<char>(std::stoi(text.substr(at, 2), nullptr, 16));
+    }
+    return bytes;
+}
+
+Receiver::Receiver(Seam& seam)
+    : mSeam{seam}
+{
+}
+
+std::vector<Span> Receiver::regionsOf(size_t slot, bool each)
+{
+    return regions(memoryOf(slot), each);
+}
+
+Memory& Receiver::memoryOf(size_t slot)
+{
+    std::lock_guard const lock(mMutex);
+    auto const found = mMemories.find(slot);
+    if (found == mMemories.end())
+    {
+        throw std::logic_error("no slot " + std::to_string(slot));
+    }
+    return *found->second;
+}
+
+std::string Receiver::follow(std::string const& command)
+{
+    std::istringstream words(command);
+    std::string verb, name;
+    size_t slot = 0;
+    uint64_t id = 0, seed = 0;
+    bool each = false;
+    words >> verb;
+    if (verb == "make")
+    {
+        words >> name;
+        mSide = mSeam.makeSide(name);
+        return {};
+    }
+    if (verb == "destroy")
+    {
+        mSide.reset();
+        return {};
+    }
+    if (verb == "card")
+    {
+        return toHex(mSide->card());
+    }
+    if (verb == "greet")
+    {
+        std::string card;
+        words >> name >> card;
+        mSide->greet(name, fromHex(card));
+        return {};
+    }
+    if (verb == "expect")
+    {
+        words >> name >> slot >> id >> seed;
+        mSide->receive(name, id, memoryOf(slot).pieces(), patience());
+        auto const faults = memoryOf(slot).faults(seed);
+        return faults.empty() ? faults : throw std::runtime_error("the receiver holds other bytes: " + faults);
+    }
+    words >> slot;
+    if (verb == "offer")
+    {
+        Layout layout;
+        words >> layout.bytes >> layout.descriptors >> layout.shape >> each;
+        auto memory = std::make_unique<Memory>(layout, End::kDestination);
+        auto const base = memory->base();
+        mSide->offer(Kind::kDram, regions(*memory, each));
+        std::lock_guard const lock(mMutex);
+        mMemories[slot] = std::move(memory);
+        return std::to_string(base);
+    }
+    if (verb == "withdraw")
+    {
+        words >> each;
+        mSide->withdraw(Kind::kDram, regionsOf(slot, each));
+        return {};
+    }
+    if (verb == "clear")
+    {
+        memoryOf(slot).clear();
+        return {};
+    }
+    if (verb == "traces")
+    {
+        return memoryOf(slot).traces();
+    }
+    words >> seed;
+    if (verb == "fill")
+    {
+        memoryOf(slot).fill(seed);
+        return {};
+    }
+    if (verb == "check")
+    {
+        return memoryOf(slot).faults(seed);
+    }
+    if (verb == "words")
+    {
+        return std::to_string(memoryOf(slot).wordsOf(seed));
+    }
+    throw std::logic_error("no command '" + verb + "'");
+}
+
+} // namespace seams
