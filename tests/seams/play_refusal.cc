@@ -191,6 +191,14 @@ std::map<std::string, Step> const kSend{
             shipment.ours.front().len = shipment.theirs.front().len = 0;
             refuse(rig, says, shipment);
         }},
+    {"send-nothing",
+        [](Rig& rig, std::string const& says)
+        {
+            auto shipment = rig.shipment();
+            shipment.ours.clear();
+            shipment.theirs.clear();
+            refuse(rig, says, shipment);
+        }},
     {"send-wrap",
         [](Rig& rig, std::string const& says)
         {

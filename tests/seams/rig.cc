@@ -161,8 +161,7 @@ void Rig::move(size_t slot)
     }
     catch (std::exception const& error)
     {
-        std::cout << "the sender: " << error.what() << std::endl;
-        answerOf(arrived, "expect");
+        std::cout << "the sender: " << error.what() << std::endl; // now: the receiver has still to give up
         throw;
     }
     answerOf(arrived, "expect");

@@ -227,7 +227,12 @@ public:
 
     std::string lacks(Scenario const& scenario) const override
     {
-        return scenario.text("step") == "use-after-shutdown" ? "no call shuts an agent down but its destructor" : "";
+        if (scenario.text("step") == "use-after-shutdown")
+        {
+            return "no call shuts an agent down but its destructor";
+        }
+        // What it gets instead: refusal.send-zero, refusal.send-nothing.
+        return scenario.text("bytes") == "0" ? "a transfer of no bytes is an error" : "";
     }
 
     std::unique_ptr<Side> makeSide(std::string const& name) override
