@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::EngineSettings;
 use crate::desc::TransferId;
+use crate::proto::endpoint::Endpoint;
 
 use super::core::Core;
 use super::inbox::Inbox;
@@ -127,8 +128,13 @@ impl Shared {
 
     /// Cancels a transfer.
     pub fn cancel(&self, id: TransferId) {
+        self.command(|endpoint| endpoint.cancel(id));
+    }
+
+    /// Gives the endpoint a command, and drives what follows from it.
+    fn command(&self, give: impl FnOnce(&mut Endpoint)) {
         let mut core = self.core.lock();
-        core.endpoint.cancel(id);
+        give(&mut core.endpoint);
         core.drive(Instant::now());
     }
 
@@ -137,15 +143,18 @@ impl Shared {
         let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
     }
 
-    /// Breaks off and drains transfers, says goodbye, ends the progress thread. Idempotent.
+    /// Breaks off and drains transfers, takes our memory back from peers that write to it by themselves, says
+    /// goodbye, ends the progress thread. Idempotent.
     pub fn stop(&self) {
-        {
-            let mut core = self.core.lock();
-            core.endpoint.shutdown();
-            core.drive(Instant::now());
-        }
+        self.command(Endpoint::shutdown);
         self.wait_for(Instant::now() + DRAIN_LIMIT, |core| !core.endpoint.is_busy());
+        self.command(Endpoint::revoke_all);
+        let is_quiet = |core: &Core| !core.endpoint.is_revoking() && !core.endpoint.is_busy();
+        self.wait_for(Instant::now() + DRAIN_LIMIT, is_quiet);
         let mut core = self.core.lock();
+        if !is_quiet(&core) {
+            tracing::error!(agent = self.name, "a peer does not let go of our memory; it must not be reused");
+        }
         core.close();
         self.stopped.store(true, Ordering::Release);
         drop(core);

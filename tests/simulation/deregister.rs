@@ -119,7 +119,7 @@ impl Pair {
 
     /// No batch of node `n` touches this memory of its own, and none of the other writes to it by itself.
     #[track_caller]
-    fn assert_out_of_use(&self, n: usize, span: Span, native_write: bool) {
+    pub fn assert_out_of_use(&self, n: usize, span: Span, native_write: bool) {
         for (owner, node) in self.nodes.iter().enumerate() {
             for (_, op, segments) in node.posted.values() {
                 if owner != n && !(native_write && *op == TransferOp::Write) {

@@ -102,7 +102,7 @@ fn invalidated_by_both(style: Style, seed: u64) {
     pair.finish();
 }
 
-/// Shutdown breaks off what is under way and drains it before the streams close.
+/// Shutdown breaks off what is under way and drains it, and peers let go of our memory, before the streams close.
 fn shutdown_drains(style: Style, seed: u64) {
     let mut pair = Pair::connected(style, seed);
     pair.work(8);
@@ -116,6 +116,14 @@ fn shutdown_drains(style: Style, seed: u64) {
         let fine = |end: &Result<(), TransferError>| matches!(end, Ok(()) | Err(TransferError::Shutdown));
         assert!(pair.host.ended_since(before).iter().all(fine));
     }
+    pair.nodes[n].endpoint.revoke_all();
+    pair.act(n);
+    pair.drive("nobody touches our memory any more", |pair| {
+        !pair.nodes[n].endpoint.is_revoking() && !pair.nodes[n].endpoint.is_busy()
+    });
+    let spans: Vec<_> = pair.host.memories(n).map(|memory| memory.span()).collect();
+    let native = matches!(style, Style::Native | Style::NativeOrdered);
+    spans.into_iter().for_each(|span| pair.assert_out_of_use(n, span, native));
     pair.nodes[n].endpoint.close_all();
     pair.act(n);
     pair.drive("both sides have closed", |pair| pair.closed.len() == 2);

@@ -288,6 +288,20 @@ impl Endpoint {
         ids.into_iter().for_each(|id| self.break_off(id, TransferError::Shutdown));
     }
 
+    /// Revokes every region, after [`Endpoint::shutdown`]: peers that write by themselves have to let go before
+    /// their stream closes, for nothing stops them then. Over once neither [`Endpoint::is_revoking`] nor
+    /// [`Endpoint::is_busy`].
+    pub fn revoke_all(&mut self) {
+        let keys: Vec<_> =
+            self.identity.section.regions.iter().map(|announced| announced.region.key).collect();
+        self.remove_regions(&keys);
+    }
+
+    /// Whether a peer may still write to a region of ours that is revoked.
+    pub fn is_revoking(&self) -> bool {
+        self.peers.values().any(|peer| !peer.revoking.is_empty())
+    }
+
     /// Closes every stream, for the end of [`Endpoint::shutdown`].
     pub fn close_all(&mut self) {
         let keys: Vec<_> = self.peers.keys().copied().collect();
