@@ -33,13 +33,38 @@ public:
     {
     }
 
+    ~Threads() override
+    {
+        mReceiver.follow("abandon");
+        while (mFollowing != 0)
+        {
+            std::this_thread::yield();
+        }
+    }
+
     std::future<std::string> tell(std::string const& command) override
     {
-        return std::async(std::launch::async, [this, command] { return mReceiver.follow(command); });
+        mReceiver.hear(command);
+        ++mFollowing;
+        return std::async(std::launch::async,
+            [this, command]
+            {
+                struct Done
+                {
+                    std::atomic<int>& following;
+
+                    ~Done()
+                    {
+                        --following;
+                    }
+                } const done{mFollowing};
+                return mReceiver.follow(command);
+            });
     }
 
 private:
     Receiver mReceiver;
+    std::atomic<int> mFollowing{0};
 };
 
 void check(bool good, char const* call)
@@ -266,13 +291,15 @@ int serve(Seam& seam)
     };
     for (std::string number, command; std::cin >> number && std::getline(std::cin >> std::ws, command);)
     {
+        receiver.hear(command);
         followers.emplace_back(follow, number, command);
-        if (command.rfind("expect", 0) != 0)
+        if (!isExpectation(command))
         {
             followers.back().join(); // in their order, but for those that wait
             followers.pop_back();
         }
     }
+    receiver.follow("abandon");
     for (auto& follower : followers)
     {
         follower.join();

@@ -40,12 +40,13 @@ Flight depart(Rig& rig, Scenario const& scenario)
 {
     bool const isStopped = scenario.text("receiver", "stopped") == "stopped";
     rig.memory(kWatched).fill(rig.newSeed());
+    auto const shipment = rig.announce(kWatched);
     if (isStopped)
     {
         rig.partner().stop();
     }
     note("send what is to break");
-    return {rig, rig.send(rig.shipment(kWatched)), scenario.text("says"), isStopped};
+    return {rig, rig.send(shipment), scenario.text("says"), isStopped};
 }
 
 // Waits for the end; whether the transfer broke.
@@ -67,7 +68,8 @@ void settle(Flight& flight)
     {
         rig.partner().resume();
     }
-    note("meet again");
+    note("settle and meet again");
+    rig.settle();
     rig.meet();
     for (int turn = 0; turn < 3; ++turn)
     {
@@ -150,6 +152,10 @@ void receiverLeaves(Flight& flight, std::string const& command)
     rig.partner().resume();
     answerOf(left, command);
     rig.partner().ask("clear 0");
+    if (command == "abandon")
+    {
+        flight.outgoing->cancel(); // the next receive could be meant
+    }
     isDone(*flight.outgoing, flight.says); // it may have been quicker
     auto const traces = rig.partner().ask("traces 0");
     require(traces.empty(), "after " + command + ": " + traces);
@@ -158,8 +164,17 @@ void receiverLeaves(Flight& flight, std::string const& command)
 bool destinationWithdrawn(Flight& flight)
 {
     receiverLeaves(flight, flight.rig.inRegionsEach ? "withdraw 0 1" : "withdraw 0 0");
+    flight.rig.settle();
     flight.rig.offerAgain();
     flight.rig.meet();
+    return true;
+}
+
+// The receiver does not wait any longer: then its memory is its own.
+bool abandoned(Flight& flight)
+{
+    receiverLeaves(flight, "abandon");
+    flight.rig.settle();
     return true;
 }
 
@@ -177,6 +192,7 @@ std::map<std::string, bool (*)(Flight&)> const kSteps{
     {"destroyed", destroyed},
     {"source-withdrawn", sourceWithdrawn},
     {"destination-withdrawn", destinationWithdrawn},
+    {"abandoned", abandoned},
     {"cancelled", cancelled},
     {"dropped", dropped},
     {"forgotten", forgotten},

@@ -67,7 +67,7 @@ bool playOnce(Seam& seam, Scenario const& scenario, bool inFlight)
     rig.start();
     rig.move();
     rig.memory().fill(rig.newSeed());
-    Objects objects{seam, rig, rig.send(rig.shipment())};
+    Objects objects{seam, rig, rig.send(rig.announce())};
     if (!inFlight)
     {
         finish(*objects.outgoing);

@@ -124,6 +124,7 @@ std::map<std::string, Step> const kMemory{
 
 std::map<std::string, Step> const kReach{
     {"reach-garbage", [](Rig& rig, std::string const& says) { reach(rig, says, rig.receiverName(), "nonsense"); }},
+    {"reach-nothing", [](Rig& rig, std::string const& says) { reach(rig, says, rig.receiverName(), ""); }},
     {"reach-truncated",
         [](Rig& rig, std::string const& says)
         {
@@ -141,7 +142,6 @@ std::map<std::string, Step> const kReach{
         [](Rig& rig, std::string const& says)
         {
             rig.partner().kill();
-            rig.sender().forget(rig.receiverName());
             untilRefused("reach", says, [&] { rig.sender().reach(rig.receiverName(), rig.receiverCard()); });
             rig.replaceReceiver();
         }},
@@ -255,6 +255,14 @@ std::map<std::string, Step> const kMessages{
             uint64_t id = 1000;
             untilRefused("confirm", says, [&] { rig.sender().confirm(rig.receiverName(), id++); });
             rig.replaceReceiver();
+        }},
+    {"receive-shorter",
+        [](Rig& rig, std::string const& says)
+        {
+            auto const shipment = rig.shipment();
+            auto waiting = rig.expect(shipment, 1, 0, 1);
+            expectError("send", says, [&] { transfer(rig, shipment); });
+            expectError("receive", says, [&] { answerOf(waiting, "expect"); });
         }},
     {"receive-dead",
         [](Rig& rig, std::string const& says)

@@ -24,7 +24,7 @@ Flights depart(Rig& rig, size_t count)
     Flights flights;
     for (size_t flight = 0; flight < count; ++flight)
     {
-        flights.push_back(rig.send(rig.shipment()));
+        flights.push_back(rig.send(rig.announce()));
     }
     return flights;
 }
@@ -49,6 +49,7 @@ bool interrupt(Rig& rig, Scenario const& scenario, Strike&& strike)
         done += waiter.get();
     }
     std::cout << done << " of " << waiters.size() << " were done all the same" << std::endl;
+    rig.settle();
     return struck;
 }
 

@@ -33,6 +33,11 @@ std::string fromHex(std::string const& text)
     return bytes;
 }
 
+bool isExpectation(std::string const& command)
+{
+    return command.rfind("expect ", 0) == 0;
+}
+
 Receiver::Receiver(Seam& seam)
     : mSeam{seam}
 {
@@ -54,6 +59,50 @@ Memory& Receiver::memoryOf(size_t slot)
     return *found->second;
 }
 
+Receiver::~Receiver()
+{
+    abandon();
+}
+
+void Receiver::hear(std::string const& command)
+{
+    std::lock_guard const lock(mMutex);
+    mExpecting += isExpectation(command);
+}
+
+std::string Receiver::expect(std::string const& peer, size_t slot, uint64_t id, uint64_t seed, size_t less)
+{
+    std::string failure;
+    try
+    {
+        auto& memory = memoryOf(slot);
+        auto pieces = memory.pieces();
+        if (!pieces.empty())
+        {
+            pieces.back().len -= less;
+        }
+        mSide->receive(peer, id, pieces, mAbandoned);
+        auto const faults = memory.faults(seed);
+        failure = faults.empty() ? faults : "the receiver holds other bytes: " + faults;
+    }
+    catch (std::exception const& error)
+    {
+        failure = error.what();
+    }
+    std::lock_guard const lock(mMutex);
+    --mExpecting;
+    mChanged.notify_all();
+    return failure.empty() ? failure : throw std::runtime_error(failure);
+}
+
+void Receiver::abandon()
+{
+    std::unique_lock lock(mMutex);
+    mAbandoned = true;
+    mChanged.wait(lock, [this] { return mExpecting == 0; });
+    mAbandoned = false;
+}
+
 std::string Receiver::follow(std::string const& command)
 {
     std::istringstream words(command);
@@ -68,8 +117,14 @@ std::string Receiver::follow(std::string const& command)
         mSide = mSeam.makeSide(name);
         return {};
     }
+    if (verb == "abandon")
+    {
+        abandon();
+        return {};
+    }
     if (verb == "destroy")
     {
+        abandon();
         mSide.reset();
         return {};
     }
@@ -86,10 +141,9 @@ std::string Receiver::follow(std::string const& command)
     }
     if (verb == "expect")
     {
-        words >> name >> slot >> id >> seed;
-        mSide->receive(name, id, memoryOf(slot).pieces(), patience());
-        auto const faults = memoryOf(slot).faults(seed);
-        return faults.empty() ? faults : throw std::runtime_error("the receiver holds other bytes: " + faults);
+        size_t less = 0;
+        words >> name >> slot >> id >> seed >> less;
+        return expect(name, slot, id, seed, less);
     }
     words >> slot;
     if (verb == "offer")

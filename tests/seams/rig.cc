@@ -3,6 +3,7 @@
 #include "receiver.h"
 
 #include <iostream>
+#include <sstream>
 #include <stdexcept>
 
 namespace seams
@@ -87,6 +88,7 @@ void Rig::meet()
 void Rig::replaceReceiver(bool sameName)
 {
     mPartner.reset();
+    mAnnounced.clear();
     if (!sameName)
     {
         mReceiverName.clear();
@@ -127,10 +129,26 @@ std::unique_ptr<Outgoing> Rig::send(Shipment const& shipment)
     return mSender->send(shipment);
 }
 
-std::future<std::string> Rig::expect(Shipment const& shipment, uint64_t seed, size_t slot)
+std::future<std::string> Rig::expect(Shipment const& shipment, uint64_t seed, size_t slot, size_t less)
 {
     return mPartner->tell("expect " + std::string(kSender) + " " + std::to_string(slot) + " "
-        + std::to_string(shipment.id) + " " + std::to_string(seed));
+        + std::to_string(shipment.id) + " " + std::to_string(seed) + " " + std::to_string(less));
+}
+
+Shipment Rig::announce(size_t slot)
+{
+    auto const what = shipment(slot);
+    if (mSeam.isTwoSided())
+    {
+        mAnnounced.push_back(expect(what, 0, slot));
+    }
+    return what;
+}
+
+void Rig::settle()
+{
+    mPartner->ask("abandon");
+    mAnnounced.clear(); // waits for those on threads of ours
 }
 
 void Rig::move(size_t slot)
@@ -212,21 +230,33 @@ void Rig::destroyReceiver()
     mPartner->ask("destroy");
 }
 
-void expectError(std::string const& what, std::string const& part, std::function<void()> const& call)
+bool hasOneOf(std::string const& text, std::string const& parts)
+{
+    std::istringstream words(parts);
+    std::string part;
+    bool found = parts.empty();
+    while (std::getline(words, part, '|'))
+    {
+        found = found || text.find(part) != std::string::npos;
+    }
+    return found;
+}
+
+void expectError(std::string const& what, std::string const& parts, std::function<void()> const& call)
 {
     note(what);
+    std::string text;
     try
     {
         call();
     }
     catch (std::runtime_error const& error)
     {
-        std::string const text = error.what();
-        std::cout << what << ": " << text << std::endl;
-        require(text.find(part) != std::string::npos, what + ": the error lacks '" + part + "': " + text);
-        return;
+        text = error.what();
     }
-    throw std::runtime_error(what + ": no error, expected '" + part + "'");
+    require(!text.empty(), what + ": no error, expected '" + parts + "'");
+    std::cout << what << ": " << text << std::endl;
+    require(hasOneOf(text, parts), what + ": the error lacks '" + parts + "': " + text);
 }
 
 void finish(Outgoing& outgoing)
@@ -237,7 +267,7 @@ void finish(Outgoing& outgoing)
     }
 }
 
-bool isDone(Outgoing& outgoing, std::string const& part)
+bool isDone(Outgoing& outgoing, std::string const& parts)
 {
     constexpr int64_t kAsLongAsItTakes = -1;
     auto const state = outgoing.wait(kAsLongAsItTakes);
@@ -250,7 +280,7 @@ bool isDone(Outgoing& outgoing, std::string const& part)
         return true;
     }
     std::cout << "a transfer failed: " << text << std::endl;
-    require(!text.empty() && text.find(part) != std::string::npos, "the transfer's error lacks '" + part + "': " + text);
+    require(!text.empty() && hasOneOf(text, parts), "the transfer's error lacks '" + parts + "': " + text);
     return false;
 }
 

@@ -39,7 +39,13 @@ public:
     // Parts of move(): a shipment of a slot, of its own id; the receiver's word that it holds the bytes.
     Shipment shipment(size_t slot = 0);
     std::unique_ptr<Outgoing> send(Shipment const& shipment);
-    std::future<std::string> expect(Shipment const& shipment, uint64_t seed, size_t slot = 0);
+    std::future<std::string> expect(Shipment const& shipment, uint64_t seed, size_t slot = 0, size_t less = 0);
+
+    // A shipment that may break: where nothing moves without a receive, the receiver is told to expect it, until
+    // settle().
+    Shipment announce(size_t slot = 0);
+    // Ends what the receiver still expects.
+    void settle();
 
     // A seed that no move has had.
     uint64_t newSeed();
@@ -69,6 +75,7 @@ private:
     std::vector<std::unique_ptr<Memory>> mMemories;
     std::vector<uintptr_t> mBases;
     std::unique_ptr<Side> mSender;
+    std::vector<std::future<std::string>> mAnnounced; // their answers do not matter; each waits for the partner's
     std::unique_ptr<Partner> mPartner;
     std::mutex mMutex; // what follows
     uint64_t mNextId = 1;
@@ -76,14 +83,17 @@ private:
     int mReceivers = 0;
 };
 
-// Runs `call`, which has to throw a std::runtime_error with `part` in its text; says the text.
-void expectError(std::string const& what, std::string const& part, std::function<void()> const& call);
+// Whether a text has one of `parts`, which have '|' between them.
+bool hasOneOf(std::string const& text, std::string const& parts);
+
+// Runs `call`, which has to throw a std::runtime_error with one of `parts` in its text; says the text.
+void expectError(std::string const& what, std::string const& parts, std::function<void()> const& call);
 
 // Waits for a shipment, which has to succeed; throws its error otherwise.
 void finish(Outgoing& outgoing);
 
-// Waits until a shipment is over, whichever way; whether it is done. A failure has to say `part`.
-bool isDone(Outgoing& outgoing, std::string const& part);
+// Waits until a shipment is over, whichever way; whether it is done. A failure has to say one of `parts`.
+bool isDone(Outgoing& outgoing, std::string const& parts);
 
 // Throws std::runtime_error with `text` unless `good`.
 void require(bool good, std::string const& text);

@@ -6,8 +6,9 @@
 //   welcome
 //   send, wait, confirm  ===========>   receive
 //
-// An adapter (seam_s1.cc, ...) maps this onto one binary seam and says what does not exist there; it adds no
-// scenario. One-sided seams use the pieces that `send` is told of the peer's; two-sided ones those of `receive`.
+// An adapter (seam_s1.cc, seam_s3.cc) maps this onto one binary seam and says what does not exist there; it adds no
+// scenario. One-sided seams use the pieces that `send` is told of the peer's; two-sided ones those of `receive`, and
+// move nothing before it is called.
 // Calls throw what the library throws. A side may be used by several threads, until it is destroyed.
 
 #pragma once
@@ -15,6 +16,7 @@
 #include "memory.h"
 #include "scenario.h"
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -94,8 +96,10 @@ public:
     virtual std::unique_ptr<Outgoing> send(Shipment const& shipment) = 0;
     // Announces a shipment that is done.
     virtual void confirm(std::string const& peer, uint64_t id) = 0;
-    // Returns when the pieces of a shipment are there. Throws when the sender is gone.
-    virtual void receive(std::string const& peer, uint64_t id, std::vector<Span> const& pieces, Deadline deadline) = 0;
+    // Returns when the pieces of a shipment are there. Throws when the sender is gone, and soon after `abandoned`.
+    virtual void receive(
+        std::string const& peer, uint64_t id, std::vector<Span> const& pieces, std::atomic<bool> const& abandoned)
+        = 0;
 
     // Ends the side's work without destroying it, where the seam has a call for that.
     virtual void shutdown() = 0;
@@ -108,6 +112,8 @@ public:
     virtual char const* name() const = 0;
     // Why a scenario cannot be played at this seam: the part that does not exist there. Empty: it can.
     virtual std::string lacks(Scenario const& scenario) const = 0;
+    // Whether nothing moves without a receive.
+    virtual bool isTwoSided() const = 0;
     virtual std::unique_ptr<Side> makeSide(std::string const& name) = 0;
     // Gives the library back, as a host's loader does, while its objects may live on.
     virtual void closeLibrary() = 0;
@@ -116,5 +122,6 @@ public:
 // The adapters.
 std::unique_ptr<Seam> makeSeam(std::string const& name);
 std::unique_ptr<Seam> makeSeamS1();
+std::unique_ptr<Seam> makeSeamS3();
 
 } // namespace seams

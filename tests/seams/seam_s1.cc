@@ -129,7 +129,7 @@ public:
 
     void welcome(std::string const& peer, std::string const& card, Deadline deadline) override
     {
-        awaitMessage(peer, kHello, deadline, [] {});
+        awaitMessage(peer, kHello, [&] { return std::chrono::steady_clock::now() > deadline; });
         mAgent->invalidateRemoteAgent(peer);
         reach(peer, card);
     }
@@ -154,10 +154,11 @@ public:
     }
 
     // A host that waits gives its peer signs of life: the call tells it when the peer is gone.
-    void receive(std::string const& peer, uint64_t id, std::vector<Span> const&, Deadline deadline) override
+    void receive(std::string const& peer, uint64_t id, std::vector<Span> const&,
+        std::atomic<bool> const& abandoned) override
     {
         auto next = std::chrono::steady_clock::now();
-        awaitMessage(peer, doneMessage(id), deadline,
+        awaitMessage(peer, doneMessage(id),
             [&]
             {
                 if (auto const now = std::chrono::steady_clock::now(); now >= next)
@@ -165,6 +166,7 @@ public:
                     mAgent->notifySyncMessage(peer, kAlive);
                     next = now + kSignOfLife;
                 }
+                return abandoned.load();
             });
     }
 
@@ -174,9 +176,10 @@ public:
     }
 
 private:
-    // Takes messages until `wanted` from `peer` is among them, for all threads that wait at once.
-    template <typename Idle>
-    void awaitMessage(std::string const& peer, std::string const& wanted, Deadline deadline, Idle&& idle)
+    // Takes messages until `wanted` from `peer` is among them, for all threads that wait at once, or until
+    // `isGivenUp`.
+    template <typename IsGivenUp>
+    void awaitMessage(std::string const& peer, std::string const& wanted, IsGivenUp&& isGivenUp)
     {
         for (;;)
         {
@@ -194,11 +197,10 @@ private:
                     return;
                 }
             }
-            if (std::chrono::steady_clock::now() > deadline)
+            if (isGivenUp())
             {
-                throw std::runtime_error("no message '" + wanted + "' from '" + peer + "' in time");
+                throw std::runtime_error("given up: no message '" + wanted + "' from '" + peer + "'");
             }
-            idle();
             std::this_thread::yield();
         }
     }
@@ -225,8 +227,17 @@ public:
         return "s1";
     }
 
+    bool isTwoSided() const override
+    {
+        return false;
+    }
+
     std::string lacks(Scenario const& scenario) const override
     {
+        if (scenario.text("step") == "receive-shorter" || scenario.text("step") == "abandoned")
+        {
+            return "the receiver takes no part in a transfer";
+        }
         if (scenario.text("step") == "use-after-shutdown")
         {
             return "no call shuts an agent down but its destructor";
