@@ -1,6 +1,6 @@
 // baton-seam-host: plays the scenarios of a list at one seam, each in a process of its own.
 //
-//   baton-seam-host --seam s1 --list scenarios.txt [--only TEXT] [--verbose]
+//   baton-seam-host --seam s1 --list scenarios.txt [--kinds move,break] [--only TEXT] [--verbose]
 //   baton-seam-host --seam s1 --list scenarios.txt --play NAME     one, in this process
 //   baton-seam-host --seam s1 --serve                              the receiver's process (partner.h)
 //
@@ -36,6 +36,7 @@ struct Options
 {
     std::string seam;
     std::string list;
+    std::string kinds;
     std::string only;
     std::string play;
     bool serve = false;
@@ -209,7 +210,9 @@ int playAll(Options const& options, Seam& seam, std::vector<Scenario> const& sce
     size_t good = 0, skipped = 0, failed = 0;
     for (auto const& scenario : scenarios)
     {
-        if (scenario.name.find(options.only) == std::string::npos)
+        auto const& kinds = options.kinds;
+        bool const isWanted = kinds.empty() || ("," + kinds + ",").find("," + scenario.kind + ",") != std::string::npos;
+        if (!isWanted || scenario.name.find(options.only) == std::string::npos)
         {
             continue;
         }
@@ -238,6 +241,7 @@ Options parse(int argc, char** argv)
         }
         auto* const value = flag == "--seam" ? &options.seam
             : flag == "--list"               ? &options.list
+            : flag == "--kinds"              ? &options.kinds
             : flag == "--only"               ? &options.only
             : flag == "--play"               ? &options.play
                                              : nullptr;

@@ -270,6 +270,7 @@ void finish(Outgoing& outgoing)
 bool isDone(Outgoing& outgoing, std::string const& parts)
 {
     constexpr int64_t kAsLongAsItTakes = -1;
+    note("wait for the end");
     auto const state = outgoing.wait(kAsLongAsItTakes);
     require(state != State::kUnderWay, "a wait without a limit ended before the transfer");
     require(outgoing.isOver() && outgoing.wait(0) == state, "a transfer that is over does not stay as it is");
