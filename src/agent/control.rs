@@ -1,6 +1,7 @@
 //! A control stream: a non-blocking socket that carries whole frames. It knows lengths, not meanings.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -94,6 +95,16 @@ impl ControlStream {
     /// Bytes that have come and are not part of a whole frame yet.
     pub fn unparsed(&self) -> &[u8] {
         &self.input[self.parsed..]
+    }
+
+    /// Forgets so many of the [unparsed](Self::unparsed) bytes.
+    pub fn skip(&mut self, count: usize) {
+        self.parsed = self.input.len().min(self.parsed.saturating_add(count));
+    }
+
+    /// The peer's address, when this is a TCP socket.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        rustix::net::getpeername(&self.socket).ok().flatten().and_then(|address| address.try_into().ok())
     }
 
     /// Whether more output may be handed over.

@@ -14,9 +14,9 @@ use crate::proto::section::{Endpoint, Section};
 
 use super::address::parse_connection_info;
 use super::core::Core;
-use super::foreign::probe_stock_listener;
+use super::foreign::Told;
 use super::open::{random, uses_unix};
-use super::sockets::{dial, fetch_blob};
+use super::sockets::{FetchError, dial, fetch_blob};
 use super::{Agent, LoadError};
 
 /// How long a load waits for the peer's stream before it dials again.
@@ -27,6 +27,8 @@ const GIVE_WAY: Duration = Duration::from_millis(50);
 pub(super) struct Loading {
     names: Mutex<HashSet<String>>,
     freed: Condvar,
+    /// Sides without Baton that the log knows of.
+    told: Mutex<Told>,
 }
 
 struct Turn<'a> {
@@ -42,7 +44,8 @@ impl Agent {
         let _span = tracing::info_span!("load", agent = self.name(), peer).entered();
         self.check_running()?;
         let name = || peer.to_owned();
-        let blob = Blob::decode(blob).map_err(|source| LoadError::Blob { peer: name(), source })?;
+        let blob = Blob::decode(blob)
+            .map_err(|source| self.loading.logged(self.name(), LoadError::Blob { peer: name(), source }))?;
         if blob.name != peer {
             return Err(LoadError::OtherName { peer: name(), found: blob.name });
         }
@@ -86,8 +89,7 @@ impl Agent {
         let address = parse_connection_info(connection_info)
             .map_err(|source| LoadError::Address { peer: peer.into(), source })?;
         let deadline = Instant::now() + self.shared.settings.connect_timeout;
-        let blob = fetch_blob(address, deadline)
-            .map_err(|error| explain_fetch(peer, address, deadline, &error.to_string()))?;
+        let blob = self.fetch(peer, address, deadline)?;
         self.load_blob(peer, &blob)
     }
 
@@ -97,11 +99,21 @@ impl Agent {
         let address = parse_connection_info(connection_info)
             .map_err(|source| LoadError::Address { peer: connection_info.into(), source })?;
         let deadline = Instant::now() + self.shared.settings.connect_timeout;
-        let bytes = fetch_blob(address, deadline)
-            .map_err(|error| explain_fetch(connection_info, address, deadline, &error.to_string()))?;
+        let bytes = self.fetch(connection_info, address, deadline)?;
         let decoded = Blob::decode(&bytes);
-        let name = decoded.map_err(|source| LoadError::Blob { peer: connection_info.into(), source })?.name;
+        let failed = |source| LoadError::Blob { peer: connection_info.into(), source };
+        let name = decoded.map_err(|source| self.loading.logged(self.name(), failed(source)))?.name;
         self.load_blob(&name, &bytes).map(|()| name)
+    }
+
+    fn fetch(&self, peer: &str, address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, LoadError> {
+        let peer = || peer.to_owned();
+        fetch_blob(address, self.name(), deadline).map_err(|error| match error {
+            FetchError::Foreign(foreign) => {
+                self.loading.logged(self.name(), LoadError::Foreign { peer: peer(), address, foreign })
+            }
+            FetchError::Io(error) => LoadError::Fetch { peer: peer(), address, reason: error.to_string() },
+        })
     }
 
     /// Tries the peer's endpoints in order, and hands the first socket to the engine.
@@ -189,6 +201,15 @@ impl Loading {
         names.insert(name.to_owned());
         Some(Turn { loading: self, name })
     }
+
+    /// Logs an error that means a mixed pair, once for each text: the operator of one side may never see
+    /// what its host does with it.
+    fn logged(&self, agent: &str, error: LoadError) -> LoadError {
+        if error.is_mixed_pair() && self.told.lock().first_time(error.to_string()) {
+            tracing::error!(agent, "{error}");
+        }
+        error
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -196,12 +217,4 @@ impl Drop for Turn<'_> {
         self.loading.names.lock().remove(self.name);
         self.loading.freed.notify_all();
     }
-}
-
-/// Turns a failed fetch into the error that helps most.
-fn explain_fetch(peer: &str, address: SocketAddr, deadline: Instant, reason: &str) -> LoadError {
-    if probe_stock_listener(address, deadline) {
-        return LoadError::StockListener { peer: peer.into(), address };
-    }
-    LoadError::Fetch { peer: peer.into(), address, reason: reason.into() }
 }

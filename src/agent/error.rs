@@ -12,8 +12,10 @@ use crate::proto::blob::BlobError;
 use crate::proto::endpoint::CommandError;
 use crate::proto::plan::PlanError;
 use crate::proto::regions::RegionError;
+use crate::proto::stock::CURE;
 
 use super::address::{AdvertiseError, ConnectionInfoError};
+use super::foreign::Foreign;
 use super::mappings::MemoryFault;
 
 /// An agent cannot be created.
@@ -163,16 +165,15 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// A stock NIXL agent answers at the address.
-    #[error(
-        "cannot load agent '{peer}' from {address}: a stock NIXL agent listens there (it speaks NIXLCOMM, not \
-         Baton): put the Baton library on that side too, or the stock one on this"
-    )]
-    StockListener {
+    /// A side without Baton answers at the address.
+    #[error("cannot load agent '{peer}' from {address}: {foreign} listens there: {CURE}")]
+    Foreign {
         /// The name asked for.
         peer: String,
         /// Where.
         address: SocketAddr,
+        /// What it is.
+        foreign: Foreign,
     },
     /// None of the peer's endpoints can be reached.
     #[error("cannot connect to agent '{peer}': {attempts}")]
@@ -219,6 +220,13 @@ pub enum LoadError {
     /// The agent has been shut down.
     #[error(transparent)]
     ShutDown(#[from] ShutDown),
+}
+
+impl LoadError {
+    /// Whether the reason is that the other side does without Baton.
+    pub fn is_mixed_pair(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Blob { source: BlobError::NoBaton { .. }, .. })
+    }
 }
 
 /// A transfer cannot be submitted. Nothing has been written.

@@ -1,140 +1,127 @@
-//! Recognising a stock NIXL agent at the other end, so that an error can say so.
+//! Telling those who are not Baton agents by their first bytes, on both ends of a connection, and saying so once.
 //!
-//! Stock agents exchange their metadata over TCP in messages of a u64 length (little-endian on every machine
-//! they run on) and a text that begins with `NIXLCOMM:`. This is not an implementation of that protocol:
-//! it says hello, looks at the first bytes of the answer and hangs up.
+//! A mixed pair, Baton on one side and TensorRT-LLM without it on the other, cannot work. What is here makes
+//! it end at first contact with words on both sides; `docs/mixed-pairs.md` quotes them. The bytes are those
+//! of [`stock`] and [`zeromq`]; this adds no socket and no thread.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
-/// Whether a stock NIXL agent listens at `addr`. Blocks until `deadline` at most; anything that goes wrong,
-/// and any other answer, is a no. For the thread that builds an error, never for the progress thread.
-pub fn probe_stock_listener(addr: SocketAddr, deadline: Instant) -> bool {
-    answer_to_hello(addr, deadline).is_ok_and(|first_bytes| is_stock(&first_bytes))
+use thiserror::Error;
+
+use crate::proto::stock::{self, CURE, Opening, WITHOUT};
+use crate::proto::zeromq::{self, Asker};
+
+/// What runs at the other end instead of Baton.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Foreign {
+    /// The agent that TensorRT-LLM brings for NIXL.
+    #[error("a stock NIXL agent ({WITHOUT}; it speaks NIXLCOMM)")]
+    Nixl,
+    /// The connection manager that TensorRT-LLM brings for UCX.
+    #[error("a stock UCX connection manager ({WITHOUT}; it speaks ZeroMQ)")]
+    ZeroMq,
 }
 
-/// Whether the first bytes of an incoming connection are a stock NIXL agent's; a no while fewer than
-/// [`STOCK_PREFIX_BYTES`] are there.
-pub fn looks_like_stock_dialer(first_bytes: &[u8]) -> bool {
-    first_bytes.first_chunk().is_some_and(is_stock)
+/// What the first bytes of a connection say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// Too few to tell.
+    Unclear,
+    /// A Baton agent asks for our blob, in a hello of so many bytes.
+    Fetcher {
+        /// Its length.
+        len: usize,
+    },
+    /// Nobody that we know; a frame of Baton's, most likely.
+    Frame,
+    /// A side without Baton.
+    Foreign(Foreign),
 }
 
-/// How many bytes it takes to know: the length and the tag.
-pub const STOCK_PREFIX_BYTES: usize = 8 + TAG.len();
+/// Who speaks, by the first bytes of a connection.
+pub(super) fn opener(first_bytes: &[u8]) -> Opener {
+    if zeromq::is_zeromq(first_bytes) {
+        return Opener::Foreign(Foreign::ZeroMq);
+    }
+    match stock::opening(first_bytes) {
+        Opening::Unclear => Opener::Unclear,
+        Opening::Baton { len } => Opener::Fetcher { len },
+        Opening::Stock => Opener::Foreign(Foreign::Nixl),
+        Opening::Other => Opener::Frame,
+    }
+}
 
-fn answer_to_hello(addr: SocketAddr, deadline: Instant) -> io::Result<[u8; STOCK_PREFIX_BYTES]> {
-    let mut stream = TcpStream::connect_timeout(&addr, left(deadline)?)?;
-    let text = [TAG, b"SEND"].concat();
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.write_all(&[&(text.len() as u64).to_le_bytes()[..], &text].concat())?;
-    let mut answer = [0; STOCK_PREFIX_BYTES];
-    let mut filled = 0;
-    while filled < answer.len() {
-        stream.set_read_timeout(Some(left(deadline)?))?; // anew each time: a trickle wins nobody more time
-        match stream.read(&mut answer[filled..]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// Turning one away who has connected: the words it gets, and when.
+#[derive(Debug)]
+pub(super) enum Rebuff {
+    /// It has been told all.
+    Told,
+    /// It gets its answer when it has asked.
+    Asked(Asker),
+}
+
+impl Rebuff {
+    /// Begins; what is to be said at once comes back. `agent` is our name.
+    pub fn new(foreign: Foreign, agent: &str) -> (Self, Vec<u8>) {
+        match foreign {
+            Foreign::Nixl => (Self::Told, stock::answer(agent)),
+            Foreign::ZeroMq => (Self::Asked(Asker::default()), zeromq::greeting()),
         }
     }
-    Ok(answer)
+
+    /// Takes what it has said, from its first byte on; what is to be answered comes back.
+    pub fn handle(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let Self::Asked(asker) = self else { return Vec::new() };
+        if asker.handle(bytes) { zeromq::reply() } else { Vec::new() }
+    }
 }
 
-fn is_stock(first_bytes: &[u8; STOCK_PREFIX_BYTES]) -> bool {
-    let (length, tag) = first_bytes.split_at(8);
-    let length = length.iter().rev().fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
-    tag == TAG && (TAG.len() as u64..=MESSAGE_MAX_BYTES).contains(&length)
+/// Whom the log has been told about. A host asks again for every request, and the log is not to fill with it.
+#[derive(Debug, Default)]
+pub(super) struct Told(HashSet<String>);
+
+impl Told {
+    /// Whether this is the first time. Forgets all when it holds too many.
+    pub fn first_time(&mut self, who: String) -> bool {
+        if self.0.len() >= TOLD_MAX {
+            self.0.clear();
+        }
+        self.0.insert(who)
+    }
 }
 
-/// What is left until the deadline; never zero, which would mean "no timeout".
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+/// Logs that a side without Baton has connected to `agent`, once for each kind and host. `from` is the host.
+pub(super) fn log_visit(told: &mut Told, agent: &str, foreign: Foreign, from: &str) {
+    if told.first_time(format!("{foreign} {from}")) {
+        tracing::error!(agent, "{foreign} has connected from {from}; it cannot be served: {CURE}");
+    }
 }
 
-const TAG: &[u8] = b"NIXLCOMM:";
-/// Far above any agent's metadata; a longer length is noise.
-const MESSAGE_MAX_BYTES: u64 = 1 << 30;
+/// Names remembered for the log.
+const TOLD_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, TcpListener};
-    use std::thread::JoinHandle;
 
-    const WATCHDOG: Duration = Duration::from_secs(10);
-
-    /// A listener that takes one caller and answers its hello in `pieces`.
-    fn listener(pieces: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<u8>>) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let thread = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(WATCHDOG)).unwrap();
-            let mut hello = vec![0; 8 + 13];
-            stream.read_exact(&mut hello).unwrap();
-            for piece in pieces {
-                // The prober may have seen enough and gone.
-                let _ = stream.write_all(&piece).and_then(|()| stream.flush());
-            }
-            let _ = stream.read(&mut [0]); // until the prober hangs up
-            hello
-        });
-        (addr, thread)
-    }
-
-    fn message(text: &[u8]) -> Vec<u8> {
-        [&(text.len() as u64).to_le_bytes()[..], text].concat()
-    }
-
-    fn probe(pieces: Vec<Vec<u8>>, within: Duration) -> (bool, Vec<u8>) {
-        let (addr, thread) = listener(pieces);
-        let stock = probe_stock_listener(addr, Instant::now() + within);
-        (stock, thread.join().unwrap())
+    #[test]
+    fn everybody_is_known_by_the_first_bytes() {
+        let hello = stock::hello("gen");
+        assert_eq!(opener(&hello), Opener::Fetcher { len: hello.len() });
+        assert_eq!(opener(b"\x0d\0\0\0\0\0\0\0NIXLCOMM:SEND"), Opener::Foreign(Foreign::Nixl));
+        assert_eq!(opener(&zeromq::greeting()), Opener::Foreign(Foreign::ZeroMq));
+        assert_eq!(opener(b"\xff\0\0\0\0\0\0\0"), Opener::Unclear);
+        assert_eq!(opener(b"GET / HTTP/1.1\r\n"), Opener::Frame);
+        assert_eq!(opener(b""), Opener::Unclear);
     }
 
     #[test]
-    fn a_stock_listener_is_recognised() {
-        let answer = message(b"NIXLCOMM:LOADnixlSerDes|blob");
-        let (stock, hello) = probe(vec![answer.clone()], WATCHDOG);
-        assert!(stock);
-        assert_eq!(hello, message(b"NIXLCOMM:SEND"));
-        assert!(looks_like_stock_dialer(&hello));
-        let single_bytes = answer.into_iter().map(|byte| vec![byte]).collect();
-        assert!(probe(single_bytes, WATCHDOG).0);
-    }
-
-    #[test]
-    fn others_are_not_stock() {
-        assert!(!probe(vec![b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()], WATCHDOG).0);
-        let mut absurd = message(b"NIXLCOMM:LOAD");
-        absurd[..8].fill(0xff);
-        assert!(!probe(vec![absurd], WATCHDOG).0);
-    }
-
-    #[test]
-    fn silence_ends_at_the_deadline() {
-        let within = Duration::from_millis(50);
-        let started = Instant::now();
-        assert!(!probe(vec![message(b"NIXLCOMM:")[..12].to_vec()], within).0);
-        assert!(started.elapsed() >= within);
-    }
-
-    #[test]
-    fn nobody_there_is_a_no() {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        assert!(!probe_stock_listener(free, Instant::now() + WATCHDOG));
-        assert!(!probe_stock_listener(free, Instant::now()), "a deadline that has passed");
-    }
-
-    #[test]
-    fn a_dialer_is_known_by_its_first_bytes() {
-        let hello = message(b"NIXLCOMM:INVLagent-7");
-        assert!(looks_like_stock_dialer(&hello));
-        assert!(!looks_like_stock_dialer(&hello[..STOCK_PREFIX_BYTES - 1]));
-        assert!(!looks_like_stock_dialer(b"BTNS and more than enough bytes"));
-        assert!(!looks_like_stock_dialer(b""));
+    fn the_log_is_told_once_and_remembers_no_more_than_it_may() {
+        let mut told = Told::default();
+        assert!(told.first_time("a".into()) && !told.first_time("a".into()));
+        for number in 0..TOLD_MAX {
+            assert!(told.first_time(number.to_string()));
+        }
+        assert!(told.0.len() <= TOLD_MAX);
     }
 }

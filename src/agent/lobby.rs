@@ -1,5 +1,5 @@
 //! Connections that have come in and have not said what they want: an agent's hello, a request for our
-//! blob, or something that does not belong here. Bounded in number, bytes and time.
+//! blob, a side without Baton, or something that does not belong here. Bounded in number, bytes and time.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::proto::wire::{Frame, HELLO_MAX_BYTES};
 
 use super::control::{ControlStream, Intake};
-use super::foreign::looks_like_stock_dialer;
+use super::foreign::{Foreign, Opener, Rebuff, Told, log_visit, opener};
 use super::sockets::accept;
 
 /// Connections that may be undecided at one time; further ones are closed.
@@ -25,19 +25,32 @@ const UNDECIDED_LIMIT: Duration = Duration::from_secs(5);
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
+    /// Our own name, for those who are turned away.
+    name: String,
     listeners: HashMap<u32, OwnedFd>,
     undecided: HashMap<u32, Guest>,
     next_token: u32,
     /// Set while accepting rests.
     rest_until: Option<Instant>,
+    told: Told,
 }
 
 #[derive(Debug)]
 struct Guest {
     stream: ControlStream,
     since: Instant,
+    stage: Stage,
+}
+
+/// How far one has come.
+#[derive(Debug)]
+enum Stage {
+    /// It has not said what it wants.
+    Undecided,
     /// Our blob is under way to it; it is closed by the other side, or at the limit.
-    served: bool,
+    Served,
+    /// It is no Baton agent, and is told so; it is closed by the other side, or at the limit.
+    TurnedAway(Rebuff),
 }
 
 /// What a look at the lobby found.
@@ -54,11 +67,10 @@ pub(super) enum Arrival {
 }
 
 impl Lobby {
-    /// A lobby with these listening sockets.
-    pub fn new(listeners: Vec<OwnedFd>) -> Self {
+    /// The lobby of the agent of this name, with these listening sockets.
+    pub fn new(name: String, listeners: Vec<OwnedFd>) -> Self {
         let next_token = listeners.len() as u32;
-        let listeners = (0..).zip(listeners).collect();
-        Self { listeners, undecided: HashMap::new(), next_token, rest_until: None }
+        Self { name, listeners: (0..).zip(listeners).collect(), next_token, ..Self::default() }
     }
 
     /// The listening sockets, by token.
@@ -85,8 +97,11 @@ impl Lobby {
     pub fn serve(&mut self, token: u32, now: Instant, blob: impl FnOnce() -> Vec<u8>) -> Vec<Arrival> {
         match self.undecided.remove(&token) {
             None => self.admit(token, now),
-            Some(guest) if guest.served => self.see_off(token, guest),
-            Some(guest) => self.hear(token, guest, now, blob),
+            Some(guest) => match guest.stage {
+                Stage::Undecided => self.hear(token, guest, now, blob),
+                Stage::Served => self.see_off(token, guest),
+                Stage::TurnedAway(_) => self.turn_away(token, guest),
+            },
         }
     }
 
@@ -94,7 +109,7 @@ impl Lobby {
     pub fn expire(&mut self, now: Instant) -> bool {
         self.undecided.retain(|_, guest| {
             let keep = now.saturating_duration_since(guest.since) < UNDECIDED_LIMIT;
-            if !keep && !guest.served {
+            if !keep && matches!(guest.stage, Stage::Undecided) {
                 tracing::warn!("an incoming connection was closed: it did not say hello in time");
             }
             keep
@@ -121,7 +136,7 @@ impl Lobby {
                 tracing::warn!("an incoming connection was closed: {UNDECIDED_MAX} are undecided already");
                 continue;
             }
-            let guest = Guest { stream: ControlStream::new(socket), since: now, served: false };
+            let guest = Guest { stream: ControlStream::new(socket), since: now, stage: Stage::Undecided };
             self.next_token += 1;
             self.undecided.insert(self.next_token, guest);
             admitted.push(Arrival::Guest(self.next_token));
@@ -137,32 +152,79 @@ impl Lobby {
         blob: impl FnOnce() -> Vec<u8>,
     ) -> Vec<Arrival> {
         let closed = !matches!(guest.stream.fill(), Ok(Intake::Some | Intake::Nothing));
-        if looks_like_stock_dialer(guest.stream.unparsed()) {
-            tracing::error!(
-                "a stock NIXL agent has connected (it speaks NIXLCOMM): put the Baton library on that side too, \
-                 or the stock one on this"
-            );
-            return Vec::new();
+        match opener(guest.stream.unparsed()) {
+            Opener::Unclear if closed => Vec::new(),
+            Opener::Unclear => self.keep_waiting(token, guest),
+            Opener::Foreign(foreign) => self.rebuff(token, guest, foreign, now),
+            Opener::Fetcher { len } => {
+                guest.stream.skip(len);
+                self.answer(token, guest, now, blob)
+            }
+            Opener::Frame => self.hear_frame(token, guest, closed, now, blob),
         }
+    }
+
+    fn hear_frame(
+        &mut self,
+        token: u32,
+        mut guest: Guest,
+        closed: bool,
+        now: Instant,
+        blob: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<Arrival> {
         let frame = match guest.stream.next_frame() {
             Ok(Some(frame)) => frame.to_vec(),
             Ok(None) if closed => return Vec::new(),
-            Ok(None) => {
-                self.keep_waiting(token, guest);
-                return Vec::new();
-            }
+            Ok(None) => return self.keep_waiting(token, guest),
             Err(error) => {
                 tracing::warn!(%error, "an incoming connection was closed: it does not speak Baton's protocol");
                 return Vec::new();
             }
         };
-        if !matches!(Frame::decode(&frame), Ok((_, Frame::Fetch))) {
-            return vec![Arrival::Agent(guest.stream, frame)];
+        match Frame::decode(&frame) {
+            Ok((_, Frame::Fetch)) => self.answer(token, guest, now, blob),
+            _ => vec![Arrival::Agent(guest.stream, frame)],
         }
+    }
+
+    /// Answers with our blob.
+    fn answer(
+        &mut self,
+        token: u32,
+        mut guest: Guest,
+        now: Instant,
+        blob: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<Arrival> {
         let mut answer = Vec::new();
         Frame::Blob { bytes: &blob() }.encode(0, &mut answer);
-        (guest.served, guest.since) = (true, now);
+        (guest.stage, guest.since) = (Stage::Served, now);
         if guest.stream.send(&answer).is_err() {
+            return Vec::new();
+        }
+        self.undecided.insert(token, guest);
+        vec![Arrival::Served(token)]
+    }
+
+    /// Begins to turn away one who is no Baton agent, and tells the log.
+    fn rebuff(&mut self, token: u32, mut guest: Guest, foreign: Foreign, now: Instant) -> Vec<Arrival> {
+        let from =
+            guest.stream.peer_address().map_or_else(|| "this host".into(), |peer| peer.ip().to_string());
+        log_visit(&mut self.told, &self.name, foreign, &from);
+        let (rebuff, words) = Rebuff::new(foreign, &self.name);
+        (guest.stage, guest.since) = (Stage::TurnedAway(rebuff), now);
+        if guest.stream.send(&words).is_err() {
+            return Vec::new();
+        }
+        self.turn_away(token, guest)
+    }
+
+    /// Goes on turning one away: what it says is read, so that closing does not take our words from it, and dropped.
+    fn turn_away(&mut self, token: u32, mut guest: Guest) -> Vec<Arrival> {
+        let open = matches!(guest.stream.fill(), Ok(Intake::Some | Intake::Nothing));
+        let Stage::TurnedAway(rebuff) = &mut guest.stage else { return Vec::new() };
+        let words = rebuff.handle(guest.stream.unparsed());
+        guest.stream.skip(usize::MAX);
+        if !open || guest.stream.send(&words).is_err() {
             return Vec::new();
         }
         self.undecided.insert(token, guest);
@@ -180,7 +242,7 @@ impl Lobby {
     }
 
     /// Keeps a guest whose first frame is not whole, while there is room for what all of them have sent.
-    fn keep_waiting(&mut self, token: u32, guest: Guest) {
+    fn keep_waiting(&mut self, token: u32, guest: Guest) -> Vec<Arrival> {
         self.undecided.insert(token, guest);
         let held: usize = self.undecided.values().map(|guest| guest.stream.unparsed().len()).sum();
         if held > UNDECIDED_MAX_BYTES {
@@ -190,6 +252,7 @@ impl Lobby {
             );
             self.undecided.remove(&token);
         }
+        Vec::new()
     }
 }
 
@@ -204,10 +267,11 @@ mod tests {
     #[test]
     fn a_blob_larger_than_a_socket_takes_arrives_whole() {
         let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
-        let mut lobby = Lobby::new(vec![listener]);
+        let mut lobby = Lobby::new("ctx".into(), vec![listener]);
         let blob: Vec<u8> = (0..24u32 << 20).map(|at| (at >> 10) as u8).collect();
         let deadline = Instant::now() + WATCHDOG;
-        let fetching = std::thread::spawn(move || fetch_blob((Ipv4Addr::LOCALHOST, port).into(), deadline));
+        let fetching =
+            std::thread::spawn(move || fetch_blob((Ipv4Addr::LOCALHOST, port).into(), "gen", deadline));
         let mut guests = Vec::new();
         while !fetching.is_finished() {
             for token in [&[0], &guests[..]].concat() {
@@ -230,7 +294,7 @@ mod tests {
         let listener = listen_unix(name.as_bytes()).expect("a listener");
         let no_listener =
             std::os::unix::net::UnixStream::connect_addr(&abstract_name(&name)).expect("it listens").into();
-        let mut lobby = Lobby::new(vec![no_listener]);
+        let mut lobby = Lobby::new("ctx".into(), vec![no_listener]);
         let now = Instant::now();
         assert!(lobby.is_idle());
         assert!(matches!(lobby.serve(0, now, Vec::new)[..], [Arrival::Rest]));
@@ -249,7 +313,7 @@ mod tests {
     fn a_served_guest_that_asks_again_is_closed() {
         use std::io::{Read as _, Write as _};
         let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
-        let mut lobby = Lobby::new(vec![listener]);
+        let mut lobby = Lobby::new("ctx".into(), vec![listener]);
         let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
         let mut fetch = Vec::new();
         Frame::Fetch.encode(0, &mut fetch);
@@ -259,7 +323,7 @@ mod tests {
         };
         client.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
         client.write_all(&fetch).expect("written");
-        while !lobby.undecided.get(&token).expect("it waits").served {
+        while matches!(lobby.undecided.get(&token).expect("it waits").stage, Stage::Undecided) {
             lobby.serve(token, Instant::now(), || vec![1]);
         }
         client.write_all(&fetch).expect("written");

@@ -46,11 +46,13 @@ use crate::proto::endpoint::Submission;
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::regions::{RegionLookup, RegionTable, check_region};
 use crate::proto::section::{AnnouncedRegion, FabricKey};
+use crate::proto::stock;
 
 use self::core::Core;
 use self::progress::Shared;
 
 pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
+pub use self::foreign::Foreign;
 pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
 pub use self::transfer::{Transfer, TransferState};
@@ -194,9 +196,11 @@ impl Agent {
     }
 
     /// Our metadata: name, session, endpoints, fabric addresses, regions. Changes when memory is registered;
-    /// peers that are connected learn of that by themselves.
+    /// peers that are connected learn of that by themselves. A notice stands ahead of it, for a stock NIXL agent
+    /// that the host may hand it to.
     pub fn local_blob(&self) -> Vec<u8> {
-        self.shared.core.lock().endpoint.blob().encode()
+        let blob = self.shared.core.lock().endpoint.blob().encode();
+        [stock::notice(self.name()), blob].concat()
     }
 
     /// Where our blob can be fetched: `ip:port`, IPv6 in brackets.

@@ -84,8 +84,14 @@ pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError>
     let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric)).collect();
     let endpoint = Endpoint::new(Identity { name: name.clone(), section }, lanes, deadlines);
     let (inbox, signal) = (Arc::new(Inbox::default()), Arc::new(Signal::default()));
-    let core = Core::new(endpoint, fabrics, Lobby::new(listeners), Arc::clone(&inbox), Arc::clone(&signal))
-        .map_err(system("watching sockets"))?;
+    let core = Core::new(
+        endpoint,
+        fabrics,
+        Lobby::new(name.clone(), listeners),
+        Arc::clone(&inbox),
+        Arc::clone(&signal),
+    )
+    .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");
     let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))

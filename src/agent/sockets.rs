@@ -15,10 +15,14 @@ use rustix::net::{
     sockopt,
 };
 
+use thiserror::Error;
+
 use crate::proto::section::Endpoint;
+use crate::proto::stock;
 use crate::proto::wire::Frame;
 
 use super::control::{ControlStream, Intake};
+use super::foreign::{Foreign, Opener, opener};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
@@ -79,29 +83,51 @@ pub(super) fn dial_tcp(address: SocketAddr, deadline: Instant) -> io::Result<Own
     Ok(socket)
 }
 
-/// Asks the Baton agent at `address` for its blob.
-pub(super) fn fetch_blob(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
+/// Why a blob could not be fetched.
+#[derive(Debug, Error)]
+pub(super) enum FetchError {
+    /// The other side does without Baton.
+    #[error("{0} listens there")]
+    Foreign(Foreign),
+    /// The connection, or the answer.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Asks the Baton agent at `address` for its blob, in words that do no harm to others who may listen there.
+/// `name` is our own.
+pub(super) fn fetch_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Vec<u8>, FetchError> {
     let socket = dial_tcp(address, deadline)?;
     let mut stream = ControlStream::new(socket);
-    let mut request = Vec::new();
-    Frame::Fetch.encode(0, &mut request);
-    stream.send(&request)?;
+    stream.send(&stock::hello(name))?;
     loop {
-        if let Some(frame) = stream.next_frame()? {
-            return match Frame::decode(frame) {
-                Ok((_, Frame::Blob { bytes })) => Ok(bytes.to_vec()),
-                Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it did not answer with its blob")),
-                Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            };
+        match opener(stream.unparsed()) {
+            Opener::Foreign(foreign) => return Err(FetchError::Foreign(foreign)),
+            // Baton answers in a frame, and these are its words to stock agents: whoever says them does not know us.
+            Opener::Fetcher { .. } => return Err(FetchError::Foreign(Foreign::Nixl)),
+            Opener::Unclear => {}
+            Opener::Frame => {
+                if let Some(frame) = stream.next_frame()? {
+                    return Ok(blob_in(frame)?);
+                }
+            }
         }
         match stream.fill()? {
             Intake::Some => {}
             Intake::Nothing => wait_for(&stream, PollFlags::IN, deadline)?,
             Intake::Closed => {
                 let text = "it closed the connection without an answer";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text).into());
             }
         }
+    }
+}
+
+fn blob_in(frame: &[u8]) -> io::Result<Vec<u8>> {
+    match Frame::decode(frame) {
+        Ok((_, Frame::Blob { bytes })) => Ok(bytes.to_vec()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it did not answer with its blob")),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
     }
 }
 
@@ -154,8 +180,8 @@ mod tests {
     fn a_listener_that_never_answers_meets_the_deadline() {
         let (_listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let deadline = Instant::now() + Duration::from_millis(50);
-        let error = fetch_blob((Ipv4Addr::LOCALHOST, port).into(), deadline).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = fetch_blob((Ipv4Addr::LOCALHOST, port).into(), "gen", deadline).unwrap_err();
+        assert!(matches!(error, FetchError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
         assert!(Instant::now() >= deadline);
     }
 

@@ -11,6 +11,7 @@ use super::nixl_document::{Connection, Document};
 pub use super::section::{
     AnnouncedRegion, Endpoint, FabricAddress, FabricKey, HostId, MAJOR, MINOR, Section, SectionError,
 };
+use super::stock;
 
 /// The name of our entry in the document's connection list.
 pub const BACKEND: &str = "BATON";
@@ -26,8 +27,10 @@ pub enum BlobError {
     Document(#[from] DocumentError),
     /// It comes from an agent without Baton.
     #[error(
-        "agent {agent:?} is a stock NIXL agent with {}: put Baton's library on that side too",
-        backends_text(backends)
+        "agent {agent:?} is a stock NIXL agent ({}) with {}: {}",
+        stock::WITHOUT,
+        backends_text(backends),
+        stock::CURE
     )]
     NoBaton {
         /// Its name.
@@ -69,9 +72,10 @@ impl Blob {
         Document { agent: &self.name, connections: vec![connection] }.encode()
     }
 
-    /// Reads a blob: the first `BATON` entry of a document, whatever else stands in it.
+    /// Reads a blob: the first `BATON` entry of a document, whatever else stands in it. A notice to stock agents
+    /// ahead of it is skipped.
     pub fn decode(bytes: &[u8]) -> Result<Self, BlobError> {
-        let Document { agent, connections } = Document::decode(bytes)?;
+        let Document { agent, connections } = Document::decode(stock::skip_notice(bytes))?;
         check_name(agent)?;
         let ours = connections.iter().find(|connection| connection.backend == BACKEND);
         let Some(ours) = ours else {

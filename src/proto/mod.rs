@@ -1,7 +1,8 @@
 //! The protocol, sans-IO: no FFI, thread, clock, environment, socket or log. Frames and times go in, frames
 //! and decisions come out; the agent above owns everything else.
 //!
-//! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of;
+//! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of; [`stock`] and
+//!   [`zeromq`] are the few words for those who speak neither;
 //! * [`session`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
 //!   tables are written;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
@@ -16,7 +17,9 @@ pub mod plan;
 pub mod regions;
 pub mod section;
 pub mod session;
+pub mod stock;
 pub mod tagged;
 pub mod transfer;
 pub mod transition;
 pub mod wire;
+pub mod zeromq;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Tags have no length of their own, so a document is read in order and only as far as its form is known:
-//! this module reads up to the memory sections and skips the rest, writes none itself, and does not look
-//! inside a connection's blob.
+//! this module reads up to the memory sections and skips the rest, and does not look inside a connection's blob. The
+//! documents that it writes of agents have no memory section.
 
 use thiserror::Error;
 
@@ -84,16 +84,7 @@ impl<'a> Document<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let blobs: usize = self.connections.iter().map(|connection| connection.blob.len() + 64).sum();
         let mut out = Vec::with_capacity(128 + self.agent.len() + blobs);
-        let mut writer = Writer::new(&mut out);
-        writer.raw(INTRO);
-        put(&mut writer, AGENT, self.agent.as_bytes());
-        put(&mut writer, CONNECTION_COUNT, &(self.connections.len() as u64).to_le_bytes());
-        for connection in &self.connections {
-            put(&mut writer, BACKEND, connection.backend.as_bytes());
-            put(&mut writer, CONNECTION, connection.blob);
-        }
-        put(&mut writer, MEMORY, MEMORY_MARK);
-        put(&mut writer, SECTION_COUNT, &0_u64.to_le_bytes());
+        open(&mut out, self.agent, &self.connections, 0);
         out
     }
 
@@ -121,11 +112,25 @@ impl<'a> Document<'a> {
     }
 }
 
+/// Writes a document up to its memory sections, of which `sections` are to follow.
+pub(super) fn open(out: &mut Vec<u8>, agent: &str, connections: &[Connection<'_>], sections: u64) {
+    let mut writer = Writer::new(out);
+    writer.raw(INTRO);
+    put(&mut writer, AGENT, agent.as_bytes());
+    put(&mut writer, CONNECTION_COUNT, &(connections.len() as u64).to_le_bytes());
+    for connection in connections {
+        put(&mut writer, BACKEND, connection.backend.as_bytes());
+        put(&mut writer, CONNECTION, connection.blob);
+    }
+    put(&mut writer, MEMORY, MEMORY_MARK);
+    put(&mut writer, SECTION_COUNT, &sections.to_le_bytes());
+}
+
 /// A tag on the wire and its name in errors.
 #[derive(Clone, Copy)]
-struct Tag {
-    wire: &'static [u8],
-    name: &'static str,
+pub(super) struct Tag {
+    pub(super) wire: &'static [u8],
+    pub(super) name: &'static str,
 }
 
 const INTRO: &[u8] = b"nixlSerDes|";
@@ -140,7 +145,8 @@ const MEMORY_MARK: &[u8] = b"MemSection";
 const SECTION_COUNT: Tag = Tag { wire: b"nixlSecElms", name: "nixlSecElms" };
 const END: &[u8] = b"|";
 
-fn put(writer: &mut Writer<'_>, tag: Tag, value: &[u8]) {
+/// Writes a field.
+pub(super) fn put(writer: &mut Writer<'_>, tag: Tag, value: &[u8]) {
     writer.raw(tag.wire).u64(value.len() as u64).raw(value).raw(END);
 }
 

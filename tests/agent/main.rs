@@ -1,6 +1,7 @@
 //! The agent through its public API, two in one process, on every lane that this machine has.
 
 mod errors;
+mod logged;
 mod pair;
 mod strangers;
 mod transfers;

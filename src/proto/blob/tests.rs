@@ -60,18 +60,16 @@ fn finds_the_section_among_the_connections_of_others() {
 #[test]
 fn errors_name_the_agent_and_the_way_out() {
     let text = |bytes: &[u8]| Blob::decode(bytes).unwrap_err().to_string();
-    assert_eq!(
-        text(&document("ctx-0", &[("UCX", b"x"), ("LIBFABRIC", b"y")])),
-        "agent \"ctx-0\" is a stock NIXL agent with backends UCX, LIBFABRIC: put Baton's library on that side too"
-    );
-    assert_eq!(
-        text(&document("ctx-0", &[("UCX", b"x")])),
-        "agent \"ctx-0\" is a stock NIXL agent with backend UCX: put Baton's library on that side too"
-    );
-    assert_eq!(
-        text(&document("ctx-0", &[])),
-        "agent \"ctx-0\" is a stock NIXL agent with no backend at all: put Baton's library on that side too"
-    );
+    let stock = |backends: &str| {
+        format!(
+            "agent \"ctx-0\" is a stock NIXL agent (TensorRT-LLM without Baton) with {backends}: {}",
+            stock::CURE
+        )
+    };
+    let both = document("ctx-0", &[("UCX", b"x"), ("LIBFABRIC", b"y")]);
+    assert_eq!(text(&both), stock("backends UCX, LIBFABRIC"));
+    assert_eq!(text(&document("ctx-0", &[("UCX", b"x")])), stock("backend UCX"));
+    assert_eq!(text(&document("ctx-0", &[])), stock("no backend at all"));
     assert_eq!(
         text(&document("ctx-0", &[("BATON", b"BATN\x02\0\x01\0")])),
         "blob of agent \"ctx-0\": it speaks version 2.1 of Baton's format and this library 1.0: install the same \
