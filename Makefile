@@ -30,13 +30,19 @@ USE_MPI := if home=$$(scripts/install-mpi.sh); then export MPI_HOME="$$home"; fi
 # The demo fetches one only when it is asked for that lane.
 DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
 
+# Seam S2 is Python's: its demo needs one, and the build makes the binding for it.
+ifneq (,$(findstring s2,$(DEMO_FLAGS)))
+DEMO_NEEDS  := python
+DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
+endif
+
 .PHONY: help demo test gate build install clean deps python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: build ## hand real requests' KV over between processes; details in target/demo.json
-	$(DEMO_UCX)$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_FLAGS)
+demo: $(DEMO_NEEDS) build ## hand real requests' KV over between processes; details in target/demo.json
+	$(DEMO_UCX)$(BATON) demo --lib-dir $(LIBS) --host $(HOST) $(DEMO_PYTHON) $(DEMO_FLAGS)
 
 # The Python comes before the build, which looks for it.
 test: python ## every test, Rust, C++ and Python
