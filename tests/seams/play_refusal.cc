@@ -96,6 +96,12 @@ std::map<std::string, Step> const kBeforeStart{
     {"make-age",
         [](Rig& rig, std::string const& says)
         {
+            Variable const age("BATON_TRTLLM_ABI", "p7");
+            expectError("make", says, [&] { rig.makeSender(); });
+        }},
+    {"make-no-age",
+        [](Rig& rig, std::string const& says)
+        {
             Variable const age("BATON_TRTLLM_ABI", nullptr);
             expectError("make", says, [&] { rig.makeSender(); });
         }},
