@@ -1,4 +1,5 @@
-# The Python side of seam S2: hosts and tests in tests/python, where there is an interpreter that can build them.
+# The Python side of seam S2: hosts and tests in tests/python, and the engine host with its tests, where there is an
+# interpreter that can build them.
 #
 # BATON_PYTHON names one; else it is the one that scripts/install-python.sh has made. Without either there is
 # nothing of it in the build, and one test that says so.
@@ -11,6 +12,10 @@ endif()
 
 if(Python_EXECUTABLE)
   add_subdirectory(tests/python)
+  add_subdirectory(examples/python_engine_host)
+  if(BATON_TESTS)
+    add_subdirectory(tests/python_engine_host)
+  endif()
 elseif(BATON_TESTS)
   message(STATUS "Python: none; scripts/install-python.sh makes one. Seam S2 is not tested")
   add_test(NAME python.skipped COMMAND ${CMAKE_COMMAND} -E echo
