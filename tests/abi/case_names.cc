@@ -1,6 +1,6 @@
 // The library under its names, and the hosts that it refuses under each of them.
 
-#include "host.h"
+#include "connections.h"
 
 namespace host
 {
@@ -27,13 +27,14 @@ void mooncake()
     CHECK(source == target);
 }
 
-// Both factories refuse this host, with a text that says so, what was found, and the way out.
+// The factories refuse this host, with a text that says so, what was found, and the way out.
 void refused(std::string const& part)
 {
     auto const nixl = [] { createAgent("ctx0"); };
     auto const loopback = [] { create<LoopbackPtr>(kNixl, "createNixlLoopbackAgent", "disk0"); };
     expectError("createNixlTransferAgent", part, nixl);
     expectError("createNixlLoopbackAgent", part, loopback);
+    expectError("makeUcxConnectionManager", part, [] { createManager(); });
     expectError("createNixlTransferAgent", "BATON_TRTLLM_ABI", nixl);
 }
 

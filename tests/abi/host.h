@@ -100,6 +100,12 @@ void badInput();
 void lostPeer();
 void loopback();
 void mooncake();
+void connections();
+void connectionThreads();
+void connectionInput();
+void connectionEnds();
+void connectionCancel(); // from P4 on
+void bothSeams();
 void refused(std::string const& part);
 
 } // namespace host

@@ -35,6 +35,14 @@ static bool run(std::string const& name, std::string const& text)
         {"lost_peer", host::lostPeer},
         {"loopback", host::loopback},
         {"mooncake", host::mooncake},
+        {"connections", host::connections},
+        {"connection_threads", host::connectionThreads},
+        {"connection_input", host::connectionInput},
+        {"connection_ends", host::connectionEnds},
+        {"both_seams", host::bothSeams},
+#if HOST_AGE >= AGE_P4
+        {"connection_cancel", host::connectionCancel},
+#endif
     };
     for (auto const& entry : kCases)
     {
