@@ -160,11 +160,11 @@ impl Hub {
         for say in state.receives.poll_say() {
             let connection = say.connection();
             let (tag, message) = match say {
-                Say::Announce { tag, recv, ordinal, addr, len, .. } => {
-                    (tag, Message::Announce { recv, ordinal, addr, len })
+                Say::Announce { tag, recv, answers, seen, addr, len, .. } => {
+                    (tag, Message::Announce { recv, answers, seen, addr, len })
                 }
                 Say::Withdraw { tag, recv, .. } => (tag, Message::Withdraw { recv }),
-                Say::Credit { bytes, .. } => (Tag(0), Message::Credit { bytes }),
+                Say::Credit { bytes, seen, .. } => (Tag(0), Message::Credit { bytes, seen }),
             };
             if let Err(error) = self.say(state, connection, tag, &message) {
                 state.lose(connection, error.to_string());

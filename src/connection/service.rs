@@ -124,8 +124,9 @@ impl Hub {
             Message::Eager { bytes } => state.receives.handle_eager(connection, tag, bytes)?,
             Message::Offer { send, .. } => state.receives.handle_offer(connection, tag, send)?,
             Message::Retract { send } => state.receives.handle_retract(connection, tag, send),
-            Message::Announce { recv, ordinal, addr, len } => {
-                state.sends.handle_announce(connection, tag, ordinal, Target { recv, addr, len });
+            Message::Announce { recv, answers, seen, addr, len } => {
+                let target = Target { recv, addr, len };
+                state.sends.handle_announce(connection, tag, (answers, seen), target);
             }
             Message::Withdraw { recv } => {
                 if state.sends.handle_withdraw(connection, tag, recv) == Withdrawal::Granted {
@@ -140,7 +141,7 @@ impl Hub {
             }
             Message::Done { recv } => state.receives.handle_done(connection, tag, recv),
             Message::Failed { recv, reason } => state.receives.handle_failed(connection, tag, recv, reason),
-            Message::Credit { bytes } => state.sends.handle_credit(connection, bytes),
+            Message::Credit { bytes, seen } => state.sends.handle_credit(connection, bytes, seen),
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 
 use crate::proto::codec::{DecodeError, Reader, Writer};
 
-use super::{Ordinal, RecvId, Role, SendId, Tag};
+use super::{RecvId, Role, SendId, Tag};
 
 /// One message, its byte strings still in the bytes it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,14 @@ pub enum Message<'a> {
         /// The send.
         send: SendId,
     },
-    /// A buffer for the message with this ordinal.
+    /// A buffer for an offered message, or for the next one of its tag.
     Announce {
         /// The receive.
         recv: RecvId,
-        /// Which message of the stream it waits for.
-        ordinal: Ordinal,
+        /// The offer that it answers; `None` when it is made ahead.
+        answers: Option<SendId>,
+        /// Messages of the connection that its maker had seen.
+        seen: u64,
         /// Where it lies in the receiver's memory.
         addr: u64,
         /// Its length.
@@ -71,10 +73,12 @@ pub enum Message<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// Room for eager messages that have been taken.
+    /// Room for eager messages that have been taken, and how many messages have come.
     Credit {
         /// Bytes, overhead included.
         bytes: u32,
+        /// Messages of the connection that the receiver has seen.
+        seen: u64,
     },
 }
 
@@ -91,11 +95,13 @@ impl<'a> Message<'a> {
             Self::Introduce { blob: bytes } | Self::Eager { bytes } => w.bytes(bytes),
             Self::Offer { send, len } => w.u64(send.0).u64(*len),
             Self::Retract { send } => w.u64(send.0),
-            Self::Announce { recv, ordinal, addr, len } => w.u64(recv.0).u64(ordinal.0).u64(*addr).u64(*len),
+            Self::Announce { recv, answers, seen, addr, len } => {
+                w.u64(recv.0).u64(answers.map_or(0, |send| send.0)).u64(*seen).u64(*addr).u64(*len)
+            }
             Self::Withdraw { recv } | Self::Done { recv } => w.u64(recv.0),
             Self::Withdrawn { recv, consumed } => w.u64(recv.0).u8(u8::from(*consumed)),
             Self::Failed { recv, reason } => w.u64(recv.0).bytes(reason.as_bytes()),
-            Self::Credit { bytes } => w.u32(*bytes),
+            Self::Credit { bytes, seen } => w.u32(*bytes).u64(*seen),
         };
         out
     }
@@ -125,7 +131,8 @@ impl<'a> Message<'a> {
             4 => Self::Retract { send: SendId(r.u64("send")?) },
             5 => Self::Announce {
                 recv: RecvId(r.u64("receive")?),
-                ordinal: Ordinal(r.u64("ordinal")?),
+                answers: Some(SendId(r.u64("answered offer")?)).filter(|send| send.0 != 0),
+                seen: r.u64("messages seen")?,
                 addr: r.u64("address")?,
                 len: r.u64("length")?,
             },
@@ -133,7 +140,7 @@ impl<'a> Message<'a> {
             7 => Self::Withdrawn { recv: RecvId(r.u64("receive")?), consumed: flag(r.u8("consumed")?)? },
             8 => Self::Done { recv: RecvId(r.u64("receive")?) },
             9 => Self::Failed { recv: RecvId(r.u64("receive")?), reason: r.text("reason")? },
-            10 => Self::Credit { bytes: r.u32("credit")? },
+            10 => Self::Credit { bytes: r.u32("credit")?, seen: r.u64("messages seen")? },
             value => {
                 return Err(DecodeError::BadValue { field: "kind of a tagged message", value: value.into() });
             }
@@ -181,12 +188,13 @@ mod tests {
             Message::Eager { bytes: b"" },
             Message::Offer { send, len: 1 << 40 },
             Message::Retract { send },
-            Message::Announce { recv, ordinal: Ordinal(3), addr: 4096, len: 5 },
+            Message::Announce { recv, answers: None, seen: 3, addr: 4096, len: 5 },
+            Message::Announce { recv, answers: Some(send), seen: 3, addr: 4096, len: 5 },
             Message::Withdraw { recv },
             Message::Withdrawn { recv, consumed: true },
             Message::Done { recv },
             Message::Failed { recv, reason: "why" },
-            Message::Credit { bytes: 9 },
+            Message::Credit { bytes: 9, seen: 10 },
         ]
     }
 

@@ -7,7 +7,7 @@
 //! ```text
 //!   sender                                   receiver
 //!     |                                         | recv(tag, buffer)
-//!     |<-- Announce {ordinal, buffer} ----------|   ahead of the message where it is long
+//!     |<-- Announce {seen, buffer} -------------|   ahead of the message where it is long
 //!   send(tag, data)                             |
 //!     |--- Offer {length} ----------------------|-> pairs with the receive, in order
 //!     |=== one-sided write, Done with it ======>|   receive is over
@@ -15,9 +15,13 @@
 //!   send(tag, short) --- Eager {bytes} -------->|   whole, within a window of credit
 //! ```
 //!
-//! Both ends count the messages of a stream, so an announcement can only be met by the message it was made
-//! for: one that crosses a short message, or an offer that was taken back, is stale and is dropped. At most one
-//! announcement of a stream is out at a time, that of its oldest receive.
+//! An announcement that is made ahead must be met by the message that its receive will be paired with, and by no
+//! later one. Both ends count the messages of a connection; an announcement says how many its maker had seen, and
+//! the sender knows what of that tag it has sent since: if that is a short message, or an offer that was taken
+//! back, the announcement is stale and is dropped. At most one announcement of a stream is out at a time, that of
+//! its oldest receive.
+//!
+//! Nothing is kept of a stream that has neither messages nor receives: tags are as many as requests.
 //!
 //! # Cancelling
 //! A receive whose buffer has been announced ends by a word of the sender alone: Done, Failed or Withdrawn.
@@ -50,17 +54,6 @@ pub struct SendId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecvId(pub u64);
 
-/// Which message of its stream, from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ordinal(pub u64);
-
-impl Ordinal {
-    /// The one `count` messages later.
-    pub fn after(self, count: u64) -> Self {
-        Self(self.0 + count) // a process does not send 2^64 messages
-    }
-}
-
 /// Who asked for a connection. Two processes may have one in each direction; their messages do not mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -89,6 +82,9 @@ pub const EAGER_WINDOW_BYTES: u32 = 1 << 20;
 pub const EAGER_OVERHEAD_BYTES: u32 = 64;
 /// Messages of one connection that may wait for a receive. More is a peer that does not keep to the rules.
 pub const UNRECEIVED_MAX: usize = 1 << 16;
+
+/// Messages after which a receiver says how many it has seen, if nothing else has said it.
+pub const SEEN_EVERY: u64 = 256;
 
 /// What of the window an eager message of this length takes.
 pub fn eager_cost(len: usize) -> u32 {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, Ordinal, RecvId, SendId, Tag,
+    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, RecvId, SEEN_EVERY, SendId, Tag,
     UNRECEIVED_MAX, eager_cost,
 };
 
@@ -29,8 +29,10 @@ pub enum Say {
         tag: Tag,
         /// The receive.
         recv: RecvId,
-        /// The message it waits for.
-        ordinal: Ordinal,
+        /// The offer that it answers, if it is not made ahead.
+        answers: Option<SendId>,
+        /// Messages seen on the connection.
+        seen: u64,
         /// The buffer.
         addr: u64,
         /// Its length.
@@ -45,12 +47,14 @@ pub enum Say {
         /// The receive.
         recv: RecvId,
     },
-    /// Give back room for eager messages.
+    /// Give back room for eager messages, and say what has been seen.
     Credit {
         /// To whom.
         connection: ConnectionId,
         /// How much.
         bytes: u32,
+        /// Messages seen on the connection.
+        seen: u64,
     },
 }
 
@@ -73,8 +77,6 @@ pub struct Receives {
 
 #[derive(Debug, Default)]
 struct Stream {
-    /// Ordinal of the first of `arrived`, or of the message that comes next.
-    next: Ordinal,
     arrived: VecDeque<Header>,
     posts: VecDeque<RecvId>,
 }
@@ -101,7 +103,7 @@ struct Post {
     len: u64,
     /// Its buffer is registered and may be announced.
     ready: bool,
-    announced: Option<Ordinal>,
+    announced: bool,
     cancelled: bool,
     outcome: Option<Outcome>,
 }
@@ -113,6 +115,10 @@ struct Window {
     messages: usize,
     /// Taken, and not yet given back.
     owed: u32,
+    /// Messages of the connection that have come.
+    seen: u64,
+    /// Of those, how many the sender knows of.
+    told: u64,
 }
 
 impl Receives {
@@ -163,7 +169,7 @@ impl Receives {
     ) -> RecvId {
         self.last_id += 1;
         let id = RecvId(self.last_id);
-        let (announced, cancelled, outcome) = (None, false, None);
+        let (announced, cancelled, outcome) = (false, false, None);
         self.posts.insert(id, Post { connection, tag, addr, len, ready, announced, cancelled, outcome });
         match connection {
             Some(connection) => {
@@ -195,7 +201,7 @@ impl Receives {
         };
         let tag = post.tag;
         post.cancelled = true;
-        if let (Some(connection), Some(_)) = (post.connection, post.announced) {
+        if let (Some(connection), true) = (post.connection, post.announced) {
             self.say.push(Say::Withdraw { connection, tag, recv: id });
             return;
         }
@@ -210,6 +216,9 @@ impl Receives {
             None => {
                 if let Some(waiting) = self.from_any.get_mut(&tag) {
                     waiting.retain(|other| *other != id);
+                    if waiting.is_empty() {
+                        self.from_any.remove(&tag);
+                    }
                 }
             }
         }
@@ -283,11 +292,22 @@ impl Receives {
             return Err(Overrun);
         }
         window.messages += 1;
+        window.seen += 1;
+        if window.seen - window.told >= SEEN_EVERY {
+            self.give_credit(connection);
+        }
         self.arrivals += 1;
         let stream = self.streams.entry((connection, tag)).or_default();
         stream.arrived.push_back(Header { arrival: self.arrivals, body });
         self.advance(connection, tag);
         Ok(())
+    }
+
+    fn give_credit(&mut self, connection: ConnectionId) {
+        let window = self.windows.entry(connection).or_default();
+        window.told = window.seen;
+        let (bytes, seen) = (std::mem::take(&mut window.owed), window.seen);
+        self.say.push(Say::Credit { connection, bytes, seen });
     }
 
     /// Ends the oldest receive of a stream, if it is this one; `consumed` says that its message goes with it.
@@ -315,7 +335,6 @@ impl Receives {
     fn pop_message(&mut self, connection: ConnectionId, tag: Tag) -> Option<Body> {
         let stream = self.streams.get_mut(&(connection, tag))?;
         let header = stream.arrived.pop_front()?;
-        stream.next = stream.next.after(1);
         let window = self.windows.entry(connection).or_default();
         window.messages = window.messages.saturating_sub(1);
         if let Body::Eager(bytes) = &header.body {
@@ -323,14 +342,22 @@ impl Receives {
             window.eager_bytes = window.eager_bytes.saturating_sub(cost);
             window.owed += cost;
             if window.owed >= EAGER_WINDOW_BYTES / 4 {
-                self.say.push(Say::Credit { connection, bytes: std::mem::take(&mut window.owed) });
+                self.give_credit(connection);
             }
         }
         Some(header.body)
     }
 
-    /// Pairs messages and receives of one stream as far as that goes.
+    /// Pairs messages and receives of one stream as far as that goes, and forgets the stream if nothing is left.
     fn advance(&mut self, connection: ConnectionId, tag: Tag) {
+        self.pair_up(connection, tag);
+        let is_idle = |stream: &Stream| stream.arrived.is_empty() && stream.posts.is_empty();
+        if self.streams.get(&(connection, tag)).is_some_and(is_idle) {
+            self.streams.remove(&(connection, tag));
+        }
+    }
+
+    fn pair_up(&mut self, connection: ConnectionId, tag: Tag) {
         loop {
             let Some(stream) = self.streams.get(&(connection, tag)) else { return };
             let head = stream.posts.front().copied();
@@ -366,16 +393,23 @@ impl Receives {
         });
     }
 
-    /// Announces the buffer of the oldest receive for the next message, once.
+    /// Announces the buffer of the oldest receive, once: for the message that waits for it, or for the next.
     fn announce(&mut self, connection: ConnectionId, tag: Tag, recv: RecvId) {
-        let Some(ordinal) = self.streams.get(&(connection, tag)).map(|stream| stream.next) else { return };
+        let stream = self.streams.get(&(connection, tag));
+        let answers = match stream.and_then(|stream| stream.arrived.front()).map(|header| &header.body) {
+            Some(Body::Offer(send)) => Some(*send),
+            _ => None,
+        };
         let Some(post) = self.posts.get_mut(&recv) else { return };
-        if !post.ready || post.cancelled || post.announced == Some(ordinal) {
+        if !post.ready || post.cancelled || post.announced {
             return;
         }
-        post.announced = Some(ordinal);
+        post.announced = true;
         let (addr, len) = (post.addr, post.len);
-        self.say.push(Say::Announce { connection, tag, recv, ordinal, addr, len });
+        let window = self.windows.entry(connection).or_default();
+        window.told = window.seen;
+        let seen = window.seen;
+        self.say.push(Say::Announce { connection, tag, recv, answers, seen, addr, len });
     }
 
     /// Gives the oldest receive from anybody the message that came first, of those nobody else waits for.
@@ -388,7 +422,11 @@ impl Receives {
             })
             .min();
         let Some((_, connection)) = first else { return };
-        let Some(recv) = self.from_any.get_mut(&tag).and_then(VecDeque::pop_front) else { return };
+        let Some(waiting) = self.from_any.get_mut(&tag) else { return };
+        let Some(recv) = waiting.pop_front() else { return };
+        if waiting.is_empty() {
+            self.from_any.remove(&tag);
+        }
         if let Some(post) = self.posts.get_mut(&recv) {
             post.connection = Some(connection);
         }

@@ -1,9 +1,9 @@
 //! The sending half: which message goes eagerly, which waits for a buffer, and what becomes of withdrawals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::{
-    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, Ordinal, RecvId, SendId, Tag, eager_cost,
+    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, RecvId, SendId, Tag, eager_cost,
 };
 
 /// Where a message may be written.
@@ -38,26 +38,26 @@ pub enum Withdrawal {
 /// See the [module](super). All sends of one process.
 #[derive(Debug, Default)]
 pub struct Sends {
-    streams: HashMap<(ConnectionId, Tag), Stream>,
+    lines: HashMap<ConnectionId, Line>,
+    /// Made ahead, and not met yet.
+    announced: HashMap<(ConnectionId, Tag), Target>,
     sends: HashMap<SendId, Send>,
-    eager_bytes: HashMap<ConnectionId, u32>,
     last_id: u64,
 }
 
+/// What has been sent on a connection.
 #[derive(Debug, Default)]
-struct Stream {
-    next: Ordinal,
-    /// Ahead of its message.
-    announced: Option<(Ordinal, Target)>,
-    /// Waiting for theirs.
-    offered: HashMap<Ordinal, SendId>,
+struct Line {
+    sent: u64,
+    /// Of the window, as far as the receiver has not given it back.
+    eager_bytes: u32,
+    /// Messages that the receiver has not said to have seen, by number: an announcement may be meant for one.
+    unseen: VecDeque<(u64, Tag, Option<SendId>)>,
 }
 
 #[derive(Debug)]
 struct Send {
     connection: ConnectionId,
-    tag: Tag,
-    ordinal: Ordinal,
     len: u64,
     state: State,
 }
@@ -88,45 +88,55 @@ impl Sends {
     /// Takes the next place in the stream for a message. The caller sends Eager or Offer at once, before it
     /// begins another one.
     pub fn begin(&mut self, connection: ConnectionId, tag: Tag, len: u64) -> Path {
-        let used = self.eager_bytes.entry(connection).or_default();
-        let stream = self.streams.entry((connection, tag)).or_default();
-        let ordinal = stream.next;
-        stream.next = ordinal.after(1);
-        let announced = stream.announced.take_if(|(made_for, _)| *made_for <= ordinal);
-        if len <= EAGER_MAX_BYTES && *used + eager_cost(len as usize) <= EAGER_WINDOW_BYTES {
-            *used += eager_cost(len as usize);
-            return Path::Eager; // an announcement made for it is stale now
+        let line = self.lines.entry(connection).or_default();
+        line.sent += 1;
+        let announced = self.announced.remove(&(connection, tag)); // it is for this message, and for no other
+        if len <= EAGER_MAX_BYTES && line.eager_bytes + eager_cost(len as usize) <= EAGER_WINDOW_BYTES {
+            line.eager_bytes += eager_cost(len as usize);
+            line.unseen.push_back((line.sent, tag, None));
+            return Path::Eager;
         }
         self.last_id += 1;
         let id = SendId(self.last_id);
-        let state = match announced {
-            Some((made_for, target)) if made_for == ordinal => met(target, len),
-            _ => {
-                stream.offered.insert(ordinal, id);
-                State::Offered
-            }
-        };
-        self.sends.insert(id, Send { connection, tag, ordinal, len, state });
+        line.unseen.push_back((line.sent, tag, Some(id)));
+        let state = announced.map_or(State::Offered, |target| met(target, len));
+        self.sends.insert(id, Send { connection, len, state });
         Path::Offered(id)
     }
 
     /// A buffer was announced: its message is matched, will be, or has passed already.
-    pub fn handle_announce(&mut self, connection: ConnectionId, tag: Tag, ordinal: Ordinal, target: Target) {
-        let stream = self.streams.entry((connection, tag)).or_default();
-        if ordinal >= stream.next {
-            stream.announced = Some((ordinal, target));
-            return;
-        }
-        let Some(id) = stream.offered.remove(&ordinal) else { return };
-        if let Some(send) = self.sends.get_mut(&id) {
+    pub fn handle_announce(
+        &mut self,
+        connection: ConnectionId,
+        tag: Tag,
+        (answers, seen): (Option<SendId>, u64),
+        target: Target,
+    ) {
+        let line = self.lines.entry(connection).or_default();
+        line.forget_seen(seen);
+        let meant = match answers {
+            Some(send) => Some(send),
+            // Ahead: for the first of its tag that has crossed it, or else for the next.
+            None => match line.unseen.iter().find(|(_, of, _)| *of == tag) {
+                Some((_, _, crossed)) => *crossed,
+                None => {
+                    self.announced.insert((connection, tag), target);
+                    None
+                }
+            },
+        };
+        let send = meant.and_then(|id| self.sends.get_mut(&id)).filter(|send| send.connection == connection);
+        if let Some(send) = send
+            && matches!(send.state, State::Offered)
+        {
             send.state = met(target, send.len);
         }
     }
 
     /// The receiver wants a buffer back.
     pub fn handle_withdraw(&mut self, connection: ConnectionId, tag: Tag, recv: RecvId) -> Withdrawal {
-        if let Some(stream) = self.streams.get_mut(&(connection, tag)) {
-            stream.announced.take_if(|(_, target)| target.recv == recv);
+        if self.announced.get(&(connection, tag)).is_some_and(|target| target.recv == recv) {
+            self.announced.remove(&(connection, tag));
         }
         for send in self.sends.values_mut().filter(|send| send.connection == connection) {
             match &mut send.state {
@@ -141,11 +151,11 @@ impl Sends {
         Withdrawal::Granted
     }
 
-    /// The receiver has taken eager bytes.
-    pub fn handle_credit(&mut self, connection: ConnectionId, bytes: u32) {
-        if let Some(used) = self.eager_bytes.get_mut(&connection) {
-            *used = used.saturating_sub(bytes);
-        }
+    /// The receiver has taken eager bytes, and seen messages.
+    pub fn handle_credit(&mut self, connection: ConnectionId, bytes: u32, seen: u64) {
+        let line = self.lines.entry(connection).or_default();
+        line.eager_bytes = line.eager_bytes.saturating_sub(bytes);
+        line.forget_seen(seen);
     }
 
     /// Takes back a message that has not been matched. False if it has been: then it ends with its transfer.
@@ -153,9 +163,6 @@ impl Sends {
         let Some(send) = self.sends.get(&id) else { return false };
         if !matches!(send.state, State::Offered) {
             return false;
-        }
-        if let Some(stream) = self.streams.get_mut(&(send.connection, send.tag)) {
-            stream.offered.remove(&send.ordinal);
         }
         self.sends.remove(&id);
         true
@@ -171,9 +178,17 @@ impl Sends {
 
     /// Forgets everything about a connection that is gone.
     pub fn drop_connection(&mut self, connection: ConnectionId) {
-        self.streams.retain(|(of, _), _| *of != connection);
+        self.announced.retain(|(of, _), _| *of != connection);
         self.sends.retain(|_, send| send.connection != connection);
-        self.eager_bytes.remove(&connection);
+        self.lines.remove(&connection);
+    }
+}
+
+impl Line {
+    fn forget_seen(&mut self, seen: u64) {
+        while self.unseen.front().is_some_and(|(number, _, _)| *number <= seen) {
+            self.unseen.pop_front();
+        }
     }
 }
 

@@ -110,8 +110,8 @@ impl Rig {
         let Some(bytes) = self.to_sender.pop_front() else { return };
         let (_, tag, message) = Message::decode(&bytes).expect("it was encoded here");
         match message {
-            Message::Announce { recv, ordinal, addr, len } => {
-                self.sends.handle_announce(HERE, tag, ordinal, Target { recv, addr, len });
+            Message::Announce { recv, answers, seen, addr, len } => {
+                self.sends.handle_announce(HERE, tag, (answers, seen), Target { recv, addr, len });
             }
             Message::Withdraw { recv } => {
                 // A matched send whose caller has yet to look is told by the flag, as one that writes is.
@@ -119,7 +119,7 @@ impl Rig {
                     self.tell_receiver(&Message::Withdrawn { recv, consumed: false });
                 }
             }
-            Message::Credit { bytes } => self.sends.handle_credit(HERE, bytes),
+            Message::Credit { bytes, seen } => self.sends.handle_credit(HERE, bytes, seen),
             other => panic!("a receiver does not say {other:?}"),
         }
     }
@@ -133,11 +133,11 @@ impl Rig {
         }
         for say in self.receives.poll_say() {
             let message = match say {
-                Say::Announce { recv, ordinal, addr, len, .. } => {
-                    Message::Announce { recv, ordinal, addr, len }
+                Say::Announce { recv, answers, seen, addr, len, .. } => {
+                    Message::Announce { recv, answers, seen, addr, len }
                 }
                 Say::Withdraw { recv, .. } => Message::Withdraw { recv },
-                Say::Credit { bytes, .. } => Message::Credit { bytes },
+                Say::Credit { bytes, seen, .. } => Message::Credit { bytes, seen },
             };
             self.to_sender.push_back(message.encode(Role::Acceptor, TAG));
         }
@@ -286,4 +286,31 @@ fn receives_from_anybody_take_whoever_came_first() {
     receives.drop_connection(first);
     receives.handle_eager(second, TAG, b"c").expect("room");
     assert_eq!(receives.take_outcome(id), Some((Some(second), Outcome::Eager(b"c".to_vec()))));
+}
+
+#[test]
+fn nothing_is_kept_of_streams_that_are_over() {
+    let mut rig = Rig::default();
+    for n in 0..2000 {
+        let tag = Tag(n);
+        for len in [SHORT, LONG] {
+            let id = rig.receives.post(Some(HERE), tag, (4096, len), len > EAGER_MAX_BYTES);
+            let path = rig.sends.begin(HERE, tag, len);
+            match path {
+                Path::Eager => rig.receives.handle_eager(HERE, tag, &[0; SHORT as usize]).expect("room"),
+                Path::Offered(send) => {
+                    rig.receives.handle_offer(HERE, tag, send).expect("room");
+                    rig.look_at_receives();
+                    while !rig.to_sender.is_empty() {
+                        rig.deliver_to_sender();
+                    }
+                    rig.sends.end(send);
+                    rig.receives.handle_done(HERE, tag, id);
+                }
+            }
+            assert!(rig.receives.take_outcome(id).is_some());
+        }
+    }
+    let kept = format!("{:?}{:?}", rig.sends, rig.receives).len();
+    assert!(kept < 50_000, "{kept} bytes of state after 4000 messages");
 }
