@@ -58,10 +58,19 @@ inline void send(Connection const& to, int tag, std::vector<char> const& bytes)
     to.send(Context(tag), bytes.data(), bytes.size());
 }
 
+// A receive that has to succeed: an error ends the program here, where no thread waits to be joined.
 inline std::vector<char> receive(Connection const& from, int tag, size_t size)
 {
     std::vector<char> bytes(size, 0x5A);
-    from.recv(Context(tag), bytes.data(), bytes.size());
+    try
+    {
+        from.recv(Context(tag), bytes.data(), bytes.size());
+    }
+    catch (std::exception const& error)
+    {
+        std::fprintf(stderr, "receive: %s\n", error.what());
+        std::exit(1);
+    }
     return bytes;
 }
 
