@@ -71,7 +71,8 @@ pub fn agent_config(settings: &AgentSettings<'_>) -> Result<AgentConfig, SeamErr
     let name = text("agent name", settings.name)?.to_owned();
     if !settings.backend_params.is_empty() {
         let params = settings.backend_params.join(", ");
-        tracing::warn!(agent = name, params, "backend parameters of the host have no meaning for Baton");
+        // Not a warning: the host's Python runtime passes its thread count to every agent it makes.
+        tracing::info!(agent = name, params, "backend parameters of the host have no meaning for Baton");
     }
     if settings.bounce_buffer_mib > 0 {
         let size_mib = settings.bounce_buffer_mib;
