@@ -54,6 +54,21 @@ file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\nmax_tokens_in_buf
 test_demo(s3.rounds --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --tp 2 --gen-tp 4)
 test_demo(s3.rounds_latent --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --model deepseek-r1 --tp 1 --gen-tp 2)
 
+# The Python agent, where there is a Python that has what its engine host needs; python.skipped says so where not.
+if(Python_EXECUTABLE)
+  set(S2 --seam s2 --python ${Python_EXECUTABLE} --python-host ${PROJECT_SOURCE_DIR}/examples/python_engine_host
+    --binding-dir ${CMAKE_BINARY_DIR}/python/plain-open)
+  test_demo(s2.ranks ${S2})
+  test_demo(s2.lane.stream-tcp ${S2} --tp 2 --gen-tp 1 --lane stream-tcp)
+  test_demo(s2.own_age ${S2} --gen-tp 1)
+  set_tests_properties(demo.s2.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")
+  test_refusal(s2.corrupt_byte_is_found ", 1 corrupt" ${DEMO} ${S2} --requests 1 --corrupt 1
+    --out ${CMAKE_CURRENT_BINARY_DIR}/s2.corrupt.json)
+  foreach(phase context generation)
+    test_demo(s2.killed_${phase} ${S2} --kill ${phase})
+  endforeach()
+endif()
+
 # The engine host is of age P4 also where the environment names another, for TensorRT-LLM.
 test_demo(own_age --shape staged --lane stream-unix)
 set_tests_properties(demo.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")

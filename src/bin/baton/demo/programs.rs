@@ -97,7 +97,7 @@ pub const PYTHON: &str = "python3";
 const HOSTS: [&str; 3] =
     ["baton-engine-host", "../libexec/baton/baton-engine-host", "../../build/bin/baton-engine-host"];
 /// The same for the Python engine host,
-const PYTHON_HOSTS: [&str; 2] = ["../libexec/baton/python-engine-host", "../../examples/python_engine_host"];
+const PYTHON_HOSTS: [&str; 2] = ["../libexec/baton/python_engine_host", "../../examples/python_engine_host"];
 /// for the binding that it imports,
 const BINDINGS: [&str; 2] = ["../libexec/baton/python", "../../build/python/plain-open"];
 /// and for the library.
