@@ -245,10 +245,15 @@ impl Agent {
         self.shared.wait_until(Some(deadline), || !self.shared.inbox.is_empty());
     }
 
-    /// As [`Agent::wait_for_notifications`], but leaves the driving to others: for a thread that waits for
-    /// nothing in particular.
-    pub fn park_for_notifications(&self, deadline: Instant) {
-        self.shared.signal.park_until(deadline, || !self.shared.inbox.is_empty());
+    /// As [`Agent::wait_for_notifications`], but leaves the driving to others and ends with `given_up`: for a
+    /// thread that waits for nothing in particular. [`Agent::wake_waiters`] makes it look.
+    pub fn park_for_notifications(&self, deadline: Instant, given_up: impl Fn() -> bool) {
+        self.shared.signal.park_until(deadline, || given_up() || !self.shared.inbox.is_empty());
+    }
+
+    /// Makes everybody who waits look again.
+    pub fn wake_waiters(&self) {
+        self.shared.signal.raise();
     }
 
     /// Whether a peer is loaded and its stream stands; why not, if not.

@@ -103,6 +103,7 @@ impl Hub {
             self.changed.wait_for(&mut state, SLICE);
         }
         self.changed.notify_all();
+        self.agent.wake_waiters();
     }
 
     /// The connection requested at an address, if it stands.

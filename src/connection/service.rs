@@ -27,7 +27,7 @@ pub(super) fn run(hub: &Hub) {
             continue;
         }
         let pumping = hub.pump.lock();
-        hub.agent.park_for_notifications(Instant::now() + TICK);
+        hub.agent.park_for_notifications(Instant::now() + TICK, || hub.is_closing());
         hub.take_in();
         drop(pumping);
     }
