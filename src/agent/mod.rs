@@ -41,7 +41,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::EngineSettings;
-use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferOp};
+use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
 use crate::proto::endpoint::Submission;
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::regions::{RegionLookup, RegionTable, check_region};
@@ -256,10 +256,16 @@ impl Agent {
         self.shared.signal.raise();
     }
 
-    /// Whether a peer is loaded and its stream stands; why not, if not.
-    pub fn check_loaded(&self, peer: &str) -> Result<(), NotifyError> {
+    /// The stream and the session of a loaded peer that stands; why there is none, if not. A peer that has come
+    /// back, under its name or after its stream broke, has another one.
+    pub fn loaded_link(&self, peer: &str) -> Result<(PeerKey, Option<SessionId>), NotifyError> {
         let core = self.running_core()?;
-        Ok(core.endpoint.loaded_peer(peer).map(drop)?)
+        Ok(core.endpoint.loaded_peer(peer).map(|(key, peer)| (key, peer.session()))?)
+    }
+
+    /// The silence after which a peer counts as lost.
+    pub fn peer_timeout(&self) -> std::time::Duration {
+        self.shared.settings.peer_timeout
     }
 
     /// Whether every descriptor lies in memory that the loaded peer has registered. False for a peer that

@@ -9,6 +9,7 @@ use crate::agent::address::ConnectionInfoError;
 use crate::agent::{CreateError, LoadError, NotifyError};
 use crate::proto::tagged::{MessageError, Tag};
 
+use super::memory::Access;
 use super::rendezvous::RendezvousError;
 
 /// The connections of a rank cannot be opened.
@@ -39,7 +40,9 @@ pub enum OpenError {
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// The address is this rank's own.
-    #[error("cannot connect to {address}: that is this rank itself")]
+    #[error(
+        "cannot connect to {address}: that is this rank itself; connect to the ranks of the other instance"
+    )]
     Oneself {
         /// Where.
         address: SocketAddr,
@@ -59,6 +62,12 @@ pub enum ConnectError {
         address: SocketAddr,
         /// Why.
         source: NotifyError,
+    },
+    /// More than can be kept.
+    #[error("cannot connect to {address}: too many connections have been made; restart this process")]
+    TooMany {
+        /// Where.
+        address: SocketAddr,
     },
     /// It is being closed.
     #[error("cannot connect to {address}: the connections of this rank have been closed")]
@@ -104,8 +113,19 @@ pub enum Cause {
     /// Its memory cannot be registered.
     #[error("{0}")]
     Memory(String),
+    /// Its memory is none that the processor can reach.
+    #[error(
+        "the memory at {addr:#x} cannot be {access}: it is not mapped for that, or it is GPU memory, which this \
+         version does not carry at this seam"
+    )]
+    Unreachable {
+        /// Where.
+        addr: u64,
+        /// What was wanted of it.
+        access: Access,
+    },
     /// The handle is none of this rank's.
-    #[error("there is no such connection")]
+    #[error("there is no such connection: it was made by another manager")]
     Unknown,
     /// It is being closed.
     #[error("the connections of this rank have been closed")]

@@ -1,6 +1,6 @@
 //! What the operations and the service thread of one rank's connections share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::agent::{Agent, NotifyError};
+use crate::desc::{PeerKey, SessionId};
 use crate::proto::tagged::message::Message;
 use crate::proto::tagged::receiving::{Receives, Say};
 use crate::proto::tagged::sending::Sends;
@@ -15,10 +16,19 @@ use crate::proto::tagged::{ConnectionId, Role, Tag};
 
 use super::error::Cause;
 
-/// How long an operation parks before it looks at its cancel flag again.
+/// How long an operation parks before it looks at its cancel flag again: at first, and once it has waited a while.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
+const LONG_SLICE: Duration = Duration::from_millis(25);
+const SHORT_SLICES: u32 = 20;
+/// Connections that may have been made; a host keeps what stands for them, so none is ever forgotten.
+const ENDS_MAX: usize = 1 << 16;
+/// Lost connections whose last short messages are kept for their receivers.
+const LEFTOVERS_MAX: usize = 64;
 /// Messages for a peer that has introduced itself and is still being loaded.
 const OUTBOX_MAX: usize = 4096;
+
+/// A peer's stream and session, as the agent knows them.
+type Link = (PeerKey, Option<SessionId>);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -44,6 +54,7 @@ pub(super) struct State {
     pub ends: Vec<End>,
     pub by_address: HashMap<SocketAddr, ConnectionId>,
     current: HashMap<(String, Role), ConnectionId>,
+    leftovers: VecDeque<ConnectionId>,
 }
 
 /// Our end of a connection.
@@ -59,8 +70,8 @@ pub(super) struct End {
 pub(super) enum Standing {
     /// The peer has introduced itself and has to be loaded; what is said meanwhile waits.
     Greeted { blob: Vec<u8>, outbox: Vec<Vec<u8>> },
-    /// Messages flow.
-    Up,
+    /// Messages flow, as long as the peer has this link.
+    Up(Link),
     /// It is over, for this reason.
     Lost(String),
 }
@@ -113,21 +124,36 @@ impl Hub {
         self.check(&mut state, connection).ok().map(|()| connection)
     }
 
-    /// Whether messages can flow on a connection, now or once its peer is loaded. Finds out about a lost peer.
+    /// Whether messages can flow on a connection, now or once its peer is loaded. Finds out about a lost peer, and
+    /// then takes in first what it has sent before.
     pub fn check(&self, state: &mut State, connection: ConnectionId) -> Result<(), Cause> {
         let end = state.ends.get(connection.0 as usize).ok_or(Cause::Unknown)?;
-        match &end.standing {
-            Standing::Greeted { .. } => Ok(()),
-            Standing::Lost(reason) => Err(Cause::Lost(reason.clone())),
-            Standing::Up => match self.agent.check_loaded(&end.peer) {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    let reason = error.to_string();
-                    state.lose(connection, reason.clone());
-                    Err(Cause::Lost(reason))
-                }
+        let reason = match &end.standing {
+            Standing::Greeted { .. } => return Ok(()),
+            Standing::Lost(reason) => return Err(Cause::Lost(reason.clone())),
+            Standing::Up(key) => match self.agent.loaded_link(&end.peer) {
+                Ok(now) if now == *key => return Ok(()),
+                Ok(_) => "the peer has started anew".to_owned(),
+                Err(error) => error.to_string(),
             },
+        };
+        // Where somebody else pumps, that one takes it in, and the connection is given up at the next look.
+        if let Some(_pumping) = self.pump.try_lock() {
+            self.take_in_under(state);
+            self.lose(state, connection, &reason);
         }
+        Err(Cause::Lost(reason))
+    }
+
+    /// Gives a connection up: what waits on it finds out, and so does the peer, if it can be told.
+    pub fn lose(&self, state: &mut State, connection: ConnectionId, reason: &str) {
+        let Some(end) = state.ends.get(connection.0 as usize) else { return };
+        if matches!(end.standing, Standing::Lost(_)) {
+            return;
+        }
+        let closed = Message::Closed { reason }.encode(end.role, Tag(0));
+        let _ = self.agent.notify(&end.peer, &closed); // a peer that cannot be told finds out by itself
+        state.lose(connection, reason.to_owned());
     }
 
     /// Says something on a connection. Under the state's lock, so that what is said comes in the order of what
@@ -142,7 +168,7 @@ impl Hub {
         let Some(end) = state.ends.get_mut(connection.0 as usize) else { return Ok(()) };
         let bytes = message.encode(end.role, tag);
         match &mut end.standing {
-            Standing::Up => self.agent.notify(&end.peer, &bytes),
+            Standing::Up(_) => self.agent.notify(&end.peer, &bytes),
             Standing::Lost(_) => Ok(()), // whoever waits for an answer sees the loss itself
             Standing::Greeted { outbox, .. } if outbox.len() < OUTBOX_MAX => {
                 outbox.push(bytes);
@@ -150,7 +176,7 @@ impl Hub {
             }
             Standing::Greeted { .. } => {
                 let reason = format!("more than {OUTBOX_MAX} messages wait for it to be loaded");
-                state.lose(connection, reason);
+                self.lose(state, connection, &reason);
                 Ok(())
             }
         }
@@ -168,31 +194,38 @@ impl Hub {
                 Say::Credit { bytes, seen, .. } => (Tag(0), Message::Credit { bytes, seen }),
             };
             if let Err(error) = self.say(state, connection, tag, &message) {
-                state.lose(connection, error.to_string());
+                self.lose(state, connection, &error.to_string());
             }
         }
     }
 
     /// Waits until `done` returns something. Pumps when nobody else does. `done` is asked again whenever
-    /// messages have come in, and at least every [`SLICE`].
+    /// messages have come in, and every few milliseconds. A long wait leaves the driving to the progress thread.
     pub fn wait<T>(&self, mut done: impl FnMut(&Hub, &mut State) -> Option<T>) -> T {
         self.waiters.fetch_add(1, Ordering::SeqCst);
+        let mut rounds = 0;
         let outcome = loop {
             let mut state = self.state.lock();
             if let Some(outcome) = done(self, &mut state) {
+                self.waiters.fetch_sub(1, Ordering::SeqCst); // under the lock, for those who decide by it
                 break outcome;
             }
+            rounds += 1;
+            let slice = if rounds < SHORT_SLICES { SLICE } else { LONG_SLICE };
             match self.pump.try_lock() {
                 Some(pumping) => {
                     drop(state);
-                    self.agent.wait_for_notifications(Instant::now() + SLICE);
+                    if rounds < SHORT_SLICES {
+                        self.agent.wait_for_notifications(Instant::now() + slice);
+                    } else {
+                        self.agent.park_for_notifications(Instant::now() + slice, || self.is_closing());
+                    }
                     self.take_in();
                     drop(pumping);
                 }
-                None => drop(self.changed.wait_for(&mut state, SLICE)),
+                None => drop(self.changed.wait_for(&mut state, slice)),
             }
         };
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
         self.changed.notify_all(); // somebody else may pump now
         outcome
     }
@@ -204,44 +237,56 @@ impl Hub {
 }
 
 impl State {
-    /// The standing connection that was requested from a peer.
-    pub fn requested(&self, peer: &str) -> Option<ConnectionId> {
-        let connection = *self.current.get(&(peer.to_owned(), Role::Requester))?;
-        let end = self.ends.get(connection.0 as usize)?;
-        (!matches!(end.standing, Standing::Lost(_))).then_some(connection)
-    }
-
     /// Our end of the connection that a message came on.
     pub fn end_of(&self, peer: &str, role: Role) -> Option<ConnectionId> {
         self.current.get(&(peer.to_owned(), role)).copied()
     }
 
-    /// A connection that is up.
-    pub fn add(&mut self, peer: String, role: Role) -> ConnectionId {
-        self.insert(peer, role, Standing::Up)
+    /// A connection that is up. `None` when there are too many.
+    pub fn add(&mut self, peer: String, role: Role, link: Link) -> Option<ConnectionId> {
+        self.insert(peer, role, Standing::Up(link))
     }
 
     /// A connection whose peer has to be loaded first. It takes the place of an older one with the same peer.
-    pub fn greet(&mut self, peer: String, blob: Vec<u8>) -> ConnectionId {
+    pub fn greet(&mut self, peer: String, blob: Vec<u8>) -> Option<ConnectionId> {
         self.insert(peer, Role::Acceptor, Standing::Greeted { blob, outbox: Vec::new() })
     }
 
-    /// Ends a connection: what waits on it finds out.
+    fn insert(&mut self, peer: String, role: Role, standing: Standing) -> Option<ConnectionId> {
+        if self.ends.len() >= ENDS_MAX {
+            tracing::error!(
+                peer,
+                "it is not connected: {ENDS_MAX} connections have been made since the start"
+            );
+            return None;
+        }
+        let connection = ConnectionId(self.ends.len() as u32);
+        if let Some(older) = self.current.insert((peer.clone(), role), connection) {
+            // Not told: what is said to this peer now belongs to the newer one.
+            self.lose(older, "the peer has connected anew".to_owned());
+        }
+        self.ends.push(End { peer, role, standing });
+        Some(connection)
+    }
+
+    /// Whether a connection has been given up, with all that came before taken in.
+    pub fn is_lost(&self, connection: ConnectionId) -> bool {
+        self.ends.get(connection.0 as usize).is_some_and(|end| matches!(end.standing, Standing::Lost(_)))
+    }
+
+    /// Ends a connection without a word to the peer: what waits on it finds out.
     pub fn lose(&mut self, connection: ConnectionId, reason: String) {
         self.sends.drop_connection(connection);
         self.receives.drop_connection(connection);
         if let Some(end) = self.ends.get_mut(connection.0 as usize) {
             end.standing = Standing::Lost(reason);
         }
-    }
-
-    fn insert(&mut self, peer: String, role: Role, standing: Standing) -> ConnectionId {
-        let connection = ConnectionId(self.ends.len() as u32);
-        if let Some(older) = self.current.insert((peer.clone(), role), connection) {
-            self.lose(older, "the peer has connected anew".to_owned());
+        self.leftovers.push_back(connection);
+        if self.leftovers.len() > LEFTOVERS_MAX
+            && let Some(oldest) = self.leftovers.pop_front()
+        {
+            self.receives.forget_messages(oldest);
         }
-        self.ends.push(End { peer, role, standing });
-        connection
     }
 }
 

@@ -1,14 +1,37 @@
 //! The memory of a message, which the host names by address.
 #![allow(unsafe_code)]
 
-use crate::agent::{Agent, DescriptorList, RegisterError};
+use std::ffi::c_void;
+use std::{fmt, io};
+
+use crate::agent::{Agent, DescriptorList};
 use crate::desc::{Descriptor, MemoryKind};
+
+use super::error::Cause;
 
 /// Memory that a host lends for the time of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
     addr: u64,
     len: u64,
+}
+
+/// What is done to a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its bytes are sent.
+    Read,
+    /// Bytes are received into it.
+    Write,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "written",
+        })
+    }
 }
 
 /// A buffer that is registered with an agent until this is dropped.
@@ -34,33 +57,82 @@ impl Buffer {
     }
 
     /// A copy of what is in it.
-    pub(super) fn read(&self) -> Vec<u8> {
-        if self.len == 0 {
-            return Vec::new(); // its address may be null
-        }
-        // SAFETY: `new`'s contract: mapped and readable while the operation runs, and nobody holds a mutable
-        // reference. A u8 has no alignment and no invalid value.
-        unsafe { std::slice::from_raw_parts(self.addr as *const u8, self.len as usize) }.to_vec()
+    pub(super) fn read(&self) -> Result<Vec<u8>, Cause> {
+        let mut bytes = vec![0; self.len as usize];
+        self.copy(0, &mut bytes, Access::Read)?;
+        Ok(bytes)
     }
 
     /// Fills it. The lengths are equal: matching has checked it.
-    pub(super) fn write(&self, bytes: &[u8]) {
+    pub(super) fn write(&self, bytes: &mut [u8]) -> Result<(), Cause> {
         let len = bytes.len().min(self.len as usize);
-        if len == 0 {
-            return;
+        self.copy(0, &mut bytes[..len], Access::Write)
+    }
+
+    /// Whether it is memory that the processor can reach, by its ends.
+    pub(super) fn probe(&self, access: Access) -> Result<(), Cause> {
+        let ends = [0, self.len.saturating_sub(1)];
+        for at in ends.into_iter().filter(|at| *at < self.len) {
+            let mut byte = [0];
+            self.copy(at, &mut byte, Access::Read)?;
+            if access == Access::Write {
+                self.copy(at, &mut byte, Access::Write)?;
+            }
         }
-        // SAFETY: `new`'s contract: `self.len` bytes are mapped and writable while the operation runs, and no
-        // reference to them exists, so they do not overlap `bytes`; `len` is within both.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.addr as *mut u8, len) };
+        Ok(())
     }
 
     /// Registers it for the time of the operation.
-    pub(super) fn register(self, agent: &Agent) -> Result<Registered<'_>, RegisterError> {
+    pub(super) fn register(self, agent: &Agent) -> Result<Registered<'_>, Cause> {
         let list = self.list();
         // SAFETY: `new`'s contract covers the operation, and the registration ends with its guard, before the
         // operation returns.
-        unsafe { agent.register(&list) }?;
+        unsafe { agent.register(&list) }.map_err(|error| Cause::Memory(error.to_string()))?;
         Ok(Registered { agent, list })
+    }
+
+    /// Copies between the buffer, from `at`, and bytes of ours, by the kernel: the seam does not say what kind of
+    /// memory a pointer is for, and one that the processor cannot reach must be an error, not a signal.
+    fn copy(&self, at: u64, ours: &mut [u8], access: Access) -> Result<(), Cause> {
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let theirs = (self.addr + at) as *mut c_void;
+        let here = libc::iovec { iov_base: ours.as_mut_ptr().cast(), iov_len: ours.len() };
+        let there = libc::iovec { iov_base: theirs, iov_len: ours.len() };
+        // SAFETY: both vectors are one entry that lives on the stack. `here` names `ours`, which is borrowed
+        // mutably; `there` lies in memory that `new`'s contract lends to the operation, and where it is not
+        // mapped, or not writable, the kernel says EFAULT instead of touching it.
+        let copied = unsafe {
+            match access {
+                Access::Read => {
+                    libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0)
+                }
+                Access::Write => {
+                    libc::process_vm_writev(libc::getpid(), &raw const here, 1, &raw const there, 1, 0)
+                }
+            }
+        };
+        if usize::try_from(copied) == Ok(ours.len()) {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if copied < 0 && error.raw_os_error() != Some(libc::EFAULT) {
+            // A filter forbids the call: the contract has to do.
+            // SAFETY: as above; mapped for this access by `new`'s contract, and `ours` is no part of it.
+            unsafe {
+                match access {
+                    Access::Read => {
+                        std::ptr::copy_nonoverlapping(theirs.cast(), ours.as_mut_ptr(), ours.len());
+                    }
+                    Access::Write => {
+                        std::ptr::copy_nonoverlapping(ours.as_ptr(), theirs.cast(), ours.len());
+                    }
+                }
+            }
+            return Ok(());
+        }
+        Err(Cause::Unreachable { addr: self.addr + at, access })
     }
 
     /// As a transfer names it.

@@ -5,8 +5,8 @@
 //! staged. Matching is [`crate::proto::tagged`]'s; this room adds the agent, the threads and the waits.
 //!
 //! ```text
-//!   callers: send, receive, accept           service thread
-//!        |  wait, pumping in turns                | pumps while nobody waits; loads who has introduced itself
+//!   callers: send, receive, accept           two service threads
+//!        |  wait, pumping in turns                | one pumps while nobody waits, one loads who introduces itself
 //!        +---------------> [Hub] <----------------+
 //!                         /     \
 //!              tagged (proto)   Agent: registered buffers, writes, notifications
@@ -14,8 +14,9 @@
 //!
 //! # What it promises
 //! * A receive that has returned, in whatever way, has a buffer that no byte will land in any more: both ends
-//!   know the buffer, so this holds on every lane. Where a peer does not let go in time the memory is
-//!   quarantined and an error is logged, as the agent does it.
+//!   know the buffer, so this holds on every lane. A peer that does not let go of a buffer within the peer
+//!   deadline loses the connection, and what it still writes by itself is revoked below, or quarantined and
+//!   logged, as the agent does it.
 //! * A send that has returned is done with its memory. A long one that succeeded is in the receiver's buffer;
 //!   a short one is queued there or on its way.
 //! * Messages of one connection, direction and tag are received in the order they were sent in.
@@ -52,7 +53,7 @@ use crate::proto::tagged::message::Message;
 use self::hub::Hub;
 
 pub use self::error::{ConnectError, MessageFailure, OpenError};
-pub use self::memory::Buffer;
+pub use self::memory::{Access, Buffer};
 pub use crate::proto::tagged::{ConnectionId, Tag};
 
 /// How a rank's connections are set up.
@@ -72,7 +73,7 @@ pub struct Connections {
     hub: Arc<Hub>,
     ranks: Vec<SocketAddr>,
     rank: usize,
-    service: Mutex<Option<JoinHandle<()>>>,
+    services: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Connections {
@@ -85,13 +86,20 @@ impl Connections {
         let gathered = rendezvous::gather(&config.rendezvous, own.as_bytes())?;
         let ranks = gathered.parts.iter().enumerate().map(|(rank, part)| address_of(rank, part));
         let ranks = ranks.collect::<Result<Vec<_>, _>>()?;
-        let hub = Arc::new(Hub::new(agent));
-        let serving = Arc::clone(&hub);
-        let thread = std::thread::Builder::new().name("baton-connect".into());
-        let service = thread.spawn(move || service::run(&serving)).map_err(OpenError::Thread)?;
-        let rank = gathered.rank as usize;
-        tracing::info!(agent = name, rank, ranks = ranks.len(), "connections are open");
-        Ok(Self { hub, ranks, rank, service: Mutex::new(Some(service)) })
+        let (hub, rank) = (Arc::new(Hub::new(agent)), gathered.rank as usize);
+        let opened = Self { hub, ranks, rank, services: Mutex::default() };
+        opened.serve("baton-connect", service::pump)?;
+        opened.serve("baton-greet", service::greet)?;
+        tracing::info!(agent = name, rank, ranks = opened.ranks.len(), "connections are open");
+        Ok(opened)
+    }
+
+    fn serve(&self, name: &str, service: fn(&Hub)) -> Result<(), OpenError> {
+        let hub = Arc::clone(&self.hub);
+        let thread = std::thread::Builder::new().name(name.into());
+        let handle = thread.spawn(move || service(&hub)).map_err(OpenError::Thread)?;
+        self.services.lock().push(handle);
+        Ok(())
     }
 
     /// Where each rank of the instance can be reached, by rank.
@@ -116,16 +124,23 @@ impl Connections {
         }
         let failed = |source| ConnectError::Load { address, source: Box::new(source) };
         let peer = self.hub.agent.load_at(&address.to_string()).map_err(failed)?;
+        let lost = |source| ConnectError::Introduce { address, source };
         let mut state = self.hub.state.lock();
-        if let Some(connection) = state.requested(&peer) {
-            return Ok(connection); // another thread was faster
+        if let Some(connection) = state.end_of(&peer, Role::Requester)
+            && self.hub.check(&mut state, connection).is_ok()
+        {
+            state.by_address.insert(address, connection);
+            return Ok(connection); // made at another address, or by another thread
         }
-        let connection = state.add(peer, Role::Requester);
+        let key = self.hub.agent.loaded_link(&peer).map_err(lost)?;
+        let connection = state.add(peer, Role::Requester, key).ok_or(ConnectError::TooMany { address })?;
         state.by_address.insert(address, connection);
         let blob = self.hub.agent.local_blob();
-        let introduce = Message::Introduce { blob: &blob };
-        let said = self.hub.say(&mut state, connection, Tag(0), &introduce);
-        said.map(|()| connection).map_err(|source| ConnectError::Introduce { address, source })
+        let said = self.hub.say(&mut state, connection, Tag(0), &Message::Introduce { blob: &blob });
+        said.map(|()| connection).map_err(|source| {
+            self.hub.lose(&mut state, connection, &source.to_string());
+            lost(source)
+        })
     }
 
     /// The name of the agent at the other end.
@@ -140,11 +155,15 @@ impl Connections {
 
     /// Ends every operation with an error, waits for them to leave, says goodbye to the peers. Idempotent.
     pub fn close(&self) {
-        let mut service = self.service.lock();
-        let Some(thread) = service.take() else { return };
+        let mut services = self.services.lock();
         self.hub.close();
-        if thread.join().is_err() {
-            tracing::error!(agent = self.hub.agent.name(), "the thread that serves connections has panicked");
+        for thread in services.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(
+                    agent = self.hub.agent.name(),
+                    "a thread that serves connections has panicked"
+                );
+            }
         }
         self.hub.agent.shutdown();
     }

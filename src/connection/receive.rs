@@ -1,10 +1,13 @@
 //! Receiving: from one connection, or from whoever asks first.
 
+use std::time::Instant;
+
 use crate::proto::tagged::receiving::Outcome;
 use crate::proto::tagged::{ConnectionId, EAGER_MAX_BYTES, MessageError, RecvId, Tag};
 
 use super::error::{Cause, MessageFailure};
 use super::hub::{Hub, State};
+use super::memory::{Access, Registered};
 use super::patience::Patience;
 use super::{Buffer, Connections};
 
@@ -55,6 +58,7 @@ struct Receiving<'a> {
 /// What a waiting receive has to do next.
 enum Step {
     Register,
+    PostAgain,
     End(Result<Option<ConnectionId>, Cause>),
 }
 
@@ -64,15 +68,7 @@ impl Receiving<'_> {
         // A long message is announced ahead; for a short one the buffer is registered only if it is needed.
         let is_long = self.buffer.span().1 > EAGER_MAX_BYTES && self.from.is_some();
         let mut _registered = is_long.then(|| self.register()).transpose()?;
-        let id = {
-            let mut state = self.hub.open_state()?;
-            if let Some(connection) = self.from {
-                self.hub.check(&mut state, connection)?;
-            }
-            let id = state.receives.post(self.from, self.tag, self.buffer.span(), is_long);
-            self.hub.say_all(&mut state);
-            id
-        };
+        let mut id = self.post(is_long)?;
         loop {
             match self.wait(id) {
                 Step::End(outcome) => return outcome,
@@ -82,12 +78,41 @@ impl Receiving<'_> {
                     state.receives.buffer_ready(id);
                     self.hub.say_all(&mut state);
                 }
+                Step::PostAgain => {
+                    _registered = None;
+                    id = self.post(false)?;
+                }
             }
         }
     }
 
-    fn register(&self) -> Result<super::memory::Registered<'_>, Cause> {
-        self.buffer.register(&self.hub.agent).map_err(|error| Cause::Memory(error.to_string()))
+    /// Posts the receive. On a lost connection it gets what had come before, if that is the next message.
+    fn post(&self, is_ready: bool) -> Result<RecvId, Cause> {
+        let mut state = self.hub.open_state()?;
+        let standing = self.standing(&mut state, self.from);
+        let id = state.receives.post(self.from, self.tag, self.buffer.span(), is_ready);
+        if let Err(cause) = standing
+            && !state.receives.is_over(id)
+        {
+            state.receives.forget(id);
+            return Err(cause);
+        }
+        self.hub.say_all(&mut state);
+        Ok(id)
+    }
+
+    /// An error once the connection is lost and what had come on it is taken in.
+    fn standing(&self, state: &mut State, connection: Option<ConnectionId>) -> Result<(), Cause> {
+        let Some(connection) = connection else { return Ok(()) };
+        match self.hub.check(state, connection) {
+            Err(Cause::Lost(_)) if !state.is_lost(connection) => Ok(()),
+            standing => standing,
+        }
+    }
+
+    fn register(&self) -> Result<Registered<'_>, Cause> {
+        self.buffer.probe(Access::Write)?;
+        self.buffer.register(&self.hub.agent)
     }
 
     fn give_up(&self, id: RecvId) {
@@ -98,26 +123,29 @@ impl Receiving<'_> {
 
     fn wait(&self, id: RecvId) -> Step {
         let mut patience = Patience::new();
+        let mut taken_back = None;
         self.hub.wait(|hub, state| {
+            let connection = self.from.or_else(|| state.receives.matched(id));
+            // Asked first: finding a loss takes in what came before it.
+            let standing = self.standing(state, connection);
             if let Some((connection, outcome)) = state.receives.take_outcome(id) {
                 return Some(Step::End(self.finish(connection, outcome)));
             }
-            // From anybody: lost with the connection that it was matched with, and that has been dropped.
-            let is_known = state.receives.is_known(id);
-            let alive = match self.from {
-                Some(connection) => hub.check(state, connection),
-                None if is_known => Ok(()),
-                None => Err(Cause::Lost("the peer left while its message was on its way".to_owned())),
-            };
-            if let Err(cause) = alive {
-                return Some(Step::End(Err(cause)));
+            if let Err(cause) = standing {
+                state.receives.forget(id);
+                // From anybody: whom it was matched with is gone, and the next one may come.
+                return Some(if self.from.is_some() { Step::End(Err(cause)) } else { Step::PostAgain });
             }
-            if let Some(connection) = state.receives.matched(id) {
-                let _ = hub.check(state, connection); // a loss shows in the next turn
+            if self.from.is_none() && !state.receives.is_known(id) {
+                return Some(Step::PostAgain);
             }
             if hub.is_closing() || (self.cancelled)() {
+                let since = *taken_back.get_or_insert_with(Instant::now);
                 state.receives.cancel(id);
                 hub.say_all(state);
+                if let Some(connection) = connection.filter(|_| since.elapsed() > hub.agent.peer_timeout()) {
+                    hub.lose(state, connection, "it does not let go of a buffer that was taken back");
+                }
                 return None; // its outcome says when the buffer is free
             }
             self.complain(&mut patience, state);
@@ -131,7 +159,7 @@ impl Receiving<'_> {
         outcome: Outcome,
     ) -> Result<Option<ConnectionId>, Cause> {
         match outcome {
-            Outcome::Eager(bytes) => self.buffer.write(&bytes),
+            Outcome::Eager(mut bytes) => self.buffer.write(&mut bytes)?,
             Outcome::Landed => {}
             Outcome::Failed(MessageError::Cancelled) if self.hub.is_closing() => return Err(Cause::Closed),
             Outcome::Failed(error) => return Err(error.into()),

@@ -4,10 +4,11 @@ use crate::agent::{DescriptorList, Transfer, TransferRequest, TransferState};
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 use crate::proto::tagged::message::Message;
 use crate::proto::tagged::sending::{Path, Target};
-use crate::proto::tagged::{ConnectionId, MessageError, RecvId, SendId, Tag};
+use crate::proto::tagged::{ConnectionId, EAGER_MAX_BYTES, MessageError, RecvId, SendId, Tag};
 
 use super::error::{Cause, MessageFailure};
 use super::hub::{Hub, SLICE, Standing, State};
+use super::memory::Access;
 use super::patience::Patience;
 use super::{Buffer, Connections};
 
@@ -55,12 +56,13 @@ impl Sending<'_> {
     /// Sends a short message whole, or offers a long one.
     fn begin(&self) -> Result<Option<SendId>, Cause> {
         let (_, len) = self.buffer.span();
+        // First of all: memory that cannot be read must not cost the message its place.
+        self.buffer.probe(Access::Read)?;
+        let bytes = if len <= EAGER_MAX_BYTES { self.buffer.read()? } else { Vec::new() };
         let mut state = self.hub.open_state()?;
         self.hub.check(&mut state, self.connection)?;
         match state.sends.begin(self.connection, self.tag, len) {
-            Path::Eager => {
-                self.say(&mut state, &Message::Eager { bytes: &self.buffer.read() }).map(|()| None)
-            }
+            Path::Eager => self.say(&mut state, &Message::Eager { bytes: &bytes }).map(|()| None),
             Path::Offered(send) => self.say(&mut state, &Message::Offer { send, len }).map(|()| Some(send)),
         }
     }
@@ -88,7 +90,7 @@ impl Sending<'_> {
                 let (peer, tag, (_, bytes)) = (&end.peer, self.tag.0, self.buffer.span());
                 tracing::warn!(peer, tag, bytes, waited_s, "a message still waits for its receiver");
             }
-            let is_up = matches!(end.standing, Standing::Up);
+            let is_up = matches!(end.standing, Standing::Up(_));
             is_up.then(|| state.sends.target(id)).flatten().map(Ok)
         })
     }
@@ -96,7 +98,7 @@ impl Sending<'_> {
     /// Writes the bytes into the receiver's buffer, Done behind them. No byte moves any more when it returns.
     fn write(&self, id: SendId, target: Target) -> Result<(), Cause> {
         let agent = &self.hub.agent;
-        let _registered = self.buffer.register(agent).map_err(|error| Cause::Memory(error.to_string()))?;
+        let _registered = self.buffer.register(agent)?;
         let (peer, done) = {
             let state = self.hub.state.lock();
             let end = state.ends.get(self.connection.0 as usize).ok_or(Cause::Unknown)?;
@@ -126,7 +128,7 @@ impl Sending<'_> {
                 () => continue,
             };
             // One that does not end within the peer deadline ends with the peer: asked until then.
-            while !transfer.release() && self.hub.agent.check_loaded(transfer.peer()).is_ok() {}
+            while !transfer.release() && self.hub.agent.loaded_link(transfer.peer()).is_ok() {}
             break;
         }
         match transfer.error() {
@@ -152,6 +154,10 @@ impl Sending<'_> {
 
     fn say(&self, state: &mut State, message: &Message<'_>) -> Result<(), Cause> {
         let said = self.hub.say(state, self.connection, self.tag, message);
-        said.map_err(|error| Cause::Lost(error.to_string()))
+        said.map_err(|error| {
+            // Something that was decided has not been said: the two ends are out of step.
+            self.hub.lose(state, self.connection, &error.to_string());
+            Cause::Lost(error.to_string())
+        })
     }
 }

@@ -1,31 +1,26 @@
-//! Taking messages in: by whoever waits, and by a thread of its own while nobody does.
+//! Taking messages in, by whoever waits or else by a thread; and loading those who introduce themselves, by another.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::proto::tagged::message::Message;
-use crate::proto::tagged::receiving::Overrun;
 use crate::proto::tagged::sending::{Target, Withdrawal};
-use crate::proto::tagged::{ConnectionId, Role, Tag};
+use crate::proto::tagged::{ConnectionId, Overrun, Role, Tag};
 
 use super::hub::{Hub, Standing, State};
 
-/// Longest park of the service thread.
+/// Longest park of either thread.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The service thread's body: loads peers that have introduced themselves, and takes messages in while no
-/// operation waits. Ends when the connections are closed.
-pub(super) fn run(hub: &Hub) {
+/// Takes messages in while no operation waits, on a thread of its own, until the connections are closed.
+pub(super) fn pump(hub: &Hub) {
     while !hub.is_closing() {
-        if let Some(connection) = next_greeted(hub) {
-            load(hub, connection);
-            continue;
-        }
+        let mut state = hub.state.lock();
         if hub.waiters.load(Ordering::SeqCst) > 0 {
-            let mut state = hub.state.lock();
             hub.changed.wait_for(&mut state, TICK);
             continue;
         }
+        drop(state);
         let pumping = hub.pump.lock();
         hub.agent.park_for_notifications(Instant::now() + TICK, || hub.is_closing());
         hub.take_in();
@@ -33,12 +28,20 @@ pub(super) fn run(hub: &Hub) {
     }
 }
 
-fn next_greeted(hub: &Hub) -> Option<ConnectionId> {
-    let state = hub.state.lock();
-    let greeted = |(id, end): (usize, &super::hub::End)| {
-        matches!(end.standing, Standing::Greeted { .. }).then_some(ConnectionId(id as u32))
-    };
-    state.ends.iter().enumerate().find_map(greeted)
+/// Loads the peers that have introduced themselves, one after the other, on a thread of its own, until the
+/// connections are closed.
+pub(super) fn greet(hub: &Hub) {
+    while !hub.is_closing() {
+        let mut state = hub.state.lock();
+        let greeted = state.ends.iter().position(|end| matches!(end.standing, Standing::Greeted { .. }));
+        match greeted {
+            Some(id) => {
+                drop(state);
+                load(hub, ConnectionId(id as u32));
+            }
+            None => drop(hub.changed.wait_for(&mut state, TICK)),
+        }
+    }
 }
 
 /// Loads the peer of a connection, outside the lock, and then says what has waited for it.
@@ -49,17 +52,24 @@ fn load(hub: &Hub, connection: ConnectionId) {
         let Standing::Greeted { blob, .. } = &end.standing else { return };
         (end.peer.clone(), blob.clone())
     };
-    let loaded = hub.agent.load_blob(&peer, &blob);
+    let loaded = hub.agent.load_blob(&peer, &blob).map_err(|error| error.to_string());
+    let loaded = loaded.and_then(|()| hub.agent.loaded_link(&peer).map_err(|error| error.to_string()));
     let mut state = hub.state.lock();
-    if let Err(error) = loaded {
-        tracing::error!(peer, %error, "a peer that has connected cannot be answered");
-        state.lose(connection, error.to_string());
-    } else if let Some(end) = state.ends.get_mut(connection.0 as usize)
-        && let Standing::Greeted { outbox, .. } = std::mem::replace(&mut end.standing, Standing::Up)
-    {
-        let said = outbox.iter().try_for_each(|bytes| hub.agent.notify(&peer, bytes));
-        if let Err(error) = said {
-            state.lose(connection, error.to_string());
+    // It may have been given up meanwhile; then it stays so.
+    let Some(end) = state.ends.get_mut(connection.0 as usize) else { return };
+    let Standing::Greeted { outbox, .. } = &mut end.standing else { return };
+    match loaded {
+        Err(reason) => {
+            tracing::error!(peer, reason, "a peer that has connected cannot be answered");
+            hub.lose(&mut state, connection, &reason);
+        }
+        Ok(key) => {
+            let outbox = std::mem::take(outbox);
+            end.standing = Standing::Up(key);
+            let said = outbox.iter().try_for_each(|bytes| hub.agent.notify(&peer, bytes));
+            if let Err(error) = said {
+                hub.lose(&mut state, connection, &error.to_string());
+            }
         }
     }
     drop(state);
@@ -70,17 +80,25 @@ impl Hub {
     /// Takes in what the agent has for us. By the holder of the pump alone, so that order is kept.
     pub fn take_in(&self) {
         let taken = self.agent.take_notifications();
-        if taken.is_empty() {
-            return;
+        if !taken.is_empty() {
+            let mut state = self.state.lock();
+            self.hand_all_on(&mut state, taken);
         }
-        let mut state = self.state.lock();
+    }
+
+    /// The same, for a holder of the pump who has the state.
+    pub fn take_in_under(&self, state: &mut State) {
+        let taken = self.agent.take_notifications();
+        self.hand_all_on(state, taken);
+    }
+
+    fn hand_all_on(&self, state: &mut State, taken: Vec<(String, Vec<Vec<u8>>)>) {
         for (peer, messages) in taken {
             for message in messages {
-                self.take_message(&mut state, &peer, &message);
+                self.take_message(state, &peer, &message);
             }
         }
-        self.say_all(&mut state);
-        drop(state);
+        self.say_all(state);
         self.changed.notify_all();
     }
 
@@ -94,13 +112,17 @@ impl Hub {
         };
         if let Message::Introduce { blob } = message {
             match speaks {
-                Role::Requester => drop(state.greet(peer.to_owned(), blob.to_vec())),
+                Role::Requester => _ = state.greet(peer.to_owned(), blob.to_vec()),
                 Role::Acceptor => tracing::error!(peer, "an acceptor has introduced itself; it is ignored"),
             }
             return;
         }
         let Some(connection) = state.end_of(peer, speaks.other()) else {
-            tracing::error!(peer, "a message came on a connection that was never made; it is dropped");
+            tracing::error!(
+                peer,
+                tag = tag.0,
+                "a message came on a connection that was never made; it is dropped"
+            );
             return;
         };
         if self.hand_on(state, connection, tag, message).is_err() {
@@ -120,19 +142,19 @@ impl Hub {
         message: Message<'_>,
     ) -> Result<(), Overrun> {
         match message {
-            Message::Introduce { .. } => {}
+            Message::Introduce { .. } | Message::Closed { .. } => {}
             Message::Eager { bytes } => state.receives.handle_eager(connection, tag, bytes)?,
             Message::Offer { send, .. } => state.receives.handle_offer(connection, tag, send)?,
             Message::Retract { send } => state.receives.handle_retract(connection, tag, send),
             Message::Announce { recv, answers, seen, addr, len } => {
                 let target = Target { recv, addr, len };
-                state.sends.handle_announce(connection, tag, (answers, seen), target);
+                state.sends.handle_announce(connection, tag, (answers, seen), target)?;
             }
             Message::Withdraw { recv } => {
                 if state.sends.handle_withdraw(connection, tag, recv) == Withdrawal::Granted {
                     let message = Message::Withdrawn { recv, consumed: false };
                     if let Err(error) = self.say(state, connection, tag, &message) {
-                        state.lose(connection, error.to_string());
+                        self.lose(state, connection, &error.to_string());
                     }
                 }
             }

@@ -23,7 +23,7 @@ const _: () = {
 /// Opens them as the environment says; other ranks of the instance may be waited for.
 pub fn open_connections() -> Result<Box<SeamConnections>, SeamError> {
     guard("makeUcxConnectionManager", || {
-        let config = convert::connections_config(unique_name())?;
+        let config = convert::connections_config(unique_name()?)?;
         Ok(Box::new(SeamConnections(Connections::open(config).map_err(SeamError::engine)?)))
     })
 }
@@ -120,9 +120,13 @@ impl SeamConnections {
     }
 }
 
-/// A name that no other manager on this or another host has.
-fn unique_name() -> String {
+/// A name that no other manager has, on whichever host: containers may share a host's name and have the same
+/// process ids.
+fn unique_name() -> Result<String, SeamError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}_{}_ucx{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    let chance =
+        getrandom::u64().map_err(|error| SeamError::engine(std::io::Error::other(error.to_string())))?;
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(format!("{host}_{}_{chance:016x}_ucx{count}", std::process::id()))
 }

@@ -1,5 +1,6 @@
 //! Tagged messages between connected ranks, in one process, over every lane that needs no library.
 
+mod losses;
 mod pair;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

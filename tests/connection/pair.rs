@@ -91,6 +91,12 @@ impl Memory {
         unsafe { Buffer::new(self.start as u64, self.len as u64) }
     }
 
+    /// Its first bytes, as memory of their own.
+    pub fn part(&self, len: usize) -> Self {
+        assert!(len <= self.len);
+        Self { start: self.start, len }
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         // SAFETY: leaked, `len` bytes long and initialised; tests look only when no message is under way.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }.to_vec()
@@ -142,7 +148,12 @@ impl Pair {
 /// The connections of a single rank.
 pub fn open(stem: &str, lane: Lane, port: u16) -> Connections {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    open_as(&format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)), lane, port)
+}
+
+/// The same under a name.
+pub fn open_as(name: &str, lane: Lane, port: u16) -> Connections {
+    let name = name.to_owned();
     let none = LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
     let lanes = match lane {
         Lane::Local => LaneChoice { local: true, ..none },

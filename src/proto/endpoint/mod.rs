@@ -234,9 +234,12 @@ impl Endpoint {
             if peer.may_write(&self.lanes) {
                 peer.revoking.extend(keys);
             }
-            let touched = peer.outgoing.values();
-            let touched = touched.filter(|transfer| transfer.regions.iter().any(|key| gone.contains(key)));
-            hit.extend(touched.map(|transfer| transfer.id));
+            for transfer in peer.outgoing.values_mut() {
+                // The same memory may be in another region, which then does.
+                if transfer.regions.iter().any(|key| gone.contains(key)) && !transfer.rebind(&self.regions) {
+                    hit.push(transfer.id);
+                }
+            }
         }
         hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{Region, RegionKey, Segment, TransferId, TransferOp};
+use crate::desc::{Region, RegionKey, Segment, SessionId, TransferId, TransferOp};
 use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
 use crate::proto::section::Section;
@@ -136,6 +136,11 @@ impl Peer {
             releasing: Vec::new(),
             output: Vec::new(),
         }
+    }
+
+    /// The session that it told us of, once it has.
+    pub fn session(&self) -> Option<SessionId> {
+        self.section.as_ref().map(|section| section.session)
     }
 
     /// Its agent's name; empty before the handshake on an accepted stream.

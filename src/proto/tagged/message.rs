@@ -73,6 +73,11 @@ pub enum Message<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// The speaker has given the connection up: nothing on it will be answered.
+    Closed {
+        /// Why.
+        reason: &'a str,
+    },
     /// Room for eager messages that have been taken, and how many messages have come.
     Credit {
         /// Bytes, overhead included.
@@ -101,6 +106,7 @@ impl<'a> Message<'a> {
             Self::Withdraw { recv } | Self::Done { recv } => w.u64(recv.0),
             Self::Withdrawn { recv, consumed } => w.u64(recv.0).u8(u8::from(*consumed)),
             Self::Failed { recv, reason } => w.u64(recv.0).bytes(reason.as_bytes()),
+            Self::Closed { reason } => w.bytes(reason.as_bytes()),
             Self::Credit { bytes, seen } => w.u32(*bytes).u64(*seen),
         };
         out
@@ -141,6 +147,7 @@ impl<'a> Message<'a> {
             8 => Self::Done { recv: RecvId(r.u64("receive")?) },
             9 => Self::Failed { recv: RecvId(r.u64("receive")?), reason: r.text("reason")? },
             10 => Self::Credit { bytes: r.u32("credit")?, seen: r.u64("messages seen")? },
+            11 => Self::Closed { reason: r.text("reason")? },
             value => {
                 return Err(DecodeError::BadValue { field: "kind of a tagged message", value: value.into() });
             }
@@ -159,6 +166,7 @@ impl<'a> Message<'a> {
             Self::Done { .. } => 8,
             Self::Failed { .. } => 9,
             Self::Credit { .. } => 10,
+            Self::Closed { .. } => 11,
         }
     }
 }
@@ -195,6 +203,7 @@ mod tests {
             Message::Done { recv },
             Message::Failed { recv, reason: "why" },
             Message::Credit { bytes: 9, seen: 10 },
+            Message::Closed { reason: "over" },
         ]
     }
 
@@ -215,7 +224,7 @@ mod tests {
     #[test]
     fn what_no_version_defines_is_refused() {
         let good = Message::Withdrawn { recv: RecvId(1), consumed: false }.encode(Role::Acceptor, Tag(0));
-        for (at, value) in [(0, b'X'), (1, 2), (2, 11), (3, 2), (16, 2)] {
+        for (at, value) in [(0, b'X'), (1, 2), (2, 12), (3, 2), (16, 2)] {
             let mut bad = good.clone();
             bad[at] = value;
             assert!(Message::decode(&bad).is_err(), "byte {at} = {value}");

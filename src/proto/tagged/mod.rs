@@ -86,9 +86,20 @@ pub const UNRECEIVED_MAX: usize = 1 << 16;
 /// Messages after which a receiver says how many it has seen, if nothing else has said it.
 pub const SEEN_EVERY: u64 = 256;
 
-/// What of the window an eager message of this length takes.
+/// Buffers that may be announced to a process and wait for their message.
+pub const ANNOUNCED_MAX: usize = 1 << 17;
+
+/// A peer sends more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overrun;
+
+/// What of the window an eager message of this length takes. Nothing where it is empty: there is no buffer that
+/// it could be written into instead.
 pub fn eager_cost(len: usize) -> u32 {
-    len as u32 + EAGER_OVERHEAD_BYTES // never above EAGER_MAX_BYTES and the overhead
+    match len {
+        0 => 0,
+        len => len as u32 + EAGER_OVERHEAD_BYTES, // never above EAGER_MAX_BYTES and the overhead
+    }
 }
 
 /// Why a message did not arrive, as both ends are told.

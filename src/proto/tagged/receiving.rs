@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, RecvId, SEEN_EVERY, SendId, Tag,
-    UNRECEIVED_MAX, eager_cost,
+    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, Overrun, RecvId, SEEN_EVERY, SendId,
+    Tag, UNRECEIVED_MAX, eager_cost,
 };
 
 /// What a receive ends with.
@@ -57,10 +57,6 @@ pub enum Say {
         seen: u64,
     },
 }
-
-/// A peer sends more than it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overrun;
 
 /// See the [module](super). All receives of one process, and the messages that wait for one.
 #[derive(Debug, Default)]
@@ -127,6 +123,11 @@ impl Receives {
         self.posts.get(&id)?.outcome.as_ref()?;
         let post = self.posts.remove(&id)?;
         Some((post.connection, post.outcome?))
+    }
+
+    /// Whether a receive has its end.
+    pub fn is_over(&self, id: RecvId) -> bool {
+        self.posts.get(&id).is_some_and(|post| post.outcome.is_some())
     }
 
     /// Whether a receive is neither taken nor dropped with its connection.
@@ -224,12 +225,36 @@ impl Receives {
         }
     }
 
-    /// Forgets everything about a connection that is gone, its receives with it.
+    /// Forgets a receive whose caller leaves without its end.
+    pub fn forget(&mut self, id: RecvId) {
+        let Some(post) = self.posts.remove(&id) else { return };
+        if let Some(stream) = post.connection.and_then(|of| self.streams.get_mut(&(of, post.tag))) {
+            stream.posts.retain(|other| *other != id);
+        }
+        if let Some(waiting) = self.from_any.get_mut(&post.tag) {
+            waiting.retain(|other| *other != id);
+        }
+    }
+
+    /// A connection is gone: its receives are forgotten, but for those that have an end. Short messages that have
+    /// come stay, up to the first that had to be fetched.
     pub fn drop_connection(&mut self, connection: ConnectionId) {
-        self.streams.retain(|(of, _), _| *of != connection);
-        self.posts.retain(|_, post| post.connection != Some(connection));
+        for ((of, _), stream) in &mut self.streams {
+            if *of == connection {
+                stream.posts.clear();
+                let fetched = stream.arrived.iter().position(|header| matches!(header.body, Body::Offer(_)));
+                stream.arrived.truncate(fetched.unwrap_or(usize::MAX));
+            }
+        }
+        self.streams.retain(|(of, _), stream| *of != connection || !stream.arrived.is_empty());
+        self.posts.retain(|_, post| post.connection != Some(connection) || post.outcome.is_some());
         self.windows.remove(&connection);
         self.say.retain(|say| say.connection() != connection);
+    }
+
+    /// Forgets the messages that a connection which is gone has left.
+    pub fn forget_messages(&mut self, connection: ConnectionId) {
+        self.streams.retain(|(of, _), _| *of != connection);
     }
 
     // ---- what comes in ------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, RecvId, SendId, Tag, eager_cost,
+    ANNOUNCED_MAX, ConnectionId, EAGER_MAX_BYTES, EAGER_WINDOW_BYTES, MessageError, Overrun, RecvId, SendId,
+    Tag, eager_cost,
 };
 
 /// Where a message may be written.
@@ -91,8 +92,9 @@ impl Sends {
         let line = self.lines.entry(connection).or_default();
         line.sent += 1;
         let announced = self.announced.remove(&(connection, tag)); // it is for this message, and for no other
-        if len <= EAGER_MAX_BYTES && line.eager_bytes + eager_cost(len as usize) <= EAGER_WINDOW_BYTES {
-            line.eager_bytes += eager_cost(len as usize);
+        let cost = eager_cost(len.min(EAGER_MAX_BYTES) as usize);
+        if len <= EAGER_MAX_BYTES && line.eager_bytes + cost <= EAGER_WINDOW_BYTES {
+            line.eager_bytes += cost;
             line.unseen.push_back((line.sent, tag, None));
             return Path::Eager;
         }
@@ -111,7 +113,7 @@ impl Sends {
         tag: Tag,
         (answers, seen): (Option<SendId>, u64),
         target: Target,
-    ) {
+    ) -> Result<(), Overrun> {
         let line = self.lines.entry(connection).or_default();
         line.forget_seen(seen);
         let meant = match answers {
@@ -121,6 +123,9 @@ impl Sends {
                 Some((_, _, crossed)) => *crossed,
                 None => {
                     self.announced.insert((connection, tag), target);
+                    if self.announced.len() > ANNOUNCED_MAX {
+                        return Err(Overrun);
+                    }
                     None
                 }
             },
@@ -131,6 +136,7 @@ impl Sends {
         {
             send.state = met(target, send.len);
         }
+        Ok(())
     }
 
     /// The receiver wants a buffer back.

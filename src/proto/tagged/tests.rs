@@ -111,7 +111,8 @@ impl Rig {
         let (_, tag, message) = Message::decode(&bytes).expect("it was encoded here");
         match message {
             Message::Announce { recv, answers, seen, addr, len } => {
-                self.sends.handle_announce(HERE, tag, (answers, seen), Target { recv, addr, len });
+                let target = Target { recv, addr, len };
+                self.sends.handle_announce(HERE, tag, (answers, seen), target).expect("within bounds");
             }
             Message::Withdraw { recv } => {
                 // A matched send whose caller has yet to look is told by the flag, as one that writes is.

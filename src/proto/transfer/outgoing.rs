@@ -126,6 +126,18 @@ impl Outgoing {
         used && !self.is_within(theirs)
     }
 
+    /// Makes it use those of our regions that are left. False where they do not hold all of our side.
+    pub fn rebind(&mut self, ours: &RegionTable) -> bool {
+        let read = self.op == TransferOp::Read;
+        let local =
+            self.plan.segments().iter().map(|s| Span { addr: if read { s.dst } else { s.src }, len: s.len });
+        let held: Option<BTreeSet<RegionKey>> =
+            local.map(|span| ours.holding(span).map(|region| region.key)).collect();
+        let Some(keys) = held else { return false };
+        self.regions = keys.into_iter().collect();
+        true
+    }
+
     /// The peer's side of its segments.
     fn remote_spans(&self) -> impl Iterator<Item = Span> {
         let read = self.op == TransferOp::Read;
