@@ -60,7 +60,7 @@ pub struct DemoArgs {
     /// Tokens in one block of the KV cache: 32 or 64
     #[arg(long, default_value_t = 32, value_parser = block_size)]
     tokens_per_block: u64,
-    /// What the processes go through; s1 if not given, or that of the configured backend
+    /// What the processes go through; if not given, that of the configured backend and transceiver_runtime, or s1
     #[arg(long, value_enum)]
     seam: Option<Seam>,
     /// How the blocks of a request travel; s2 has paged alone, s3 staged
@@ -81,8 +81,8 @@ pub struct DemoArgs {
     /// Kill the first rank of a phase while a transfer is under way, to see the others notice within 5 s
     #[arg(long, value_enum, value_name = "PHASE", conflicts_with_all = ["corrupt", "json"])]
     kill: Option<Phase>,
-    /// A serving YAML: its cache_transceiver_config picks the library (backend) and sizes the staging slots
-    /// (max_tokens_in_buffer)
+    /// A serving YAML: its cache_transceiver_config picks the library (backend) and the seam (backend,
+    /// transceiver_runtime) and sizes the staging slots (max_tokens_in_buffer)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Order in which the pools hand out blocks
@@ -194,6 +194,7 @@ impl Setup {
         let environment = Environment::from_process();
         let settings =
             settings::transfer(args.config.as_deref(), args.seam, &environment, args.tokens_per_block)?;
+        eprintln!("baton demo: seam {}: {}", settings.seam, settings.why);
         settings.warnings.iter().for_each(|warning| eprintln!("baton demo: warning: {warning}"));
         let rows = match &args.rows {
             Some(path) => rows::read(path)?,

@@ -1,6 +1,7 @@
 //! The seams that a demo can go through: which runtime of TensorRT-LLM stands behind each, and what it can do.
 
 use baton::config::backend::Backend;
+use baton::config::transceiver::Runtime;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
@@ -20,12 +21,14 @@ pub enum Seam {
 }
 
 impl Seam {
-    /// The seam of a backend, where nobody asks for another; `None` for one that opens no library.
-    pub fn of(backend: Backend) -> Option<Seam> {
-        match backend {
-            Backend::Nixl | Backend::Mooncake => Some(Seam::S1),
-            Backend::Ucx => Some(Seam::S3),
-            Backend::Default | Backend::Mpi => None,
+    /// The seam of a backend and the runtime in front of it, where nobody asks for another; `None` for a backend that
+    /// opens no library.
+    pub fn of(backend: Backend, runtime: Option<Runtime>) -> Option<Seam> {
+        match (backend, runtime) {
+            (Backend::Nixl, Some(Runtime::Python)) => Some(Seam::S2),
+            (Backend::Nixl | Backend::Mooncake, _) => Some(Seam::S1),
+            (Backend::Ucx, _) => Some(Seam::S3),
+            (Backend::Default | Backend::Mpi, _) => None,
         }
     }
 

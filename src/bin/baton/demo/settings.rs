@@ -1,8 +1,9 @@
 //! What the hosts are told besides the shape: the seam, the library, the slot size, the lane.
 
-use baton::config::backend::{self, Backend, Frontend};
+use baton::config::backend::{self, Backend, Frontend, Resolution};
 use baton::config::rules;
 use baton::config::serving::ServingConfig;
+use baton::config::transceiver::Runtime;
 use baton::config::{self, Environment};
 use baton::trace;
 use clap::ValueEnum;
@@ -17,6 +18,8 @@ use crate::text;
 pub struct TransferSettings {
     /// What the hosts go through.
     pub seam: Seam,
+    /// Why it is that seam, in a few words.
+    pub why: String,
     /// NIXL, MOONCAKE or UCX; one that the seam takes.
     pub backend: Backend,
     /// Tokens of a staging slot, where configured.
@@ -53,8 +56,8 @@ impl LaneOption {
     }
 }
 
-/// Reads `--config`, judges it as TensorRT-LLM would, resolves the backend as it does, and finds its seam; a
-/// backend that is left open is that of the seam asked for.
+/// Reads `--config`, judges it as TensorRT-LLM would, resolves the backend as it does, and finds the seam of backend
+/// and runtime. A seam that is asked for goes before the runtime, and a backend that is left open is its own.
 ///
 /// # Errors
 /// A file that is no configuration, values that do not go together, a backend that opens no library or does not go
@@ -65,30 +68,63 @@ pub fn transfer(
     environment: &Environment,
     tokens_per_block: u64,
 ) -> Result<TransferSettings, DemoError> {
+    settle(config.map(read).transpose()?, asked, environment, tokens_per_block)
+}
+
+fn settle(
+    serving: Option<ServingConfig>,
+    asked: Option<Seam>,
+    environment: &Environment,
+    tokens_per_block: u64,
+) -> Result<TransferSettings, DemoError> {
     let mut warnings = Vec::new();
-    let (configured, max_tokens_in_buffer) = match config {
-        None => (Backend::Default, None),
-        Some(path) => {
-            let serving = read(path)?;
+    let (configured, runtime, max_tokens_in_buffer) = match serving {
+        None => (Backend::Default, None, None),
+        Some(serving) => {
             let findings = rules::check(&serving, environment, Some(tokens_per_block));
             findings.errors.into_iter().next().map_or(Ok(()), Err)?;
             warnings = findings.warnings;
             let parsed = serving.transceiver;
-            (parsed.backend.ok_or(DemoError::Disabled { file: serving.file })?, parsed.max_tokens_in_buffer)
+            let configured = parsed.backend.ok_or(DemoError::Disabled { file: serving.file })?;
+            (configured, parsed.transceiver_runtime, parsed.max_tokens_in_buffer)
         }
     };
     let resolution = backend::resolve(configured, environment, Frontend::Python);
-    let (seam, backend) = match (asked, Seam::of(resolution.backend)) {
-        (Some(seam), _) if seam.takes(resolution.backend) => (seam, resolution.backend),
-        (Some(seam), _) if configured == Backend::Default => (seam, seam.own_backend()),
-        (Some(seam), _) => return Err(DemoError::OtherSeam { seam, backend: resolution.backend }),
-        (None, Some(seam)) => (seam, resolution.backend),
-        (None, None) => {
-            return Err(DemoError::NoSeam { backend: resolution.backend, why: resolution.why });
-        }
+    let (seam, backend) = match asked {
+        Some(seam) if seam.takes(resolution.backend) => (seam, resolution.backend),
+        Some(seam) if configured == Backend::Default => (seam, seam.own_backend()),
+        Some(seam) => return Err(DemoError::OtherSeam { seam, backend: resolution.backend }),
+        None => match Seam::of(resolution.backend, runtime) {
+            Some(seam) => (seam, resolution.backend),
+            None => {
+                return Err(DemoError::NoSeam { backend: resolution.backend, why: resolution.why });
+            }
+        },
     };
+    let why = why(seam, asked.is_some(), &resolution, runtime);
     warnings.extend(resolution.warnings);
-    Ok(TransferSettings { seam, backend, max_tokens_in_buffer, warnings })
+    Ok(TransferSettings { seam, why, backend, max_tokens_in_buffer, warnings })
+}
+
+/// What led to the seam; where a seam was asked for, what the configuration's runtime would go through instead.
+fn why(seam: Seam, is_asked: bool, resolution: &Resolution, runtime: Option<Runtime>) -> String {
+    let backend = resolution.backend;
+    match (is_asked, runtime) {
+        (true, Some(runtime @ (Runtime::Cpp | Runtime::Python))) => {
+            match Seam::of(backend, Some(runtime)).filter(|own| *own != seam) {
+                Some(own) => format!("as --seam asks; transceiver_runtime {runtime} would go through {own}"),
+                None => "as --seam asks".to_owned(),
+            }
+        }
+        (true, _) => "as --seam asks".to_owned(),
+        (false, Some(runtime @ (Runtime::Cpp | Runtime::Python))) => {
+            format!("backend {backend} and transceiver_runtime {runtime}")
+        }
+        (false, Some(Runtime::Auto)) if backend == Backend::Nixl => format!(
+            "backend {backend} and transceiver_runtime auto, which TensorRT-LLM settles for itself; --seam s2 is PYTHON"
+        ),
+        (false, _) => format!("backend {backend} ({})", resolution.why),
+    }
 }
 
 fn read(path: &Path) -> Result<ServingConfig, DemoError> {
@@ -130,6 +166,32 @@ mod tests {
         assert_eq!(resolved(&mooncake, Some(Seam::S2)).unwrap(), (Seam::S2, Backend::Nixl));
         assert_eq!(resolved(&[], Some(Seam::S3)).unwrap(), (Seam::S3, Backend::Ucx));
         assert_eq!(resolved(&ucx, Some(Seam::S2)).unwrap(), (Seam::S2, Backend::Nixl));
+    }
+
+    /// The seam of a configuration with `--seam`, and why.
+    fn chosen(text: &str, asked: Option<Seam>) -> Result<(Seam, String), DemoError> {
+        let serving = ServingConfig::parse("serve.yaml", text)?;
+        let settings = settle(Some(serving), asked, &Environment::default(), 32)?;
+        Ok((settings.seam, settings.why))
+    }
+
+    #[test]
+    fn the_python_runtime_has_its_own_seam_unless_another_is_asked_for() {
+        let python = "backend: NIXL\ntransceiver_runtime: PYTHON\nkv_transfer_timeout_ms: 1000\n";
+        let (seam, why) = chosen(python, None).unwrap();
+        assert_eq!((seam, why.as_str()), (Seam::S2, "backend NIXL and transceiver_runtime PYTHON"));
+        let (seam, why) = chosen(python, Some(Seam::S1)).unwrap();
+        let told = "as --seam asks; transceiver_runtime PYTHON would go through s2";
+        assert_eq!((seam, why.as_str()), (Seam::S1, told));
+        let cpp = "backend: NIXL\ntransceiver_runtime: CPP\n";
+        let (seam, why) = chosen(cpp, Some(Seam::S2)).unwrap();
+        assert_eq!(
+            (seam, why.as_str()),
+            (Seam::S2, "as --seam asks; transceiver_runtime CPP would go through s1")
+        );
+        assert_eq!(chosen(cpp, Some(Seam::S1)).unwrap().1, "as --seam asks");
+        assert_eq!(chosen("backend: NIXL\n", None).unwrap().0, Seam::S1);
+        assert!(chosen(python, Some(Seam::S3)).is_err());
     }
 
     #[test]
