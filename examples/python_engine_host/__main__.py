@@ -33,8 +33,8 @@ def _play(options: Options, events: Events) -> int:
         from generation import Generation
         from rank import Rank, Role
     except ImportError as error:
-        text = f"{error}; scripts/install-python.sh makes a Python that has what this host needs"
-        return _reporting(events, lambda: _fail(Kind.LIBRARY, text))
+        text = _missing(error)
+        return _reporting(events, lambda: _fail(Kind.USAGE, text))
     roles: list[Role] = []
     ranks: list[Rank] = []
 
@@ -49,6 +49,14 @@ def _play(options: Options, events: Events) -> int:
     for rank in ranks:
         rank.close()
     return 1 if code == 0 and any(role.corrupt for role in roles) else code
+
+
+def _missing(error: ImportError) -> str:
+    """What was not found, and what has to be done about it, wherever this host is installed."""
+    return (
+        f"{error} (Python {sys.executable}); this host needs the packages numpy and pyzmq: install them for this Python, "
+        "or name one that has them with `baton demo --python FILE`"
+    )
 
 
 def _reporting(events: Events, serve: Callable[[], None]) -> int:

@@ -53,6 +53,17 @@ def test_configurations_that_cannot_be_followed(start: Start, tmp_path: Path, li
     assert text in start("context", "--config", config).expect_error("usage", 2)
 
 
+def test_packages_that_the_python_lacks_are_named_with_what_to_do() -> None:
+    flags = ["--role", "context", "--layers", "1", "--kv-heads", "1", "--head-dim", "64", "--pool-blocks", "1"]
+    # Without the site-packages there is neither of them.
+    host = subprocess.run(
+        [sys.executable, "-S", HOST, *flags], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+    assert host.returncode == 2, host.stderr
+    assert '"kind":"usage"' in host.stdout
+    assert "needs the packages numpy and pyzmq" in host.stdout and "--python FILE" in host.stdout
+
+
 def test_a_configuration_of_the_python_runtime_is_taken(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     lines = ("backend: NIXL # the default", "transceiver_runtime: PYTHON", 'kv_transfer_timeout_ms: "300"')
