@@ -83,6 +83,8 @@ set_tests_properties(demo.reader_gone PROPERTIES TIMEOUT 90)
 test_refusal(output_full "standard output: No space left" sh -c "\"$@\" > /dev/full" sh
   ${DEMO} --requests 1 --shape paged --out ${CMAKE_CURRENT_BINARY_DIR}/output_full.json)
 
+test_refusal(report_unwritable "the report cannot be written to ${CMAKE_CURRENT_BINARY_DIR}: Is a directory" ${DEMO}
+  --out ${CMAKE_CURRENT_BINARY_DIR})
 test_refusal(corrupt_byte_is_found ", 1 corrupt" ${DEMO} --requests 1 --corrupt 1
   --out ${CMAKE_CURRENT_BINARY_DIR}/corrupt.json)
 test_refusal(s3.corrupt_byte_is_found ", 1 corrupt" ${DEMO} --seam s3 --requests 1 --corrupt 1

@@ -24,6 +24,14 @@ pub enum DemoError {
         /// What the system says.
         source: io::Error,
     },
+    /// The report has no place.
+    #[error("the report cannot be written to {path}: {source}; name another file with --out")]
+    Report {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A line of the trace is no request.
     #[error("{file}:{line}: {problem}")]
     Row {
@@ -126,14 +134,12 @@ pub enum DemoError {
         source: io::Error,
     },
     /// A rank did not answer in time.
-    #[error("{rank} has said nothing for {} s while {doing}", .waited.as_secs())]
+    #[error("{doing}: nothing came from {ranks}; --verbose shows what they log")]
     Silent {
-        /// The rank waited for.
-        rank: String,
-        /// What was expected of it.
+        /// The ranks waited for, and for how long.
+        ranks: String,
+        /// What was expected of them.
         doing: &'static str,
-        /// How long.
-        waited: Duration,
     },
     /// A rank said something that it should not have.
     #[error("{rank}: {problem}")]

@@ -1,5 +1,6 @@
 //! The hosts of one run, taken together: waiting for what they say, and for how they end.
 
+use indicatif::ProgressBar;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::{DemoError, RankReport, RankReports, ReportedError};
 use super::host::{Event, Host, Launch, Phase, Said};
 use super::shape::{KvShape, Rank};
+use super::silence::{self, Notices, Quiet};
 
 /// All hosts of a run, context ranks first. Dropping it ends them.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub struct Fleet {
     concerned: Vec<usize>,
     lanes: Vec<BTreeSet<String>>,
     logs: Vec<VecDeque<String>>,
+    /// When each rank last said a line, whatever it was.
+    heard: Vec<Instant>,
+    /// Notices go above it.
+    bar: ProgressBar,
     verbose: bool,
 }
 
@@ -37,8 +43,10 @@ impl Fleet {
         }
         let logs = vec![VecDeque::new(); hosts.len()];
         let lanes = vec![BTreeSet::new(); hosts.len()];
+        let heard = vec![Instant::now(); hosts.len()];
         let concerned = (0..hosts.len()).collect();
-        Ok(Fleet { hosts, said, contexts: shape.tp as usize, concerned, lanes, logs, verbose })
+        let (contexts, bar) = (shape.tp as usize, launch.bar.clone());
+        Ok(Fleet { hosts, said, contexts, concerned, lanes, logs, heard, bar, verbose })
     }
 
     /// Ranks of a phase.
@@ -73,19 +81,27 @@ impl Fleet {
         self.hosts[killed].kill();
     }
 
-    /// The next event of any rank, with the phase and rank it is from.
+    /// The next event of any rank, with the phase and rank it is from. Says on stderr who is silent meanwhile.
     ///
     /// # Errors
     /// A rank that fails, ends or talks nonsense; silence of all of them while `doing`.
     pub fn next(&mut self, doing: &'static str) -> Result<(Phase, usize, Event), DemoError> {
-        let deadline = Instant::now() + SILENCE_LIMIT;
+        let started = Instant::now();
+        let mut notices = Notices::since(started);
         loop {
-            let Ok((index, said)) =
-                self.said.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            else {
-                let (rank, waited) = (self.labels(), SILENCE_LIMIT);
-                return Err(DemoError::Silent { rank, doing, waited });
+            let until = notices.due().min(started + SILENCE_LIMIT);
+            let (index, said) = match self.said.recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                Ok(said) => said,
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < SILENCE_LIMIT => {
+                    if notices.take(Instant::now()) {
+                        super::say(&self.bar, &format!("{doing}: nothing from {}", self.silence()));
+                    }
+                    continue;
+                }
+                Err(_) => return Err(DemoError::Silent { ranks: self.silence(), doing }),
             };
+            self.heard[index] = Instant::now();
             match said {
                 Said::Log(line) => self.keep_log(index, line),
                 Said::Garbage(line) => {
@@ -196,8 +212,13 @@ impl Fleet {
         log.push_back(line);
     }
 
-    fn labels(&self) -> String {
-        self.hosts.iter().map(|host| host.label.as_str()).collect::<Vec<_>>().join(", ")
+    /// Who has said nothing for how long.
+    fn silence(&self) -> String {
+        let ranks = self.hosts.iter().zip(&self.heard).map(|(host, heard)| {
+            let (process, lasting) = (host.process(), heard.elapsed());
+            Quiet { label: host.label.clone(), process, lasting, state: silence::state_of(process) }
+        });
+        silence::describe(ranks.collect())
     }
 
     fn index(&self, phase: Phase, rank: usize) -> usize {

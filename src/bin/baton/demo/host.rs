@@ -4,6 +4,7 @@
 //! process. Commands are single lines on its stdin; closing stdin ends it.
 
 use baton::config::backend::Backend;
+use indicatif::ProgressBar;
 use serde::Deserialize;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -143,6 +144,8 @@ pub struct Launch<'a> {
     pub log_filter: &'a str,
     /// Where the ranks of each phase meet, if they have to.
     pub meetings: Option<Meetings>,
+    /// Shows how far the run is; lines for people go above it.
+    pub bar: &'a ProgressBar,
 }
 
 impl Host {
@@ -180,6 +183,11 @@ impl Host {
         if let Some(stdin) = &mut self.stdin {
             drop(writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
         }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it in order: it leaves when its stdin ends.

@@ -22,12 +22,13 @@ mod rows;
 mod seam;
 mod settings;
 mod shape;
+mod silence;
 
 use baton::config::Environment;
 use baton::config::model::Dtype;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -134,19 +135,19 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     if let Some(phase) = args.kill {
         return show_kill(args, &setup, phase);
     }
-    forget(&args.out);
+    report::make_way(&args.out)?;
     let bytes = setup.runs.iter().map(Run::bytes).sum();
     let progress = progress_bar(bytes, args.verbose);
     let mut corrupt = args.corrupt;
     let mut reports = Vec::new();
     for run in &setup.runs {
         progress.set_message(run.title());
-        say(
+        say_instead_of(
             &progress,
             &format!("{}: {} requests, {:.2} GiB", run.title(), run.requests.len(), gib(run.bytes())),
         );
         let mut advance = |bytes| progress.inc(bytes);
-        let outcome = drive::run(&setup.launch(args, run)?, args.verbose, corrupt, &mut advance)?;
+        let outcome = drive::run(&setup.launch(args, run, &progress)?, args.verbose, corrupt, &mut advance)?;
         corrupt = corrupt.saturating_sub(outcome.requests);
         reports.push(RunReport::new(run, &outcome));
     }
@@ -160,16 +161,9 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     Ok(if report.corrupt == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Removes the report of an earlier run: a run that fails must not leave it behind as its own.
-fn forget(report: &Path) {
-    if report.is_file() {
-        let _ = std::fs::remove_file(report); // what cannot be removed cannot be written either, which is told
-    }
-}
-
 fn show_kill(args: &DemoArgs, setup: &Setup, phase: Phase) -> Result<ExitCode, Failed> {
     for run in &setup.runs {
-        for report in drive::kill(&setup.launch(args, run)?, args.verbose, phase)? {
+        for report in drive::kill(&setup.launch(args, run, &ProgressBar::hidden())?, args.verbose, phase)? {
             let line = format!("{}: {} killed in mid-transfer; {report}", run.title(), phase.label(0));
             show(&line)?;
         }
@@ -210,7 +204,12 @@ impl Setup {
         Ok(Setup { runs, programs, settings, log_filter })
     }
 
-    fn launch<'a>(&'a self, args: &DemoArgs, run: &'a Run) -> Result<Launch<'a>, DemoError> {
+    fn launch<'a>(
+        &'a self,
+        args: &DemoArgs,
+        run: &'a Run,
+        bar: &'a ProgressBar,
+    ) -> Result<Launch<'a>, DemoError> {
         let meetings = run.seam.needs_rendezvous().then(Meetings::choose).transpose();
         let meetings = meetings.map_err(DemoError::NoMeeting)?;
         Ok(Launch {
@@ -221,6 +220,7 @@ impl Setup {
             seed: args.seed,
             log_filter: &self.log_filter,
             meetings,
+            bar,
         })
     }
 }
@@ -240,8 +240,13 @@ fn progress_bar(bytes: u64, verbose: bool) -> ProgressBar {
     bar
 }
 
-/// Says a line where no bar says it.
+/// Says a line on stderr, above the bar where there is one.
 fn say(bar: &ProgressBar, line: &str) {
+    bar.suspend(|| eprintln!("baton demo: {line}"));
+}
+
+/// Says a line where no bar says it.
+fn say_instead_of(bar: &ProgressBar, line: &str) {
     if bar.is_hidden() {
         eprintln!("{line}");
     }

@@ -3,6 +3,7 @@
 use comfy_table::ContentArrangement;
 use serde::Serialize;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,11 +118,7 @@ impl Report {
     /// # Errors
     /// The system's, with the path.
     pub fn write(&self, path: &Path) -> Result<(), DemoError> {
-        let failed = |source| DemoError::File { path: path.display().to_string(), source };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        fs::write(path, self.json() + "\n").map_err(failed)
+        make_folder(path).and_then(|()| fs::write(path, self.json() + "\n")).map_err(unwritable(path))
     }
 
     /// The report for programs.
@@ -163,6 +160,30 @@ impl Report {
             self.corrupt
         )
     }
+}
+
+/// Sees to it that the report can be written once there is one, and removes that of an earlier demo: one that fails
+/// must not leave it behind as its own.
+///
+/// # Errors
+/// The system's, with the path.
+pub fn make_way(path: &Path) -> Result<(), DemoError> {
+    let is_special = path.exists() && !path.is_file() && !path.is_dir();
+    if is_special {
+        return Ok(()); // a pipe or a device: who reads it would miss what is tried here
+    }
+    let tried = make_folder(path).and_then(|()| fs::OpenOptions::new().append(true).create(true).open(path));
+    // In a folder that others own a file may be ours to write and not to remove.
+    let removed = tried.and_then(|_| fs::remove_file(path).or_else(|_| fs::write(path, "")));
+    removed.map_err(unwritable(path))
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> DemoError {
+    move |source| DemoError::Report { path: path.display().to_string(), source }
 }
 
 /// Bytes in GiB.
