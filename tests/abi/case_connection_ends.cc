@@ -2,7 +2,10 @@
 
 #include "connections.h"
 
+#include <unistd.h>
+
 #include <exception>
+#include <fstream>
 
 namespace host
 {
@@ -11,6 +14,40 @@ namespace
 
 constexpr int kTag = (1 << 8) | 43;
 constexpr size_t kLong = 1 << 20;
+
+// The thread that a call is made on, as the system knows it.
+class Caller
+{
+public:
+    // On that thread, right before the call.
+    void begin()
+    {
+        mThread = ::gettid();
+    }
+
+    // Returns once the call waits: its thread has begun, and sleeps. Or once the thread has ended.
+    void awaitSleep() const
+    {
+        while (mThread == 0)
+        {
+            std::this_thread::yield();
+        }
+        std::string const path = "/proc/self/task/" + std::to_string(mThread.load()) + "/stat";
+        std::string stat;
+        while (std::getline(std::ifstream(path), stat, '\0'))
+        {
+            auto const name = stat.rfind(')');
+            if (name != std::string::npos && stat.compare(name, 3, ") S") == 0)
+            {
+                return;
+            }
+            std::this_thread::yield();
+        }
+    }
+
+private:
+    std::atomic<pid_t> mThread{0};
+};
 
 // What a call on another thread throws; empty if nothing. Joined when asked for.
 template <typename Call>
@@ -21,6 +58,7 @@ public:
         : mThread(
               [this, call = std::move(call)]
               {
+                  mCaller.begin();
                   try
                   {
                       call();
@@ -38,6 +76,11 @@ public:
         CHECK(!mThread.joinable());
     }
 
+    void awaitSleep() const
+    {
+        mCaller.awaitSleep();
+    }
+
     std::string text()
     {
         mThread.join();
@@ -46,6 +89,7 @@ public:
     }
 
 private:
+    Caller mCaller;
     std::string mText;
     std::thread mThread;
 };
@@ -141,7 +185,14 @@ void connectionCancel()
     CHECK(context->recvConnect(Context(19, set), &id, sizeof(id)) == nullptr);
     std::atomic<bool> late{false};
     Connection const* accepted = requester;
-    std::thread accepting([&] { accepted = context->recvConnect(Context(19, late), &id, sizeof(id)); });
+    Caller caller;
+    std::thread accepting(
+        [&]
+        {
+            caller.begin();
+            accepted = context->recvConnect(Context(19, late), &id, sizeof(id));
+        });
+    caller.awaitSleep();
     late = true;
     accepting.join();
     CHECK(accepted == nullptr && id == 7);
@@ -151,6 +202,7 @@ void connectionCancel()
     std::atomic<bool> cancelled{false};
     Failing receiving([&, from = acceptor]
         { from->recv(Context(kTag, cancelled), abandoned.data(), abandoned.size()); });
+    receiving.awaitSleep();
     cancelled = true;
     CHECK(contains(receiving.text(), "cancelled by its host"));
     auto const bytes = pattern(kLong, 3);
@@ -164,6 +216,7 @@ void connectionCancel()
     // later gets the next message. What is said after it says that it has been taken back.
     std::atomic<bool> taken{false};
     Failing sending([&, to = requester] { to->send(Context(kTag, taken), abandoned.data(), abandoned.size()); });
+    sending.awaitSleep();
     taken = true;
     CHECK(contains(sending.text(), "cancelled by its host"));
     send(*requester, kTag + 256, {});
