@@ -17,6 +17,7 @@ namespace engine_host
 namespace
 {
 constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kStretchBytes = 16 << 20;
 } // namespace
 
 Mapping::Mapping(uint64_t lengthBytes)
@@ -34,8 +35,16 @@ Mapping::Mapping(uint64_t lengthBytes)
     }
     mData = static_cast<std::byte*>(data);
     madvise(data, lengthBytes, MADV_HUGEPAGE); // a hint: without huge pages it is only slower
-    for (uint64_t at = 0; at < lengthBytes; at += kPageBytes)
+}
+
+void Mapping::populate(std::function<void()> const& between)
+{
+    for (uint64_t at = 0; at < mLengthBytes; at += kPageBytes)
     {
+        if (at % kStretchBytes == 0)
+        {
+            between();
+        }
         mData[at] = std::byte{0};
     }
 }

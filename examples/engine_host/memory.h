@@ -3,12 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace engine_host
 {
 
-// Anonymous memory whose pages are there from the start, so that no transfer pays for page faults.
+// Anonymous memory.
 class Mapping
 {
 public:
@@ -17,6 +18,10 @@ public:
     ~Mapping();
     Mapping(Mapping const&) = delete;
     Mapping& operator=(Mapping const&) = delete;
+
+    // Has all pages there, so that no transfer pays for page faults. That may take seconds: `between` is called again
+    // and again meanwhile, and what it throws ends it.
+    void populate(std::function<void()> const& between);
 
     std::byte* data() const
     {
@@ -52,6 +57,11 @@ public:
     Mapping const& mapping() const
     {
         return mMapping;
+    }
+
+    void populate(std::function<void()> const& between)
+    {
+        mMapping.populate(between);
     }
 
     uint64_t blocks() const

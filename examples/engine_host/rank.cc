@@ -40,6 +40,9 @@ Rank::Rank(Options const& options, Console& console)
     , pool(options.poolBlocks, options.geometry.blockBytes(options.heads().count()), options.seed + options.rank)
     , slot(options.slotBytes())
 {
+    auto const checkStopped = [&console] { console.checkStopped(); }; // nobody may be there any more
+    pool.populate(checkStopped);
+    slot.populate(checkStopped);
 }
 
 Mapping const& Rank::shared() const

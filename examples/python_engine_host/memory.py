@@ -6,7 +6,7 @@ Both are DRAM here; the first stands for what is VRAM in a serving engine. Handi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,12 @@ class BlockPool:
     All pages are there from the start, so that no transfer pays for page faults.
     """
 
-    def __init__(self, blocks: int, block_bytes: int, seed: int) -> None:
+    def __init__(self, blocks: int, block_bytes: int, seed: int, between: Callable[[], None] = lambda: None) -> None:
+        """`between` is called again and again, as this may take seconds; what it raises ends it."""
         self._words: Words = np.empty((blocks, block_bytes // WORD_BYTES), dtype=np.uint64)
-        self._words.fill(0)
+        for block in self._words:
+            between()
+            block.fill(0)
         self._free = deque(np.random.default_rng(seed).permutation(blocks).tolist())
         self.block_count = blocks
 

@@ -33,7 +33,8 @@ class Rank:
         self.options = options
         self.console = console
         self.events = events
-        self.pool = BlockPool(options.pool_blocks, options.block_bytes, options.seed + options.rank)
+        seed = options.seed + options.rank
+        self.pool = BlockPool(options.pool_blocks, options.block_bytes, seed, console.check_stopped)
         self.aux = AuxBuffer()
         self.pattern = Pattern(options.geometry, options.heads)
         role = "ctx" if options.is_context else "gen"
