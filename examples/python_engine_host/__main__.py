@@ -54,8 +54,8 @@ def _play(options: Options, events: Events) -> int:
 def _missing(error: ImportError) -> str:
     """What was not found, and what has to be done about it, wherever this host is installed."""
     return (
-        f"{error} (Python {sys.executable}); this host needs the packages numpy and pyzmq: install them for this Python, "
-        "or name one that has them with `baton demo --python FILE`"
+        f"{error} (Python {sys.executable}); this host needs the packages numpy and pyzmq: install them for this "
+        "Python, or name one that has them with `baton demo --python FILE`"
     )
 
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::counted;
 use super::error::{DemoError, Failed, RankReport};
 use super::fleet::Fleet;
 use super::host::{Event, Launch, Phase};
@@ -206,7 +207,8 @@ fn settle(fleet: &mut Fleet, row: Row, has_next: bool, outcome: &mut Outcome) ->
             (_, rank, Event::Checked { wrong_blocks, first_wrong, .. }) => {
                 checks -= 1;
                 if wrong_blocks > 0 {
-                    wrong.push(format!("generation {rank}, {first_wrong}, {wrong_blocks} blocks in all"));
+                    let blocks = counted(wrong_blocks, "block");
+                    wrong.push(format!("generation {rank}, {first_wrong}, {blocks} in all"));
                 }
             }
             (_, _, Event::Prepared { .. }) => fills = fills.saturating_sub(1),

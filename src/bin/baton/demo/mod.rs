@@ -142,10 +142,8 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
     let mut reports = Vec::new();
     for run in &setup.runs {
         progress.set_message(run.title());
-        say_instead_of(
-            &progress,
-            &format!("{}: {} requests, {:.2} GiB", run.title(), run.requests.len(), gib(run.bytes())),
-        );
+        let requests = counted(run.requests.len() as u64, "request");
+        say_instead_of(&progress, &format!("{}: {requests}, {:.2} GiB", run.title(), gib(run.bytes())));
         let mut advance = |bytes| progress.inc(bytes);
         let outcome = drive::run(&setup.launch(args, run, &progress)?, args.verbose, corrupt, &mut advance)?;
         corrupt = corrupt.saturating_sub(outcome.requests);
@@ -252,6 +250,11 @@ fn say_instead_of(bar: &ProgressBar, line: &str) {
     }
 }
 
+/// A number of things, for people.
+fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 fn block_size(text: &str) -> Result<u64, String> {
     match text {
         "32" => Ok(32),
@@ -263,7 +266,7 @@ fn block_size(text: &str) -> Result<u64, String> {
 fn memory_size(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(gib) if gib > 0.0 && gib <= 65_536.0 => Ok(gib),
-        _ => Err("a size in GiB, more than 0".to_owned()),
+        _ => Err("a size in GiB, more than 0 and at most 65536".to_owned()),
     }
 }
 

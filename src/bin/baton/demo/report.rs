@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::counted;
 use super::drive::Outcome;
 use super::error::DemoError;
 use super::plan::Run;
@@ -212,10 +213,9 @@ fn skipped_note(run: &Run) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!(
-        "{}: skipped {} {} larger than the pool of {} tokens: {}{more}",
+        "{}: skipped {} larger than the pool of {} tokens: {}{more}",
         run.title(),
-        run.skipped.len(),
-        if run.skipped.len() == 1 { "row" } else { "rows" },
+        counted(run.skipped.len() as u64, "row"),
         run.capacity_tokens,
         named.join(", ")
     ))
