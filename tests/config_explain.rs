@@ -131,3 +131,17 @@ fn help_teaches_with_examples() {
         assert!(help.contains(expected), "{expected}\n{help}");
     }
 }
+
+#[test]
+fn ranks_of_ucx_without_a_place_to_meet_are_an_error() {
+    let config = Config::new("ucx.yaml", "backend: UCX\ntransceiver_runtime: CPP\n");
+    let output = explain(Some(&config), &[], &[("RANK", "1"), ("WORLD_SIZE", "4")]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("rendezvous: RANK=1, WORLD_SIZE=4 says that"), "{}", stderr(&output));
+    let output = explain(Some(&config), &[], &[]);
+    assert!(stdout(&output).contains("rendezvous: a single rank (nothing says"), "{}", stdout(&output));
+    let nixl = Config::new("nixl.yaml", "backend: NIXL\n");
+    let output = explain(Some(&nixl), &["--json"], &[("RANK", "1"), ("WORLD_SIZE", "4")]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((output.status.code(), &answer["rendezvous"]), (Some(0), &serde_json::Value::Null));
+}

@@ -40,6 +40,8 @@ pub struct Explanation {
     pub backend: BackendReport,
     /// Baton's own variables, and every other known one that is set.
     pub variables: Vec<Row>,
+    /// How the ranks of an instance meet, where the backend has them meet: UCX.
+    pub rendezvous: Option<String>,
     /// What the staging buffers cost, where a model was named.
     pub staging: Option<Staging>,
     /// What starts, but hardly does what was meant.
@@ -102,7 +104,8 @@ pub struct BackendReport {
     pub log_lines: Vec<String>,
 }
 
-/// Explains a configuration in an environment.
+/// Explains a configuration in an environment. `meet` says how ranks with these settings meet, in one line, or why they
+/// do not; it is asked where the backend has them meet.
 ///
 /// # Errors
 /// Every reason why TensorRT-LLM or Baton would not start so.
@@ -110,6 +113,7 @@ pub fn explain(
     serving: Option<ServingConfig>,
     environment: &Environment,
     question: Question,
+    meet: impl FnOnce(&RendezvousSettings) -> Result<String, String>,
 ) -> Result<Explanation, Vec<String>> {
     let has_file = serving.is_some();
     let serving = serving.unwrap_or_else(assumed);
@@ -121,7 +125,9 @@ pub fn explain(
     let resolve = |configured| resolve(configured, environment, Frontend::Python).backend;
     let serves_as = serving.transceiver.backend.map_or(Backend::Default, resolve); // off: as no backend at all
     let engine = noted(EngineSettings::from_environment(environment, serves_as), &mut errors);
-    noted(RendezvousSettings::from_environment(environment), &mut errors);
+    let rendezvous = noted(RendezvousSettings::from_environment(environment), &mut errors)
+        .filter(|_| serves_as == Backend::Ucx)
+        .and_then(|settings| meet(&settings).map_err(|error| errors.push(error)).ok());
     warnings.extend(engine.map(|(_, warnings)| warnings).unwrap_or_default());
     let shape = question.model.map(|model| Shape {
         model,
@@ -133,6 +139,7 @@ pub fn explain(
         shape.and_then(|shape| noted(Staging::of(&serving.transceiver, environment, shape), &mut errors));
     let prompt = question
         .max_isl
+        .filter(|_| serves_as != Backend::Ucx) // which takes a longer prompt through the slot piece by piece
         .and_then(|max_isl| check_prompt_length(&serving.transceiver, staging.as_ref(), max_isl));
     warnings.extend(prompt);
     if !errors.is_empty() {
@@ -143,6 +150,7 @@ pub fn explain(
         fields: fields(&serving, has_file),
         backend: backend(&serving, environment),
         variables: VARIABLES.iter().filter_map(|variable| row(variable, environment)).collect(),
+        rendezvous,
         staging,
         warnings,
     })
@@ -218,9 +226,17 @@ const DEFAULT_TOKENS_PER_BLOCK: u64 = 32;
 mod tests {
     use super::*;
 
+    fn alone(_: &RendezvousSettings) -> Result<String, String> {
+        Ok("a single rank".to_owned())
+    }
+
+    fn nowhere(_: &RendezvousSettings) -> Result<String, String> {
+        Err("no place to meet".to_owned())
+    }
+
     fn ask(text: Option<&str>, variables: &[(&str, &str)], question: Question) -> Explanation {
         let serving = text.map(|text| ServingConfig::parse("c.yaml", text).unwrap());
-        explain(serving, &Environment::from_map(variables.iter().copied()), question).unwrap()
+        explain(serving, &Environment::from_map(variables.iter().copied()), question, alone).unwrap()
     }
 
     #[test]
@@ -276,9 +292,22 @@ mod tests {
         let libfabric = Environment::from_map([("TRTLLM_NIXL_KVCACHE_BACKEND", "LIBFABRIC")]);
         for (backend, starts) in [("NIXL", false), ("MOONCAKE", true), ("null", true)] {
             let serving = ServingConfig::parse("c.yaml", &format!("backend: {backend}")).unwrap();
-            let answer = explain(Some(serving), &libfabric, Question::default());
+            let answer = explain(Some(serving), &libfabric, Question::default(), alone);
             assert_eq!(answer.is_ok(), starts, "{backend}");
         }
+    }
+
+    #[test]
+    fn the_ranks_of_ucx_meet_and_its_prompts_may_be_long() {
+        let question = Question { max_isl: Some(9000), ..Question::default() };
+        for (backend, rendezvous, warnings) in [("UCX", Some("a single rank"), 0), ("NIXL", None, 1)] {
+            let answer = ask(Some(&format!("backend: {backend}\nmax_tokens_in_buffer: 8192")), &[], question);
+            assert_eq!(answer.rendezvous.as_deref(), rendezvous);
+            assert_eq!(answer.warnings.len(), warnings, "{:?}", answer.warnings);
+        }
+        let ucx = ServingConfig::parse("c.yaml", "backend: UCX").ok();
+        let errors = explain(ucx, &Environment::default(), Question::default(), nowhere).unwrap_err();
+        assert_eq!(errors, ["no place to meet"]);
     }
 
     #[test]
@@ -295,7 +324,7 @@ mod tests {
             "backend: UCX\ntransceiver_runtime: PYTHON\nkv_transfer_timeout_ms: null",
         );
         let environment = Environment::from_map([("BATON_SPIN_US", "x")]);
-        let errors = explain(serving.ok(), &environment, Question::default()).unwrap_err();
-        assert_eq!(errors.len(), 3, "{errors:?}");
+        let errors = explain(serving.ok(), &environment, Question::default(), nowhere).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:?}");
     }
 }

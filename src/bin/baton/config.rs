@@ -2,6 +2,7 @@
 //!
 //! Reads the file and the arguments, and lays out what [`baton::config::explain`] answers.
 
+use crate::meeting::meet;
 use crate::table;
 use crate::text::{self, print};
 use baton::config::Environment;
@@ -100,7 +101,7 @@ fn answer(args: &ExplainArgs) -> Result<Explanation, Vec<String>> {
         max_isl: args.max_isl,
         tokens_per_block: args.tokens_per_block,
     };
-    explain(serving, &Environment::from_process(), question)
+    explain(serving, &Environment::from_process(), question, meet)
 }
 
 /// The serving configuration in a file; `-` is standard input.
@@ -128,6 +129,9 @@ fn tables(answer: &Explanation) -> String {
     }
     for line in &backend.log_lines {
         let _ = writeln!(text, "  logs: {line}");
+    }
+    if let Some(rendezvous) = &answer.rendezvous {
+        let _ = writeln!(text, "rendezvous: {rendezvous}");
     }
     let _ = writeln!(text, "\nenvironment\n{}", rows("variable", &answer.variables));
     if let Some(staging) = &answer.staging {

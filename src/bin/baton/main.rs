@@ -6,6 +6,7 @@
 mod config;
 mod demo;
 mod doctor;
+mod meeting;
 mod table;
 mod text;
 

@@ -20,6 +20,7 @@ use super::neighbour::{self, Tried};
 use super::package::{self, AGENT_CLASSES, Package};
 use super::python::{self, Python};
 use super::report::{Finding, HostReport, Report, Section, Severity};
+use crate::meeting::meet;
 
 /// What to examine.
 pub struct Subject {
@@ -222,7 +223,7 @@ fn configuration(subject: &Subject, used: &Use, report: &mut Report) {
         text,
         advice: advice.to_owned(),
     };
-    match explain(subject.serving.clone(), &subject.environment, Question::default()) {
+    match explain(subject.serving.clone(), &subject.environment, Question::default(), meet) {
         Ok(explanation) => {
             let advice = "baton config explain says what each setting does";
             let warnings = explanation.warnings.iter();

@@ -124,6 +124,9 @@ fn configuration(text: &mut String, report: &Report) {
     for line in &backend.log_lines {
         let _ = writeln!(text, "  logs: {line}");
     }
+    if let Some(rendezvous) = &config.rendezvous {
+        let _ = writeln!(text, "  rendezvous: {rendezvous}");
+    }
     for door in report.doors.iter().filter(|door| door.in_use) {
         let file = door.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
         let (runtime, seam, library) = (door.runtime.name(), door.seam, door.library);
