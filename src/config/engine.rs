@@ -122,6 +122,11 @@ pub fn ucx_transports(environment: &Environment) -> Option<String> {
     environment.setting("UCX_TLS").ok().flatten().map(str::to_owned)
 }
 
+/// The variable that names the network interface of workers that serve as `backend`.
+pub fn interface_variable(backend: Backend) -> &'static str {
+    if backend == Backend::Ucx { "TRTLLM_UCX_INTERFACE" } else { "TRTLLM_NIXL_INTERFACE" }
+}
+
 fn check_abi(environment: &Environment) -> Result<(), SettingError> {
     match environment.setting(ABI)? {
         None => Ok(()),
@@ -134,7 +139,7 @@ fn check_abi(environment: &Environment) -> Result<(), SettingError> {
 }
 
 fn interface(environment: &Environment, backend: Backend) -> Result<Option<String>, SettingError> {
-    let variable = if backend == Backend::Ucx { "TRTLLM_UCX_INTERFACE" } else { "TRTLLM_NIXL_INTERFACE" };
+    let variable = interface_variable(backend);
     let Some(name) = environment.setting(variable)? else { return Ok(None) };
     let plausible =
         name.len() <= MAX_INTERFACE_BYTES && !name.contains(|c: char| c == '/' || c.is_whitespace());

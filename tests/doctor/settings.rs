@@ -54,7 +54,11 @@ fn the_environment_alone_is_enough() {
     let output = doctor(&["--section", "config"], &[("TRTLLM_USE_MOONCAKE_KVCACHE", "1")]);
     let page = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{page}");
-    for part in ["all is well", "backend: DEFAULT resolves to MOONCAKE", "TRTLLM_USE_MOONCAKE_KVCACHE=1"] {
+    for part in [
+        "nothing wrong in the sections examined",
+        "backend: DEFAULT resolves to MOONCAKE",
+        "TRTLLM_USE_MOONCAKE_KVCACHE=1",
+    ] {
         assert!(page.contains(part), "{part}\n{page}");
     }
 }
@@ -85,4 +89,34 @@ fn json_has_every_part_and_help_teaches() {
         assert!(help.contains(part), "{part}\n{help}");
     }
     assert!(!help.contains("neighbour"), "{help}");
+}
+
+#[test]
+fn a_configuration_that_is_none_costs_no_other_section() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = folder.join(format!("doctor-{}-none.yaml", std::process::id()));
+    fs::write(&file, "backend: NXIL\n").unwrap();
+    for (path, code, part) in [
+        (file.to_str().unwrap(), 1, "unknown backend \"NXIL\""),
+        ("/nonexistent/serve.yaml", 2, "/nonexistent/serve.yaml: No such file"),
+    ] {
+        let output = doctor(&["--section", "lanes,config", "--json", "--config", path], &[]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{report:#}");
+        assert!(findings(&report, "error").iter().any(|error| error.contains(part)), "{part}: {report:#}");
+        assert_eq!(report["unexamined"].as_array().unwrap().len(), usize::from(code == 2));
+        assert_eq!(report["lanes"].as_array().unwrap().len(), 6);
+        assert!(report["config"].is_null());
+    }
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_refused_setting_is_told_once() {
+    for (name, value) in [("BATON_LANES", "locl"), ("BATON_TRTLLM_ABI", "p9")] {
+        let output = doctor(&["--section", "lanes,config", "--json"], &[(name, value)]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let errors = findings(&report, "error");
+        assert_eq!(errors.iter().filter(|error| error.starts_with(name)).count(), 1, "{errors:?}");
+    }
 }

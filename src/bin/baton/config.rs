@@ -93,7 +93,8 @@ fn answer(args: &ExplainArgs) -> Result<Explanation, Vec<String>> {
     if let Some(model) = args.model {
         model.check_tp(args.tp).map_err(|error| vec![error.to_string()])?;
     }
-    let serving = args.file.as_deref().map(read).transpose().map_err(|error| vec![error])?;
+    let serving = |path: &PathBuf| read(path).and_then(|text| parse(path, &text));
+    let serving = args.file.as_ref().map(serving).transpose().map_err(|error| vec![error])?;
     let question = Question {
         model: args.model,
         tp: args.tp,
@@ -104,18 +105,25 @@ fn answer(args: &ExplainArgs) -> Result<Explanation, Vec<String>> {
     explain(serving, &Environment::from_process(), question, meet)
 }
 
-/// The serving configuration in a file; `-` is standard input.
+/// The text of a file; `-` is standard input.
 ///
 /// # Errors
-/// The system's, or what is wrong with the configuration; it names the file.
-pub fn read(path: &Path) -> Result<ServingConfig, String> {
+/// The system's; it names the file.
+pub fn read(path: &Path) -> Result<String, String> {
     let name = path.display().to_string();
     let outcome = match name.as_str() {
         "-" => text::read_from(std::io::stdin().lock(), text::MAX_CONFIG_BYTES),
         _ => text::read(path, text::MAX_CONFIG_BYTES),
     };
-    let text = outcome.map_err(|error| format!("{name}: {error}"))?;
-    ServingConfig::parse(&name, &text).map_err(|error| error.to_string())
+    outcome.map_err(|error| format!("{name}: {error}"))
+}
+
+/// The serving configuration in the text of a file.
+///
+/// # Errors
+/// What is wrong with it; it names the file.
+pub fn parse(path: &Path, text: &str) -> Result<ServingConfig, String> {
+    ServingConfig::parse(&path.display().to_string(), text).map_err(|error| error.to_string())
 }
 
 fn tables(answer: &Explanation) -> String {

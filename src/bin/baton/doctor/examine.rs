@@ -22,14 +22,23 @@ use super::python::{self, Python};
 use super::report::{Finding, HostReport, Report, Section, Severity};
 use crate::meeting::meet;
 
+/// Why there is no serving configuration to examine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoConfig {
+    /// It cannot be read.
+    Unread(String),
+    /// It was read, and a worker would not start with it.
+    Refused(String),
+}
+
 /// What to examine.
 pub struct Subject {
     /// The Python; `python3` where none is named.
     pub python: Option<OsString>,
     /// The package folder, instead of the Python's own.
     pub package: Option<PathBuf>,
-    /// The serving configuration; where there is none, the environment alone decides.
-    pub serving: Option<ServingConfig>,
+    /// The serving configuration; where none is named, the environment alone decides.
+    pub serving: Result<Option<ServingConfig>, NoConfig>,
     /// The sections.
     pub sections: Vec<Section>,
     /// The environment that the workers will have.
@@ -57,7 +66,9 @@ pub fn examine(subject: &Subject) -> Report {
             host(subject, &package, &mut report);
         }
     }
-    if has(Section::Config) {
+    if let Err(why) = &subject.serving {
+        without_configuration(why, &mut report);
+    } else if has(Section::Config) {
         configuration(subject, &used, &mut report);
     }
     if has(Section::Lanes) {
@@ -69,8 +80,9 @@ pub fn examine(subject: &Subject) -> Report {
 
 fn used(subject: &Subject) -> Use {
     let (configured, runtime) = match &subject.serving {
-        Some(serving) => (serving.transceiver.backend, serving.transceiver.transceiver_runtime),
-        None => (Some(Backend::Default), None),
+        Ok(Some(serving)) => (serving.transceiver.backend, serving.transceiver.transceiver_runtime),
+        Ok(None) => (Some(Backend::Default), None),
+        Err(_) => (None, None),
     };
     let resolved = configured.map(|backend| resolve(backend, &subject.environment, Frontend::Python).backend);
     Use { backend: resolved, runtime }
@@ -216,6 +228,23 @@ fn host(subject: &Subject, package: &Package, report: &mut Report) {
     report.host = Some(HostReport { age, found_by, refused, facts: facts.to_string() });
 }
 
+/// The file was named, so it counts whatever the sections are.
+fn without_configuration(why: &NoConfig, report: &mut Report) {
+    let (text, advice) = match why {
+        NoConfig::Unread(text) => {
+            report.unexamined.push(text.clone());
+            (text, "name a file that can be read with --config")
+        }
+        NoConfig::Refused(text) => (text, "correct it: a worker would not start so"),
+    };
+    report.findings.push(Finding {
+        severity: Severity::Error,
+        section: Section::Config,
+        text: text.clone(),
+        advice: format!("{advice}; the other sections do not know what it uses"),
+    });
+}
+
 fn configuration(subject: &Subject, used: &Use, report: &mut Report) {
     let found = |severity, text: String, advice: &str| Finding {
         severity,
@@ -223,16 +252,18 @@ fn configuration(subject: &Subject, used: &Use, report: &mut Report) {
         text,
         advice: advice.to_owned(),
     };
-    match explain(subject.serving.clone(), &subject.environment, Question::default(), meet) {
+    let serving = subject.serving.clone().unwrap_or_default();
+    match explain(serving, &subject.environment, Question::default(), meet) {
         Ok(explanation) => {
             let advice = "baton config explain says what each setting does";
-            let warnings = explanation.warnings.iter();
+            // Of MPI there is an error below.
+            let warnings = explanation.warnings.iter().filter(|text| !text.starts_with("backend MPI "));
             report.findings.extend(warnings.map(|text| found(Severity::Note, text.clone(), advice)));
             report.config = Some(explanation);
         }
         Err(errors) => {
             let advice = "correct it: a worker would not start so";
-            report.findings.extend(errors.into_iter().map(|text| found(Severity::Error, text, advice)));
+            errors.into_iter().for_each(|text| report.add_refused_setting(Section::Config, text, advice));
         }
     }
     match used.backend {
@@ -255,17 +286,13 @@ fn lanes(subject: &Subject, used: &Use, report: &mut Report) {
     let settings = match EngineSettings::from_environment(&subject.environment, serves_as) {
         Ok((settings, _)) => settings,
         Err(error) => {
-            report.findings.push(Finding {
-                severity: Severity::Error,
-                section: Section::Lanes,
-                text: error.to_string(),
-                advice: "correct it: no agent starts so; the lanes were tried with the defaults".into(),
-            });
+            let advice = "correct it: no agent starts so; the lanes were tried with the defaults";
+            report.add_refused_setting(Section::Lanes, error.to_string(), advice);
             EngineSettings::default()
         }
     };
     let facts = lane_facts(&settings);
-    report.lanes = lanes::judge(&facts, &settings);
+    report.lanes = lanes::judge(&facts, &settings, serves_as);
     report.findings.extend(lanes::rdma_limit(&facts.machine).map(|(text, advice)| Finding {
         severity: Severity::Note,
         section: Section::Lanes,

@@ -4,7 +4,8 @@
 //! machine's facts, so that one cause is named where the engine can only list all of them.
 
 use baton::config::LaneChoice;
-use baton::config::engine::EngineSettings;
+use baton::config::backend::Backend;
+use baton::config::engine::{EngineSettings, interface_variable};
 use baton::error::FabricError;
 use serde::Serialize;
 
@@ -57,8 +58,8 @@ pub struct Address {
     pub is_loopback: bool,
 }
 
-/// The verdict on every lane.
-pub fn judge(facts: &LaneFacts, settings: &EngineSettings) -> Vec<LaneReport> {
+/// The verdict on every lane, for workers that serve as `backend`.
+pub fn judge(facts: &LaneFacts, settings: &EngineSettings, backend: Backend) -> Vec<LaneReport> {
     let lanes = &settings.lanes;
     vec![
         local(facts, lanes),
@@ -69,7 +70,7 @@ pub fn judge(facts: &LaneFacts, settings: &EngineSettings) -> Vec<LaneReport> {
             &facts.stream_unix,
             "a Unix socket in the abstract namespace".into(),
         ),
-        stream_tcp(facts, settings),
+        stream_tcp(facts, settings, backend),
         unbuilt("libfabric"),
         unbuilt("mpi"),
     ]
@@ -130,11 +131,11 @@ fn cause_of_refusal(error: &FabricError, machine: &Machine) -> (String, String) 
             format!("docker run --cap-add SYS_PTRACE, or in Kubernetes securityContext.capabilities.add, {stream}"),
         ),
         (EPERM, _, _) => (
-            error.to_string(),
+            reason(error),
             format!("run both workers as one user, with no setuid and no dropped dumpability, {stream}"),
         ),
         (ENOSYS, _, _) => ("this kernel has no process_vm_readv".into(), format!("a kernel that has it, {stream}")),
-        _ => (error.to_string(), format!("see the error, {stream}")),
+        _ => (reason(error), format!("see the error, {stream}")),
     }
 }
 
@@ -159,7 +160,7 @@ fn ucx(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
             if settings.ucx_required {
                 advice.push_str(", or unset TRTLLM_NIXL_KVCACHE_BACKEND: then another lane serves");
             }
-            let why = format!("{opened}{error}");
+            let why = format!("{opened}{}", reason(error));
             LaneReport { lane: "ucx", allowed, usable: false, why, advice: Some(advice), severity }
         }
     }
@@ -172,14 +173,15 @@ fn stream(lane: &'static str, allowed: bool, tried: &Tried, how: String) -> Lane
             lane,
             allowed,
             usable: false,
-            why: error.to_string(),
+            why: reason(error),
             advice: Some("see the error: a stream needs a socket and nothing else".into()),
             severity: allowed.then_some(Severity::Warning),
         },
     }
 }
 
-fn stream_tcp(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
+fn stream_tcp(facts: &LaneFacts, settings: &EngineSettings, backend: Backend) -> LaneReport {
+    let variable = interface_variable(backend);
     let (lane, allowed) = ("stream-tcp", settings.lanes.stream_tcp);
     match &facts.address {
         // An agent listens there whatever the lanes are, and does not start without it.
@@ -188,7 +190,7 @@ fn stream_tcp(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
             allowed,
             usable: false,
             why: why.clone(),
-            advice: Some("set TRTLLM_NIXL_INTERFACE to an interface that has an address, or unset it".into()),
+            advice: Some(format!("set {variable} to an interface that has an address, or unset it")),
             severity: Some(Severity::Error),
         },
         None => stream(lane, allowed, &facts.stream_tcp, "TCP".into()),
@@ -197,12 +199,18 @@ fn stream_tcp(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
             let mut report = stream(lane, allowed, &facts.stream_tcp, how);
             if address.is_loopback && report.usable {
                 report.why.push_str("; peers on other hosts cannot connect");
-                report.advice = Some("set TRTLLM_NIXL_INTERFACE to the interface that leads to them".into());
+                report.advice = Some(format!("set {variable} to the interface that leads to them"));
                 report.severity = Some(Severity::Note);
             }
             report
         }
     }
+}
+
+/// An error without the name of its lane, which stands beside it.
+fn reason(error: &FabricError) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{}: ", error.fabric)).map_or_else(|| text.clone(), str::to_owned)
 }
 
 fn works(lane: &'static str, allowed: bool, why: String) -> LaneReport {
@@ -232,7 +240,7 @@ mod tests {
     fn local_with(code: i32, yama_scope: Option<u32>, seccomp: u32) -> LaneReport {
         let machine = Machine { yama_scope, seccomp: Some(seccomp), ..Machine::default() };
         let facts = LaneFacts { machine, local: refused(code), ..LaneFacts::default() };
-        judge(&facts, &EngineSettings::default()).remove(0)
+        judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(0)
     }
 
     #[test]
@@ -266,12 +274,13 @@ mod tests {
             (true, true, false, Some(Severity::Error)),
             (false, false, true, None),
         ] {
-            let report = judge(&facts, &settings(allowed, required, explicit)).remove(1);
+            let report = judge(&facts, &settings(allowed, required, explicit), Backend::Nixl).remove(1);
             assert_eq!(
                 (report.usable, report.severity),
                 (false, severity),
                 "{allowed} {required} {explicit}"
             );
+            assert!(!report.why.starts_with("local: "), "{}", report.why);
         }
     }
 
@@ -281,14 +290,20 @@ mod tests {
             address: Some(Err("interface ib9 does not exist here".into())),
             ..LaneFacts::default()
         };
-        let report = judge(&facts, &EngineSettings::default()).remove(3);
+        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(3);
         assert_eq!((report.usable, report.severity), (false, Some(Severity::Error)));
+        for (backend, variable) in
+            [(Backend::Nixl, "TRTLLM_NIXL_INTERFACE"), (Backend::Ucx, "TRTLLM_UCX_INTERFACE")]
+        {
+            let report = judge(&facts, &EngineSettings::default(), backend).remove(3);
+            assert!(report.advice.unwrap().contains(variable));
+        }
         facts.address = Some(Ok(Address {
             ip: "127.0.0.1".into(),
             reason: "lo was asked for".into(),
             is_loopback: true,
         }));
-        let report = judge(&facts, &EngineSettings::default()).remove(3);
+        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(3);
         assert_eq!((report.usable, report.severity), (true, Some(Severity::Note)));
         assert!(report.why.contains("peers on other hosts cannot connect"), "{}", report.why);
     }
@@ -310,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_named_and_costs_nothing() {
-        let reports = judge(&LaneFacts::default(), &EngineSettings::default());
+        let reports = judge(&LaneFacts::default(), &EngineSettings::default(), Backend::Nixl);
         let names: Vec<_> = reports.iter().map(|report| report.lane).collect();
         assert_eq!(names, ["local", "ucx", "stream-unix", "stream-tcp", "libfabric", "mpi"]);
         assert!(reports[4..].iter().all(|report| !report.usable && report.severity.is_none()));

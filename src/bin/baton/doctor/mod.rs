@@ -23,16 +23,17 @@ mod python;
 mod report;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use baton::config::backend::Backend;
+use baton::config::serving::ServingConfig;
 use baton::config::{EngineSettings, Environment};
 use clap::Args;
 
-use crate::config::read;
+use crate::config::{parse, read};
 use crate::text::print;
-use examine::{Subject, examine};
+use examine::{NoConfig, Subject, examine};
 use report::{Section, UNEXAMINED};
 
 /// Arguments of `baton doctor`.
@@ -66,17 +67,10 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         let settings = EngineSettings::from_environment(&environment, Backend::Nixl);
         return neighbour::serve(lane, &settings.map(|(settings, _)| settings).unwrap_or_default());
     }
-    let serving = match args.config.as_deref().map(read).transpose() {
-        Ok(serving) => serving,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(UNEXAMINED);
-        }
-    };
     let report = examine(&Subject {
         python: args.python.clone(),
         package: args.trtllm.clone(),
-        serving,
+        serving: args.config.as_deref().map(serving).transpose(),
         sections: args.section.clone(),
         environment,
     });
@@ -89,6 +83,11 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         return ExitCode::from(UNEXAMINED);
     }
     ExitCode::from(report.exit_code)
+}
+
+fn serving(path: &Path) -> Result<ServingConfig, NoConfig> {
+    let text = read(path).map_err(NoConfig::Unread)?;
+    parse(path, &text).map_err(NoConfig::Refused)
 }
 
 const EXAMPLES: &str = "Run it in the environment that the workers will have, in their container.

@@ -109,6 +109,21 @@ impl Report {
         self.findings.extend(findings);
     }
 
+    /// Adds a setting that nobody starts with, unless another section has said so.
+    pub fn add_refused_setting(&mut self, section: Section, text: String, advice: &str) {
+        let refused = self.host.as_ref().and_then(|host| host.refused.as_deref()).unwrap_or_default();
+        let is_age = |text: &str| text.starts_with("BATON_TRTLLM_ABI=");
+        let is_known = self.findings.iter().any(|finding| finding.text == text);
+        if !is_known && !(is_age(&text) && is_age(refused)) {
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                section,
+                text,
+                advice: advice.to_owned(),
+            });
+        }
+    }
+
     /// Adds what the lanes call for.
     pub fn add_lane_findings(&mut self) {
         if !self.lanes.iter().any(|lane| lane.usable && lane.allowed) {
@@ -144,7 +159,8 @@ impl Report {
         let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
         self.verdict = match self.exit_code {
-            WELL => "all is well".to_owned(),
+            WELL if self.package.is_some() => "all is well".to_owned(),
+            WELL => "nothing wrong in the sections examined".to_owned(),
             UNEXAMINED => format!("not everything could be examined: {}", self.unexamined.join("; ")),
             _ => format!("errors: {errors}, warnings: {warnings}"),
         };
