@@ -188,3 +188,30 @@ fn the_library_that_was_built_is_recognised() {
         "{door:#}"
     );
 }
+
+#[test]
+fn a_host_library_that_is_cut_off_is_not_called_absent() {
+    let name = "a_host_library_that_is_cut_off_is_not_called_absent";
+    let Some(package) = Package::new(name, Dtag::Rpath) else { return };
+    let host = package.libs().join("libtensorrt_llm.so");
+    std::fs::OpenOptions::new().write(true).open(&host).unwrap().set_len(4096).unwrap();
+    let (code, report) = package.examine(&FILES, &[]);
+    let door = door(&report, "NIXL", "CPP");
+    assert_eq!((code, &door["serves"]), (2, &"nothing".into()), "{door:#}");
+    let why = door["why"].as_str().unwrap();
+    assert!(why.starts_with(&format!("it cannot be read: {}: ", host.display())), "{why}");
+}
+
+#[test]
+fn a_wrapper_without_a_path_to_it_is_named() {
+    let Some(package) = Package::new("a_wrapper_without_a_path_to_it_is_named", Dtag::None) else { return };
+    let wrapper = package.libs().join(WRAPPER);
+    package.baton(&wrapper, &[FACTORY]);
+    let (code, report) = package.examine(&FILES, &[]);
+    let door = door(&report, "NIXL", "CPP");
+    assert_eq!((code, &door["serves"]), (1, &"nothing".into()), "{door:#}");
+    let why = door["why"].as_str().unwrap();
+    assert!(why.contains(&format!("{} lies there, but neither LD_LIBRARY_PATH", wrapper.display())), "{why}");
+    assert!(door["advice"].as_str().unwrap().contains("LD_LIBRARY_PATH"), "{door:#}");
+    assert_eq!(package.really_loaded(&[]), PathBuf::new(), "the loader goes by it too");
+}

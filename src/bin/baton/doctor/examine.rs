@@ -11,13 +11,13 @@ use baton::config::serving::ServingConfig;
 use baton::config::{EngineSettings, Environment, abi_override, transceiver};
 use baton::host::age;
 
-use super::doors::{self, DOORS, Door, DoorFacts, DoorReport, Runtime};
+use super::doors::{self, DOORS, Door, DoorFacts, DoorReport, PassedBy, Runtime};
 use super::elf::{self, Elf};
 use super::lanes::{self, Address, LaneFacts};
 use super::loader::{self, Loaded, Surroundings};
 use super::machine::Machine;
 use super::neighbour::{self, Tried};
-use super::package::{self, AGENT_CLASSES, Package};
+use super::package::{self, AGENT_BINDING, AGENT_CLASSES, HOST_LIBRARY, Package};
 use super::python::{self, Python};
 use super::report::{Finding, HostReport, Report, Section, Severity};
 use crate::meeting::meet;
@@ -174,7 +174,14 @@ fn door_facts(
     let wanted = |name: &str| name.contains(AGENT_CLASSES) || Some(name) == door.factory;
     let files: Vec<_> = search.hits.iter().map(|hit| Elf::read(&hit.path, wanted)).collect();
     let first = search.hits.first().zip(files.first().and_then(|file| file.as_ref().ok()));
+    let stem = match door.runtime {
+        Runtime::Cpp => package.folder.join("libs").join(HOST_LIBRARY),
+        Runtime::Python => package.folder.join(AGENT_BINDING),
+    };
+    let stem = stem.display().to_string();
     DoorFacts {
+        unreadable: package.unreadable.iter().find(|text| text.starts_with(&stem)).cloned(),
+        passed_by: passed_by(&package.folder.join("libs").join(door.library), asker.as_ref(), &search),
         unmet: first.map(|(hit, elf)| unmet(&hit.path, elf, &askers, around)).unwrap_or_default(),
         files,
         asker,
@@ -183,6 +190,22 @@ fn door_facts(
         nixl_package: python.and_then(|python| python.nixl.clone()),
         python_forced: environment.is_on("TRTLLM_USE_PY_NIXL_KVCACHE"),
     }
+}
+
+/// The package's own copy, where the loader goes by it.
+fn passed_by(path: &Path, asker: Option<&Loaded>, search: &loader::Search) -> Option<PassedBy> {
+    let (asker, real) = (asker?, path.canonicalize().ok()?);
+    if search.hits.iter().any(|hit| hit.path.canonicalize().is_ok_and(|hit| hit == real)) {
+        return None;
+    }
+    let why = match elf::kind(path) {
+        elf::FileKind::OtherMachine => "it is for another processor".to_owned(),
+        _ => format!(
+            "neither LD_LIBRARY_PATH nor a DT_RPATH or DT_RUNPATH that counts for {} leads there",
+            asker.path.display()
+        ),
+    };
+    Some(PassedBy { path: path.to_owned(), why })
 }
 
 /// What Baton's own file asks of its libraries and would not get here. The stock wrapper's are its maker's business, and
