@@ -120,6 +120,8 @@ pub struct PassedBy {
     pub path: PathBuf,
     /// Why the loader goes by it.
     pub why: String,
+    /// What to do.
+    pub advice: String,
 }
 
 impl fmt::Display for PassedBy {
@@ -277,9 +279,7 @@ fn first_file(door: Door, facts: &DoorFacts) -> Result<(&Hit, &Elf), (String, St
     let Some(hit) = facts.search.hits.first() else {
         let why = format!("no {} in any folder that the loader looks into", door.library);
         if let Some(passed_by) = &facts.passed_by {
-            let folder = passed_by.path.parent().unwrap_or(&passed_by.path).display();
-            let advice = format!("put {folder} on the workers' LD_LIBRARY_PATH");
-            return Err((format!("{why}; {passed_by}"), advice));
+            return Err((format!("{why}; {passed_by}"), passed_by.advice.clone()));
         }
         return Err((why, put(folder.unwrap_or_else(|| "a folder on LD_LIBRARY_PATH".to_owned()))));
     };

@@ -198,14 +198,19 @@ fn passed_by(path: &Path, asker: Option<&Loaded>, search: &loader::Search) -> Op
     if search.hits.iter().any(|hit| hit.path.canonicalize().is_ok_and(|hit| hit == real)) {
         return None;
     }
-    let why = match elf::kind(path) {
-        elf::FileKind::OtherMachine => "it is for another processor".to_owned(),
-        _ => format!(
-            "neither LD_LIBRARY_PATH nor a DT_RPATH or DT_RUNPATH that counts for {} leads there",
-            asker.path.display()
+    let (why, advice) = match elf::kind(path) {
+        elf::FileKind::OtherMachine => {
+            ("it is for another processor".to_owned(), "replace it by one for x86-64".to_owned())
+        }
+        _ => (
+            format!(
+                "neither LD_LIBRARY_PATH nor a DT_RPATH or DT_RUNPATH that counts for {} leads there",
+                asker.path.display()
+            ),
+            format!("put {} on the workers' LD_LIBRARY_PATH", path.parent().unwrap_or(path).display()),
         ),
     };
-    Some(PassedBy { path: path.to_owned(), why })
+    Some(PassedBy { path: path.to_owned(), why, advice })
 }
 
 /// What Baton's own file asks of its libraries and would not get here. The stock wrapper's are its maker's business, and

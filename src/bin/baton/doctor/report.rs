@@ -114,7 +114,8 @@ impl Report {
         let refused = self.host.as_ref().and_then(|host| host.refused.as_deref()).unwrap_or_default();
         let is_age = |text: &str| text.starts_with("BATON_TRTLLM_ABI=");
         let is_known = self.findings.iter().any(|finding| finding.text == text);
-        if !is_known && !(is_age(&text) && is_age(refused)) {
+        let is_known_age = is_age(&text) && is_age(refused);
+        if !is_known && !is_known_age {
             self.findings.push(Finding {
                 severity: Severity::Error,
                 section,
