@@ -26,6 +26,8 @@ use super::foreign::{Foreign, Opener, opener};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
+/// How long one who hung up on us is listened to: many times what a greeting takes.
+const GREETING_LIMIT: Duration = Duration::from_millis(500);
 
 /// A listening Unix socket under a name of its own in the abstract namespace.
 pub(super) fn listen_unix(name: &[u8]) -> io::Result<OwnedFd> {
@@ -97,6 +99,39 @@ pub(super) enum FetchError {
 /// Asks the Baton agent at `address` for its blob, in words that do no harm to others who may listen there.
 /// `name` is our own.
 pub(super) fn fetch_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Vec<u8>, FetchError> {
+    ask_for_blob(address, name, deadline).map_err(|error| match error {
+        FetchError::Io(error) if hung_up(&error) => match greeter(address, deadline) {
+            Some(foreign) => FetchError::Foreign(foreign),
+            None => FetchError::Io(error),
+        },
+        error => error,
+    })
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Who speaks first at `address`, if anybody does soon. ZeroMQ does, unless it has words to hang up over before.
+fn greeter(address: SocketAddr, deadline: Instant) -> Option<Foreign> {
+    let deadline = deadline.min(Instant::now() + GREETING_LIMIT);
+    let mut stream = ControlStream::new(dial_tcp(address, deadline).ok()?);
+    loop {
+        match opener(stream.unparsed()) {
+            Opener::Foreign(foreign) => return Some(foreign),
+            Opener::Unclear => {}
+            Opener::Fetcher { .. } | Opener::Frame => return None,
+        }
+        match stream.fill().ok()? {
+            Intake::Some => {}
+            Intake::Nothing => wait_for(&stream, PollFlags::IN, deadline).ok()?,
+            Intake::Closed => return None,
+        }
+    }
+}
+
+fn ask_for_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Vec<u8>, FetchError> {
     let socket = dial_tcp(address, deadline)?;
     let mut stream = ControlStream::new(socket);
     stream.send(&stock::hello(name))?;

@@ -75,7 +75,7 @@ impl Blob {
     /// Reads a blob: the first `BATON` entry of a document, whatever else stands in it. A notice to stock agents
     /// ahead of it is skipped.
     pub fn decode(bytes: &[u8]) -> Result<Self, BlobError> {
-        let Document { agent, connections } = Document::decode(stock::skip_notice(bytes))?;
+        let Document { agent, connections } = document(bytes)?;
         check_name(agent)?;
         let ours = connections.iter().find(|connection| connection.backend == BACKEND);
         let Some(ours) = ours else {
@@ -101,6 +101,17 @@ pub fn check_name(name: &str) -> Result<(), BlobError> {
         1..=MAX_NAME_BYTES => Ok(()),
         len => Err(BlobError::NameLength { len }),
     }
+}
+
+/// The document of an agent, behind the notice if there is one.
+fn document(bytes: &[u8]) -> Result<Document<'_>, DocumentError> {
+    let rest = stock::skip_notice(bytes);
+    let cut_off = || DocumentError::Truncated { field: "behind the notice", len: bytes.len() };
+    if rest.is_empty() && !bytes.is_empty() {
+        return Err(cut_off());
+    }
+    let document = Document::decode(rest)?;
+    if stock::is_notice(&document) { Err(cut_off()) } else { Ok(document) }
 }
 
 fn backends_text(backends: &[String]) -> String {

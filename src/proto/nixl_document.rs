@@ -92,6 +92,9 @@ impl<'a> Document<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DocumentError> {
         let mut fields = Fields { reader: Reader::new(bytes), len: bytes.len() };
         if fields.reader.take("intro", INTRO.len()) != Ok(INTRO) {
+            if !bytes.is_empty() && INTRO.starts_with(bytes) {
+                return Err(DocumentError::Truncated { field: "intro", len: bytes.len() });
+            }
             let inner = bytes.get(HOST_LENGTH_BYTES..).unwrap_or_default();
             let wrapped = inner.starts_with(INTRO);
             return Err(if wrapped { DocumentError::Wrapped } else { DocumentError::NotADocument });

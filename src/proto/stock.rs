@@ -19,7 +19,7 @@
 //! This is not an implementation of NIXL's exchange, and decides nothing: the lobby and the dialer of the agent do.
 
 use super::codec::Writer;
-use super::nixl_document::{Tag, open, put};
+use super::nixl_document::{Document, Tag, open, put};
 
 /// What the operator of a mixed pair has to do.
 pub const CURE: &str = "put the Baton library on that side too, or remove it here";
@@ -53,6 +53,11 @@ pub fn shadow(agent: &str) -> Vec<u8> {
 /// What stands behind a notice; all of `bytes` if they begin with none.
 pub fn skip_notice(bytes: &[u8]) -> &[u8] {
     behind_notice(bytes).unwrap_or(bytes)
+}
+
+/// Whether a document is a notice, or the beginning of one.
+pub(super) fn is_notice(document: &Document<'_>) -> bool {
+    document.connections.is_empty() && document.agent.starts_with(MARK)
 }
 
 /// The first words to whoever listens on an agent's port; see the [module](self). `agent` is our name.

@@ -84,6 +84,27 @@ fn a_stock_ucx_manager_is_named_at_once() {
     listener.join().expect("the listener ends");
 }
 
+/// A ZeroMQ socket that reads before it has greeted hangs up over what it reads.
+#[test]
+fn a_stock_ucx_manager_that_hangs_up_at_once_is_named_too() {
+    let agent = agent("gen", Lane::StreamTcp);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let serving = std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().expect("a connection");
+        first.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
+        first.read_exact(&mut [0]).expect("a byte");
+        drop(first); // with bytes unread: a reset
+        let (mut second, _) = listener.accept().expect("another connection");
+        second.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
+        second.write_all(b"\xff\0\0\0\0\0\0\0\x01\x7f").expect("written");
+        assert_eq!(second.read(&mut [0]).expect("an end"), 0, "it is only listened to");
+    });
+    let text = text(agent.load_from("ctx", &address.to_string()));
+    assert!(text.contains("a stock UCX connection manager"), "{text}");
+    serving.join().expect("the listener ends");
+}
+
 #[test]
 fn a_stock_blob_is_named() {
     let agent = agent("gen", Lane::StreamTcp);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::blob::{Blob, BlobError};
-use super::super::nixl_document::Document;
+use super::super::nixl_document::{Document, DocumentError};
 use super::*;
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -31,9 +31,16 @@ fn a_notice_names_the_agent_the_cause_and_the_cure() {
 }
 
 #[test]
-fn a_notice_alone_is_not_taken_for_a_stock_agent() {
-    let error = Blob::decode(&notice("ctx-1")).expect_err("there is no blob");
-    assert!(matches!(error, BlobError::Document(_)), "{error}");
+fn a_blob_that_is_cut_off_behind_or_in_its_notice_is_truncated() {
+    let notice = notice("ctx-1");
+    let whole = [&notice[..], b"nixlSerDes|Agent\x05\0\0\0\0\0\0\0ctx-1|"].concat();
+    for len in 1..whole.len() {
+        let error = Blob::decode(&whole[..len]).expect_err("there is no blob");
+        assert!(
+            matches!(error, BlobError::Document(DocumentError::Truncated { .. })),
+            "{len} bytes: {error}"
+        );
+    }
 }
 
 #[test]
