@@ -27,7 +27,9 @@ LIBS  := build/lib
 USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY="$$library"; fi
 # Exports MPI_HOME for the rest of a recipe line, if an mpirun for the tests is to be had.
 USE_MPI := if home=$$(scripts/install-mpi.sh); then export MPI_HOME="$$home"; fi
-# The demo fetches one only when it is asked for that lane.
+# Exports NIXL_HOME for the rest of a recipe line, if a real NIXL for the tests' Python is to be had.
+USE_NIXL := if python=$$(scripts/install-python.sh) && home=$$(scripts/install-nixl.sh "$$python"); then export NIXL_HOME="$$home"; fi
+# The demo fetches a UCX only when it is asked for that lane.
 DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
 
 # Seam S2 is Python's: its demo needs one, and the build makes the binding for it.
@@ -49,6 +51,7 @@ test: python ## every test, Rust, C++ and Python
 	$(MAKE) --no-print-directory build
 	$(USE_UCX); \
 	$(USE_MPI); \
+	$(USE_NIXL); \
 	timeout $(TEST_LIMIT_S) cargo test --workspace --locked; \
 	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
 

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Prints the folder of a real NIXL for the tests and benches that run beside it: the wheel nixl-cu12 unpacked under
+# target/nixl, for the Python that is asked. It is the agent of TensorRT-LLM without Baton; its libraries carry their
+# own UCX, and nothing of CUDA is needed for DRAM.
+#
+#   folder=$(scripts/install-nixl.sh PYTHON) && PYTHONPATH="$folder" PYTHON -c 'import nixl_cu12'
+#
+# PYTHON is python3 unless named, CPython 3.10 to 3.13 with numpy. The folder that NIXL_HOME names is used as it
+# is. Where none is to be had it says why and exits with 1: what runs beside a real NIXL is then left out,
+# everything else works. May run twice at once.
+set -euo pipefail
+
+readonly wheel=nixl-cu12==1.5.1
+# CPython 3.10 to 3.13, each for x86_64 and aarch64.
+readonly -a wheel_sha256=(
+    d903838a2327730598eb162cc16eb4a18680cfb8738d4ba6ee5b1723d0142543
+    0abfe6eafe4c4edd2befb73378f18278540064a47b71a34cff9252a6574fe4b9
+    341d0dfa499f941c054614252f1d8047d1380e33f29c87707372ff5ec7d3779a
+    aced5529cc9781f8be1ee22e451c852630455460c1812b06cc863b05d797f2db
+    a02005f84e498641b8fe02d058fdc6762c99edf7ae6430176d2d16fa57f4fb93
+    98d4b169813a5110842aefc383ba3bf259a886cd09cc9d54c7a6db69bb36de4d
+    a35c6d6b307bdd22a2de7f89698b8db9d4cd5fdad791bd3ad2a1df8e58dc1530
+    fe43e2fe367a989f1712306286ec4ead3a3b60b272857fcfa86a800a4e7a4699
+)
+readonly script=${BASH_SOURCE[0]}
+readonly python=${1:-python3}
+root=$(cd "$(dirname "$script")/.." && pwd)
+readonly root
+readonly folder=$root/target/nixl
+
+main() {
+    if [[ -n ${NIXL_HOME:-} ]]; then
+        usable "$NIXL_HOME" || none "NIXL_HOME=$NIXL_HOME: $(import_it "$NIXL_HOME" 2>&1 | tail -n1)"
+        echo "$NIXL_HOME"
+        return
+    fi
+    local tag fetched
+    tag=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")' 2>/dev/null) || none "$python does not run"
+    fetched=$folder/${wheel/==/-}-$tag
+    # One at a time: the lock is on this file, so it leaves nothing behind.
+    exec 9<"$script"
+    if command -v flock >/dev/null; then flock -w 600 9 || none "another run of $script has not ended in 10 minutes"; fi
+    if ! usable "$fetched"; then
+        "$python" -m pip --version >/dev/null 2>&1 || none "$python has no pip to fetch one with"
+        fetch "$fetched"
+        usable "$fetched" || none "the one that was fetched does not load: $(import_it "$fetched" 2>&1 | tail -n1)"
+    fi
+    echo "$fetched"
+}
+
+usable() { [[ -d $1 ]] && import_it "$1" >/dev/null 2>&1; }
+
+import_it() { PYTHONPATH=$1 timeout 60 "$python" -c 'import nixl_cu12._bindings, numpy'; }
+
+# Puts the wheel's files into the folder named, all at once, and removes those of other versions.
+fetch() {
+    local work
+    mkdir -p "$folder"
+    work=$(mktemp -d "$folder/.fetch.XXXXXX")
+    # shellcheck disable=SC2064 # the folder's name is known now
+    trap "rm -rf '$work'" EXIT
+    say "fetching ${wheel/==/ } into target/nixl, once (69 MB)"
+    {
+        printf '%s' "$wheel"
+        printf ' --hash=sha256:%s' "${wheel_sha256[@]}"
+    } >"$work/wanted.txt"
+    timeout 600 "$python" -m pip download --quiet --no-deps --only-binary=:all: --no-cache-dir --retries 2 --timeout 20 \
+        --disable-pip-version-check --require-hashes --dest "$work" --requirement "$work/wanted.txt" </dev/null >&2 \
+        || none "pip could not fetch $wheel (its reason is above; most often the package index cannot be reached)"
+    unpack "$work" || none "the wheel of $wheel cannot be unpacked"
+    find "$folder" -mindepth 1 -maxdepth 1 -name 'nixl-cu12-*' ! -name "${wheel/==/-}-*" -exec rm -rf {} +
+    rm -rf "$1"
+    mv "$work/unpacked" "$1"
+}
+
+# All but the expert-parallel package, which is for GPUs and most of the size.
+unpack() {
+    "$python" - "$1" <<'EOF'
+import glob, sys, zipfile
+
+work = sys.argv[1]
+with zipfile.ZipFile(glob.glob(work + "/*.whl")[0]) as wheel:
+    names = [name for name in wheel.namelist() if not name.startswith("nixl_ep")]
+    wheel.extractall(work + "/unpacked", names)
+EOF
+}
+
+none() {
+    say "no real NIXL here, the tests beside it are left out: $*"
+    exit 1
+}
+
+say() { echo "install-nixl: $*" >&2; }
+
+main
