@@ -131,8 +131,8 @@ impl Hub {
         let reason = match &end.standing {
             Standing::Greeted { .. } => return Ok(()),
             Standing::Lost(reason) => return Err(Cause::Lost(reason.clone())),
-            Standing::Up(key) => match self.agent.loaded_link(&end.peer) {
-                Ok(now) if now == *key => return Ok(()),
+            Standing::Up(link) => match self.agent.loaded_link(&end.peer) {
+                Ok(now) if now == *link => return Ok(()),
                 Ok(_) => "the peer has started anew".to_owned(),
                 Err(error) => error.to_string(),
             },
@@ -140,7 +140,7 @@ impl Hub {
         // Where somebody else pumps, that one takes it in, and the connection is given up at the next look.
         if let Some(_pumping) = self.pump.try_lock() {
             self.take_in_under(state);
-            self.lose(state, connection, &reason);
+            state.lose(connection, reason.clone()); // nobody is there to be told
         }
         Err(Cause::Lost(reason))
     }
@@ -276,11 +276,13 @@ impl State {
 
     /// Ends a connection without a word to the peer: what waits on it finds out.
     pub fn lose(&mut self, connection: ConnectionId, reason: String) {
+        let Some(end) = self.ends.get_mut(connection.0 as usize) else { return };
+        if matches!(end.standing, Standing::Lost(_)) {
+            return;
+        }
+        end.standing = Standing::Lost(reason);
         self.sends.drop_connection(connection);
         self.receives.drop_connection(connection);
-        if let Some(end) = self.ends.get_mut(connection.0 as usize) {
-            end.standing = Standing::Lost(reason);
-        }
         self.leftovers.push_back(connection);
         if self.leftovers.len() > LEFTOVERS_MAX
             && let Some(oldest) = self.leftovers.pop_front()
