@@ -29,7 +29,7 @@ namespace seams
 namespace
 {
 
-constexpr size_t kLimitSeconds = 30;
+constexpr size_t kLimitSeconds = 60;
 constexpr int kSkipped = 77;
 
 struct Options

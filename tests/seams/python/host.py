@@ -29,7 +29,7 @@ from receiver import serve
 from rig import Failed
 from scenarios import Scenario
 
-LIMIT_S = 30
+LIMIT_S = 60
 SKIPPED = 77
 
 PLAYERS: dict[str, Callable[[Scenario], None]] = {
