@@ -120,7 +120,8 @@ test_refusal(python_host_is_missing "name its place with --python-host" ${DEMO} 
 # A rank that is told of no other does not serve half an instance.
 # Its stdin has to stay open: a rank whose driver is gone leaves without a word.
 test_refusal(host.lone_rank "getCommState lists 1 ranks and calls this one 0; it is rank 0 of 2" sh -c
-  "sleep 2 | LD_LIBRARY_PATH='${CMAKE_BINARY_DIR}/lib' TRTLLM_UCX_INTERFACE=lo '${HOST}' --seam s3 --tp 2")
+  "sleep 2 | LD_LIBRARY_PATH='${CMAKE_BINARY_DIR}/lib' TRTLLM_UCX_INTERFACE=lo \"$0\" \"$@\""
+  ${HOST} --seam s3 --tp 2)
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/field.yaml "backend: NIXL\nmax_tokens_in_bufer: 64\n")
 test_refusal(host.unknown_field "field.yaml:2: unknown field" ${HOST}
   --config ${CMAKE_CURRENT_BINARY_DIR}/field.yaml)
