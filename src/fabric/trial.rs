@@ -29,8 +29,8 @@ pub fn link(fabric: &mut dyn Fabric, link: Link, deadline: Instant) -> Result<()
     verdict.0.unwrap_or(Ok(()))
 }
 
-/// Keeps the outcome of the one link.
-struct Verdict(Option<Result<(), FabricError>>);
+/// Keeps the outcome of the one link that is tried.
+pub(super) struct Verdict(pub Option<Result<(), FabricError>>);
 
 impl Sink for Verdict {
     fn connected(&mut self, _: PeerKey, outcome: Result<(), FabricError>) {

@@ -11,9 +11,10 @@ use super::probe::ProbeArea;
 use super::slab::Slab;
 use super::wake::Wake;
 use super::{NAME, UcxConfig, UcxFabric, lanes, link, wire};
-use crate::desc::{OpToken, PeerKey};
+use crate::desc::PeerKey;
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::{Fabric, Landing, Link, Sink};
+use crate::fabric::trial::Verdict;
+use crate::fabric::{Fabric, Link};
 
 /// The key under which a fabric connects to itself when it is opened. No agent gives it.
 const SELF: PeerKey = PeerKey(u32::MAX);
@@ -93,27 +94,6 @@ impl UcxFabric {
         }
         self.end_link(SELF);
         verdict.0.unwrap_or(Ok(()))
-    }
-}
-
-/// Keeps the outcome of a fabric's link to itself.
-struct Verdict(Option<Result<(), FabricError>>);
-
-impl Sink for Verdict {
-    fn connected(&mut self, _: PeerKey, outcome: Result<(), FabricError>) {
-        self.0.get_or_insert(outcome);
-    }
-
-    fn completed(&mut self, _: OpToken, _: Result<(), FabricError>) {}
-
-    fn arrived(&mut self, _: PeerKey, _: &[u8], _: u64) -> Landing {
-        Landing::Discard
-    }
-
-    fn landed(&mut self, _: PeerKey, _: u64, _: Result<(), FabricError>) {}
-
-    fn lost(&mut self, _: PeerKey, error: FabricError) {
-        self.0.get_or_insert(Err(error));
     }
 }
 
