@@ -37,6 +37,10 @@ pub(super) struct Hub {
     pub state: Mutex<State>,
     /// Raised when messages have been taken in, and when a pump leaves.
     pub changed: Condvar,
+    /// Raised when no operation waits any more.
+    pub idle: Condvar,
+    /// Raised when a peer has introduced itself.
+    pub greeted: Condvar,
     /// Held by the one thread that takes messages from the agent.
     pub pump: Mutex<()>,
     /// Operations that wait, and so pump.
@@ -86,6 +90,8 @@ impl Hub {
             agent,
             state: Mutex::default(),
             changed: Condvar::new(),
+            idle: Condvar::new(),
+            greeted: Condvar::new(),
             pump: Mutex::new(()),
             waiters: AtomicUsize::new(0),
             operations: AtomicUsize::new(0),
@@ -113,7 +119,11 @@ impl Hub {
             self.changed.notify_all();
             self.changed.wait_for(&mut state, SLICE);
         }
-        self.changed.notify_all();
+        // Under the lock: neither thread may be between its look and its wait.
+        let state = self.state.lock();
+        self.idle.notify_all();
+        self.greeted.notify_all();
+        drop(state);
         self.agent.wake_waiters();
     }
 
@@ -207,7 +217,10 @@ impl Hub {
         let outcome = loop {
             let mut state = self.state.lock();
             if let Some(outcome) = done(self, &mut state) {
-                self.waiters.fetch_sub(1, Ordering::SeqCst); // under the lock, for those who decide by it
+                // Under the lock, for the thread that decides by it.
+                if self.waiters.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    self.idle.notify_all();
+                }
                 break outcome;
             }
             rounds += 1;

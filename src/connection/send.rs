@@ -57,8 +57,10 @@ impl Sending<'_> {
     fn begin(&self) -> Result<Option<SendId>, Cause> {
         let (_, len) = self.buffer.span();
         // First of all: memory that cannot be read must not cost the message its place.
-        self.buffer.probe(Access::Read)?;
-        let bytes = if len <= EAGER_MAX_BYTES { self.buffer.read()? } else { Vec::new() };
+        let bytes = match len {
+            0..=EAGER_MAX_BYTES => self.buffer.read()?,
+            _ => self.buffer.probe(Access::Read).map(|()| Vec::new())?,
+        };
         let mut state = self.hub.open_state()?;
         self.hub.check(&mut state, self.connection)?;
         match state.sends.begin(self.connection, self.tag, len) {

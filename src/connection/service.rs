@@ -16,8 +16,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) fn pump(hub: &Hub) {
     while !hub.is_closing() {
         let mut state = hub.state.lock();
-        if hub.waiters.load(Ordering::SeqCst) > 0 {
-            hub.changed.wait_for(&mut state, TICK);
+        if hub.waiters.load(Ordering::SeqCst) > 0 && !hub.is_closing() {
+            hub.idle.wait_for(&mut state, TICK);
             continue;
         }
         drop(state);
@@ -39,7 +39,8 @@ pub(super) fn greet(hub: &Hub) {
                 drop(state);
                 load(hub, ConnectionId(id as u32));
             }
-            None => drop(hub.changed.wait_for(&mut state, TICK)),
+            None if hub.is_closing() => return,
+            None => drop(hub.greeted.wait_for(&mut state, TICK)),
         }
     }
 }
@@ -63,9 +64,9 @@ fn load(hub: &Hub, connection: ConnectionId) {
             tracing::error!(peer, reason, "a peer that has connected cannot be answered");
             hub.lose(&mut state, connection, &reason);
         }
-        Ok(key) => {
+        Ok(link) => {
             let outbox = std::mem::take(outbox);
-            end.standing = Standing::Up(key);
+            end.standing = Standing::Up(link);
             let said = outbox.iter().try_for_each(|bytes| hub.agent.notify(&peer, bytes));
             if let Err(error) = said {
                 hub.lose(&mut state, connection, &error.to_string());
@@ -112,7 +113,10 @@ impl Hub {
         };
         if let Message::Introduce { blob } = message {
             match speaks {
-                Role::Requester => _ = state.greet(peer.to_owned(), blob.to_vec()),
+                Role::Requester => {
+                    state.greet(peer.to_owned(), blob.to_vec());
+                    self.greeted.notify_all();
+                }
                 Role::Acceptor => tracing::error!(peer, "an acceptor has introduced itself; it is ignored"),
             }
             return;
