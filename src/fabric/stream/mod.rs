@@ -288,7 +288,8 @@ const LIMITS: Limits = Limits {
     framed: true,
     ordered: true,
     same_host_only: false,
-    batches_in_flight: 64,
+    // What is posted has to leave before a cancelled transfer is quiet: 8 MiB, a second and a half at 50 Mbit/s.
+    batches_in_flight: 8,
     segments_per_batch: 1024,
     bytes_per_batch: 1 << 20,
     kinds: &[MemoryKind::Dram],
