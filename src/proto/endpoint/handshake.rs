@@ -1,17 +1,15 @@
 //! The handshake's flow: hello, welcome, lanes, ready; and the small frames of a session's life.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{PeerKey, RegionKey, SessionId};
+use crate::desc::{PeerKey, SessionId};
 use crate::proto::blob::check_name;
-use crate::proto::codec::{DecodeError, Reader};
-use crate::proto::section::{AnnouncedRegion, Section};
+use crate::proto::codec::DecodeError;
+use crate::proto::section::Section;
 use crate::proto::session::{SessionEvent, SessionPhase};
-use crate::proto::transfer::TransferError;
 use crate::proto::wire::{Frame, Hello, MAJOR_FIELD, RefuseReason, VERSION};
 
-use super::peer::{LaneState, Releasing};
+use super::peer::LaneState;
 use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
 
 /// Prefix of the reason of a stream that closed only because both sides dialed at once.
@@ -218,57 +216,6 @@ impl Endpoint {
         peer.lane = both;
         peer.phase = phase;
         self.actions.push_back(Action::Up { peer: key });
-    }
-
-    pub(super) fn handle_region_add(&mut self, key: PeerKey, bytes: &[u8]) {
-        let section = self.peers.get(&key).and_then(|peer| peer.section.as_ref());
-        let fabrics = section.map_or(0, |section| section.fabrics.len());
-        match AnnouncedRegion::decode(&mut Reader::new(bytes), fabrics) {
-            Ok(announced) => self.import(key, announced),
-            Err(error) => self.close(key, &format!("a region it announces cannot be read: {error}")),
-        }
-    }
-
-    fn import(&mut self, key: PeerKey, announced: AnnouncedRegion) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        match Arc::make_mut(&mut peer.regions).insert(announced.region) {
-            Ok(()) => self.actions.push_back(Action::Import { peer: key, announced }),
-            Err(error) => self.close(key, &format!("a region it announces cannot be: {error}")),
-        }
-    }
-
-    pub(super) fn handle_region_remove(&mut self, key: PeerKey, revoked: RegionKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.outgoing.values_mut().for_each(|transfer| transfer.note_regions(&peer.regions));
-        let region = Arc::make_mut(&mut peer.regions).remove(revoked);
-        let transfers = peer.outgoing.values_mut();
-        let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
-        let users: Vec<_> = users.collect();
-        peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
-        let reason = "it deregistered memory that the transfer uses";
-        users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
-        self.release_regions(key);
-    }
-
-    /// Lets go of revoked regions of the peer's that no batch of ours touches any more, and says so.
-    pub(super) fn release_regions(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let waiting = std::mem::take(&mut peer.releasing);
-        for releasing in waiting {
-            if releasing.users.iter().any(|id| peer.is_moving(*id)) {
-                peer.releasing.push(releasing);
-                continue;
-            }
-            peer.say(&Frame::RegionReleased { key: releasing.key });
-            let region = releasing.region.into_iter();
-            self.actions.extend(region.map(|region| Action::Withdraw { peer: key, region }));
-        }
-    }
-
-    pub(super) fn handle_region_released(&mut self, key: PeerKey, region: RegionKey) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.revoking.remove(&region);
-        }
     }
 
     pub(super) fn handle_refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {

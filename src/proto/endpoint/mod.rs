@@ -19,19 +19,19 @@ mod handshake;
 mod incoming;
 mod outgoing;
 mod peer;
+mod regions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, TransferId};
 
 use super::blob::Blob;
-use super::codec::Writer;
-use super::regions::{RegionError, RegionTable};
-use super::section::{AnnouncedRegion, Section};
+use super::regions::RegionTable;
+use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::{OutgoingPhase, TransferError};
 use super::wire::Frame;
@@ -184,18 +184,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether anything in flight touches one of our regions, a transfer of ours still will, or a peer that
-    /// writes by itself has yet to let go of it.
-    pub fn region_is_busy(&self, key: RegionKey) -> bool {
-        self.flights.values().any(|flight| flight.regions.contains(&key))
-            || self
-                .peers
-                .values()
-                .flat_map(|peer| peer.outgoing.values())
-                .any(|transfer| transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key))
-            || self.peers.values().any(|peer| peer.revoking.contains(&key))
-    }
-
     /// Whether any transfer is unfinished or any batch in flight.
     pub fn is_busy(&self) -> bool {
         !self.flights.is_empty()
@@ -203,46 +191,6 @@ impl Endpoint {
     }
 
     // ---- commands -----------------------------------------------------------------------------------
-
-    /// Makes a region reachable, and tells every peer.
-    pub fn add_region(&mut self, announced: AnnouncedRegion) -> Result<(), RegionError> {
-        Arc::make_mut(&mut self.regions).insert(announced.region)?;
-        let mut bytes = Vec::new();
-        announced.encode(&mut Writer::new(&mut bytes));
-        self.identity.section.regions.push(announced);
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
-            peer.say(&Frame::RegionAdd { region: &bytes });
-        }
-        Ok(())
-    }
-
-    /// Revokes one region, as [`Endpoint::remove_regions`].
-    pub fn remove_region(&mut self, key: RegionKey) {
-        self.remove_regions(&[key]);
-    }
-
-    /// Revokes regions: peers are told, transfers that use them are broken off. Each is quiet once
-    /// [`Endpoint::region_is_busy`] is false.
-    pub fn remove_regions(&mut self, keys: &[RegionKey]) {
-        let table = Arc::make_mut(&mut self.regions);
-        keys.iter().for_each(|key| _ = table.remove(*key));
-        let gone: HashSet<RegionKey> = keys.iter().copied().collect();
-        self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
-        let mut hit = Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
-            keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
-            if peer.may_write(&self.lanes) {
-                peer.revoking.extend(keys);
-            }
-            for transfer in peer.outgoing.values_mut() {
-                // The same memory may be in another region, which then does.
-                if transfer.regions.iter().any(|key| gone.contains(key)) && !transfer.rebind(&self.regions) {
-                    hit.push(transfer.id);
-                }
-            }
-        }
-        hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
-    }
 
     /// Marks a known peer as loaded by our host.
     pub fn mark_loaded(&mut self, key: PeerKey) {
@@ -289,20 +237,6 @@ impl Endpoint {
     pub fn shutdown(&mut self) {
         let ids: Vec<_> = self.owners.keys().copied().collect();
         ids.into_iter().for_each(|id| self.break_off(id, TransferError::Shutdown));
-    }
-
-    /// Revokes every region, after [`Endpoint::shutdown`]: peers that write by themselves have to let go before
-    /// their stream closes, for nothing stops them then. Over once neither [`Endpoint::is_revoking`] nor
-    /// [`Endpoint::is_busy`].
-    pub fn revoke_all(&mut self) {
-        let keys: Vec<_> =
-            self.identity.section.regions.iter().map(|announced| announced.region.key).collect();
-        self.remove_regions(&keys);
-    }
-
-    /// Whether a peer may still write to a region of ours that is revoked.
-    pub fn is_revoking(&self) -> bool {
-        self.peers.values().any(|peer| !peer.revoking.is_empty())
     }
 
     /// Closes every stream, for the end of [`Endpoint::shutdown`].

@@ -7,6 +7,7 @@ use super::*;
 use crate::desc::Descriptor;
 use crate::desc::{MemoryKind, Region, Segment, SessionId, Span, TransferOp};
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
+use crate::proto::section::AnnouncedRegion;
 use crate::proto::section::{FabricAddress, HostId};
 use crate::proto::wire::{Commit, Hello, LENGTH_BYTES, RefuseReason};
 

@@ -1,0 +1,133 @@
+//! Regions, ours and the peer's: announced, revoked, and let go of once nothing touches them any more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::desc::{PeerKey, RegionKey};
+use crate::proto::codec::{Reader, Writer};
+use crate::proto::regions::RegionError;
+use crate::proto::section::AnnouncedRegion;
+use crate::proto::transfer::{OutgoingPhase, TransferError};
+use crate::proto::wire::Frame;
+
+use super::peer::Releasing;
+use super::{Action, Endpoint};
+
+impl Endpoint {
+    /// Makes a region reachable, and tells every peer.
+    pub fn add_region(&mut self, announced: AnnouncedRegion) -> Result<(), RegionError> {
+        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        let mut bytes = Vec::new();
+        announced.encode(&mut Writer::new(&mut bytes));
+        self.identity.section.regions.push(announced);
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
+            peer.say(&Frame::RegionAdd { region: &bytes });
+        }
+        Ok(())
+    }
+
+    /// Revokes one region, as [`Endpoint::remove_regions`].
+    pub fn remove_region(&mut self, key: RegionKey) {
+        self.remove_regions(&[key]);
+    }
+
+    /// Revokes regions: peers are told, transfers that use them are broken off. Each is quiet once
+    /// [`Endpoint::region_is_busy`] is false.
+    pub fn remove_regions(&mut self, keys: &[RegionKey]) {
+        let table = Arc::make_mut(&mut self.regions);
+        keys.iter().for_each(|key| _ = table.remove(*key));
+        let gone: HashSet<RegionKey> = keys.iter().copied().collect();
+        self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
+        let mut hit = Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
+            keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
+            if peer.may_write(&self.lanes) {
+                peer.revoking.extend(keys);
+            }
+            for transfer in peer.outgoing.values_mut() {
+                // The same memory may be in another region, which then does.
+                if transfer.regions.iter().any(|key| gone.contains(key)) && !transfer.rebind(&self.regions) {
+                    hit.push(transfer.id);
+                }
+            }
+        }
+        hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
+    }
+
+    /// Revokes every region, after [`Endpoint::shutdown`]: peers that write by themselves have to let go before
+    /// their stream closes, for nothing stops them then. Over once neither [`Endpoint::is_revoking`] nor
+    /// [`Endpoint::is_busy`].
+    pub fn revoke_all(&mut self) {
+        let keys: Vec<_> =
+            self.identity.section.regions.iter().map(|announced| announced.region.key).collect();
+        self.remove_regions(&keys);
+    }
+
+    /// Whether a peer may still write to a region of ours that is revoked.
+    pub fn is_revoking(&self) -> bool {
+        self.peers.values().any(|peer| !peer.revoking.is_empty())
+    }
+
+    /// Whether anything in flight touches one of our regions, a transfer of ours still will, or a peer that
+    /// writes by itself has yet to let go of it.
+    pub fn region_is_busy(&self, key: RegionKey) -> bool {
+        self.flights.values().any(|flight| flight.regions.contains(&key))
+            || self
+                .peers
+                .values()
+                .flat_map(|peer| peer.outgoing.values())
+                .any(|transfer| transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key))
+            || self.peers.values().any(|peer| peer.revoking.contains(&key))
+    }
+
+    pub(super) fn handle_region_add(&mut self, key: PeerKey, bytes: &[u8]) {
+        let section = self.peers.get(&key).and_then(|peer| peer.section.as_ref());
+        let fabrics = section.map_or(0, |section| section.fabrics.len());
+        match AnnouncedRegion::decode(&mut Reader::new(bytes), fabrics) {
+            Ok(announced) => self.import(key, announced),
+            Err(error) => self.close(key, &format!("a region it announces cannot be read: {error}")),
+        }
+    }
+
+    pub(super) fn import(&mut self, key: PeerKey, announced: AnnouncedRegion) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match Arc::make_mut(&mut peer.regions).insert(announced.region) {
+            Ok(()) => self.actions.push_back(Action::Import { peer: key, announced }),
+            Err(error) => self.close(key, &format!("a region it announces cannot be: {error}")),
+        }
+    }
+
+    pub(super) fn handle_region_remove(&mut self, key: PeerKey, revoked: RegionKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.outgoing.values_mut().for_each(|transfer| transfer.note_regions(&peer.regions));
+        let region = Arc::make_mut(&mut peer.regions).remove(revoked);
+        let transfers = peer.outgoing.values_mut();
+        let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
+        let users: Vec<_> = users.collect();
+        peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
+        let reason = "it deregistered memory that the transfer uses";
+        users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
+        self.release_regions(key);
+    }
+
+    /// Lets go of revoked regions of the peer's that no batch of ours touches any more, and says so.
+    pub(super) fn release_regions(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let waiting = std::mem::take(&mut peer.releasing);
+        for releasing in waiting {
+            if releasing.users.iter().any(|id| peer.is_moving(*id)) {
+                peer.releasing.push(releasing);
+                continue;
+            }
+            peer.say(&Frame::RegionReleased { key: releasing.key });
+            let region = releasing.region.into_iter();
+            self.actions.extend(region.map(|region| Action::Withdraw { peer: key, region }));
+        }
+    }
+
+    pub(super) fn handle_region_released(&mut self, key: PeerKey, region: RegionKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.revoking.remove(&region);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Control frames out of bytes: total, nothing left over, nothing allocated before it is known to be there.
+
+use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
+use crate::proto::codec::{DecodeError, Reader};
+
+use super::{Commit, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, VERSION};
+
+pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    Ok(match kind {
+        1 => Frame::Hello(decode_hello(reader)?),
+        2 => Frame::Welcome { name: reader.text("name")?, section: reader.bytes("section")? },
+        3 => Frame::Refuse { reason: decode_reason(reader.u8("reason")?)?, text: reader.text("text")? },
+        4 => Frame::Fetch,
+        5 => Frame::Blob { bytes: reader.bytes("blob")? },
+        6 => {
+            let count = reader.count("lane count", 4)?;
+            let lanes = (0..count).map(|_| reader.text("lane")).collect::<Result<_, _>>()?;
+            Frame::Ready { lanes }
+        }
+        7 => Frame::Loaded { loaded: decode_bool("loaded", reader.u8("loaded")?)? },
+        8 => Frame::Heartbeat,
+        9 => Frame::RegionAdd { region: reader.bytes("region")? },
+        10 => Frame::RegionRemove { key: RegionKey(reader.u32("region key")?) },
+        11 => Frame::Notify { sequence: reader.u64("sequence")?, message: reader.bytes("message")? },
+        12 => {
+            let (id, chunk, segments) = decode_segments(reader)?;
+            Frame::Pull { id, chunk, segments }
+        }
+        13 => {
+            let (id, chunk, segments) = decode_segments(reader)?;
+            Frame::Send { id, chunk, segments }
+        }
+        14 => Frame::Commit(decode_commit(reader)?),
+        15 => Frame::Ack { id: decode_id(reader)? },
+        16 => Frame::Fail { id: decode_id(reader)?, text: reader.text("text")? },
+        17 => Frame::Abort { id: decode_id(reader)?, issued: reader.u32("issued")? },
+        18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
+        19 => Frame::Goodbye { text: reader.text("text")? },
+        20 => Frame::Progress { id: decode_id(reader)? },
+        21 => Frame::RegionReleased { key: RegionKey(reader.u32("region key")?) },
+        value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
+    })
+}
+
+fn decode_hello<'a>(reader: &mut Reader<'a>) -> Result<Hello<'a>, DecodeError> {
+    let magic = reader.array::<4>("magic")?;
+    if magic != MAGIC {
+        return Err(DecodeError::BadValue { field: "magic", value: u64::from(u32::from_le_bytes(magic)) });
+    }
+    let major = reader.u16(MAJOR_FIELD)?;
+    if major != VERSION.0 {
+        return Err(DecodeError::BadValue { field: MAJOR_FIELD, value: u64::from(major) });
+    }
+    reader.u16("minor version")?;
+    Ok(Hello {
+        link_id: reader.array("link id")?,
+        expected: reader.array("expected session")?,
+        name: reader.text("name")?,
+        section: reader.bytes("section")?,
+    })
+}
+
+fn decode_commit<'a>(reader: &mut Reader<'a>) -> Result<Commit<'a>, DecodeError> {
+    let id = decode_id(reader)?;
+    let op = match reader.u8("operation")? {
+        0 => TransferOp::Read,
+        1 => TransferOp::Write,
+        value => return Err(DecodeError::BadValue { field: "operation", value: u64::from(value) }),
+    };
+    let (chunks, bytes) = (reader.u32("chunks")?, reader.u64("bytes")?);
+    let present = decode_bool("sync message flag", reader.u8("sync message flag")?)?;
+    let message = reader.bytes("sync message")?;
+    Ok(Commit { id, op, chunks, bytes, sync_message: present.then_some(message) })
+}
+
+fn decode_segments(reader: &mut Reader<'_>) -> Result<(TransferId, u32, Vec<Segment>), DecodeError> {
+    let (id, chunk) = (decode_id(reader)?, reader.u32("chunk")?);
+    let count = reader.count("segment count", 24)?;
+    let mut segments = Vec::with_capacity(count);
+    for _ in 0..count {
+        segments.push(Segment { src: reader.u64("src")?, dst: reader.u64("dst")?, len: reader.u64("len")? });
+    }
+    Ok((id, chunk, segments))
+}
+
+pub(super) fn decode_id(reader: &mut Reader<'_>) -> Result<TransferId, DecodeError> {
+    Ok(TransferId(reader.u64("transfer id")?))
+}
+
+pub(super) fn decode_bool(field: &'static str, value: u8) -> Result<bool, DecodeError> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        value => Err(DecodeError::BadValue { field, value: u64::from(value) }),
+    }
+}
+
+fn decode_reason(value: u8) -> Result<RefuseReason, DecodeError> {
+    Ok(match value {
+        1 => RefuseReason::Version,
+        2 => RefuseReason::StaleSession,
+        3 => RefuseReason::NameTaken,
+        4 => RefuseReason::Crossed,
+        5 => RefuseReason::Malformed,
+        6 => RefuseReason::Unavailable,
+        value => return Err(DecodeError::BadValue { field: "reason", value: u64::from(value) }),
+    })
+}

@@ -1,0 +1,293 @@
+//! The frames of the control stream and the header of a data frame: their bytes, both ways.
+//!
+//! Nothing here decides anything; `docs/wire-format.md` draws the bytes. Decoding is total: every length is
+//! checked before use, an unknown kind is an error, and nothing is left over.
+//!
+//! A control frame is `length u32 | kind u8 | 0 u8 | 0 u16 | link u64 | body`; `length` counts everything
+//! after itself. `link` repeats the first eight bytes of the link id that the dialer drew for this stream, so
+//! that a frame of an older stream between the same two names is told apart; it is zero before the handshake.
+
+mod data;
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
+
+use super::codec::{DecodeError, Reader, Writer};
+
+pub use data::{DATA_SPANS_MAX, DataHeader};
+
+/// One control frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// The dialer's first frame.
+    Hello(Hello<'a>),
+    /// The acceptor's answer.
+    Welcome {
+        /// The acceptor's name.
+        name: &'a str,
+        /// The acceptor's section, as in its blob.
+        section: &'a [u8],
+    },
+    /// The acceptor will not have this stream.
+    Refuse {
+        /// Why, for the dialer's machine.
+        reason: RefuseReason,
+        /// Why, for people.
+        text: &'a str,
+    },
+    /// Instead of a handshake: send me your blob and close.
+    Fetch,
+    /// The answer to [`Frame::Fetch`].
+    Blob {
+        /// The blob.
+        bytes: &'a [u8],
+    },
+    /// The lanes that are up on the sender's side.
+    Ready {
+        /// Their names.
+        lanes: Vec<&'a str>,
+    },
+    /// Whether the sender's host has the receiver loaded.
+    Loaded {
+        /// Whether it has.
+        loaded: bool,
+    },
+    /// I am alive.
+    Heartbeat,
+    /// A region can be reached from now on.
+    RegionAdd {
+        /// An announced region, as in a section.
+        region: &'a [u8],
+    },
+    /// A region is revoked.
+    RegionRemove {
+        /// Which.
+        key: RegionKey,
+    },
+    /// The receiver's word on a revoked region: nothing of it reads or writes there any more.
+    RegionReleased {
+        /// Which.
+        key: RegionKey,
+    },
+    /// A notification.
+    Notify {
+        /// Its number on this stream, from 1.
+        sequence: u64,
+        /// The message.
+        message: &'a [u8],
+    },
+    /// Write over a lane that only reads: pull these segments of my memory into yours.
+    Pull {
+        /// The transfer.
+        id: TransferId,
+        /// Index of the chunk.
+        chunk: u32,
+        /// What to pull.
+        segments: Vec<Segment>,
+    },
+    /// Read over a framed lane: send me these segments of your memory.
+    Send {
+        /// The transfer.
+        id: TransferId,
+        /// Index of the chunk.
+        chunk: u32,
+        /// What to send.
+        segments: Vec<Segment>,
+    },
+    /// Everything of this transfer has been asked for or moved.
+    Commit(Commit<'a>),
+    /// The transfer is whole; its sync message is queued for its reader.
+    Ack {
+        /// The transfer.
+        id: TransferId,
+    },
+    /// More of this transfer has landed at the responder since it last said so.
+    Progress {
+        /// The transfer.
+        id: TransferId,
+    },
+    /// The responder's word that a transfer has failed; an abort follows from the initiator.
+    Fail {
+        /// The transfer.
+        id: TransferId,
+        /// Why.
+        text: &'a str,
+    },
+    /// The initiator gives up.
+    Abort {
+        /// The transfer.
+        id: TransferId,
+        /// Data frames that it has posted and that the responder has yet to see before it answers.
+        issued: u32,
+    },
+    /// No byte of an aborted transfer lands any more, once its answer frames have been seen.
+    Aborted {
+        /// The transfer.
+        id: TransferId,
+        /// Answer frames that the responder has posted.
+        sent: u32,
+    },
+    /// The sender is closing on purpose.
+    Goodbye {
+        /// Why.
+        text: &'a str,
+    },
+}
+
+/// The body of [`Frame::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// Drawn by the dialer for this stream.
+    pub link_id: [u8; 16],
+    /// The session the dialer means to meet.
+    pub expected: [u8; 16],
+    /// The dialer's name.
+    pub name: &'a str,
+    /// The dialer's section, as in its blob.
+    pub section: &'a [u8],
+}
+
+/// The body of [`Frame::Commit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit<'a> {
+    /// The transfer.
+    pub id: TransferId,
+    /// Its direction, seen from the initiator.
+    pub op: TransferOp,
+    /// Chunks that the responder has to have landed; 0 where the initiator moved everything itself.
+    pub chunks: u32,
+    /// Bytes in those chunks.
+    pub bytes: u64,
+    /// To be queued for the responder's host, after the data.
+    pub sync_message: Option<&'a [u8]>,
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RefuseReason {
+    /// The dialer speaks another major version.
+    Version = 1,
+    /// The dialer means another session: it holds the blob of an agent that is gone.
+    StaleSession = 2,
+    /// A live stream to an agent of the dialer's name exists.
+    NameTaken = 3,
+    /// Both sides dialed at once, and the other stream wins.
+    Crossed = 4,
+    /// Something in the hello cannot be understood.
+    Malformed = 5,
+    /// The agent is shutting down or has no room.
+    Unavailable = 6,
+}
+
+/// Longest control frame, in bytes, after the handshake.
+pub const FRAME_MAX_BYTES: usize = 16 << 20;
+/// Longest frame before the handshake is over: a section with a million regions fits no smaller bound, so
+/// the section's own bound rules and this one only stops nonsense.
+pub const HELLO_MAX_BYTES: usize = 64 << 20;
+/// Bytes of `length`.
+pub const LENGTH_BYTES: usize = 4;
+/// Version of the protocol: another major is refused, another minor is not.
+pub const VERSION: (u16, u16) = (1, 0);
+
+/// The field that a HELLO of another major version is refused for.
+pub(in crate::proto) const MAJOR_FIELD: &str = "major version";
+
+const MAGIC: [u8; 4] = *b"BATN";
+const HEAD_BYTES: usize = 12;
+
+impl Frame<'_> {
+    /// Appends the frame's bytes, `length` included.
+    pub fn encode(&self, link: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        let mut writer = Writer::new(out);
+        writer.u32(0).u8(self.kind()).u8(0).u16(0).u64(link);
+        self.encode_body(&mut writer);
+        let len = (out.len() - start - LENGTH_BYTES) as u32;
+        out[start..start + LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Welcome { .. } => 2,
+            Self::Refuse { .. } => 3,
+            Self::Fetch => 4,
+            Self::Blob { .. } => 5,
+            Self::Ready { .. } => 6,
+            Self::Loaded { .. } => 7,
+            Self::Heartbeat => 8,
+            Self::RegionAdd { .. } => 9,
+            Self::RegionRemove { .. } => 10,
+            Self::Notify { .. } => 11,
+            Self::Pull { .. } => 12,
+            Self::Send { .. } => 13,
+            Self::Commit(_) => 14,
+            Self::Ack { .. } => 15,
+            Self::Fail { .. } => 16,
+            Self::Abort { .. } => 17,
+            Self::Aborted { .. } => 18,
+            Self::Goodbye { .. } => 19,
+            Self::Progress { .. } => 20,
+            Self::RegionReleased { .. } => 21,
+        }
+    }
+
+    fn encode_body(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Hello(hello) => {
+                writer.raw(&MAGIC).u16(VERSION.0).u16(VERSION.1).raw(&hello.link_id).raw(&hello.expected);
+                writer.bytes(hello.name.as_bytes()).bytes(hello.section);
+            }
+            Self::Welcome { name, section } => _ = writer.bytes(name.as_bytes()).bytes(section),
+            Self::Refuse { reason, text } => _ = writer.u8(*reason as u8).bytes(text.as_bytes()),
+            Self::Fetch | Self::Heartbeat => {}
+            Self::Blob { bytes } => _ = writer.bytes(bytes),
+            Self::Ready { lanes } => {
+                writer.u32(lanes.len() as u32);
+                lanes.iter().for_each(|lane| _ = writer.bytes(lane.as_bytes()));
+            }
+            Self::Loaded { loaded } => _ = writer.u8(u8::from(*loaded)),
+            Self::RegionAdd { region } => _ = writer.bytes(region),
+            Self::RegionRemove { key } | Self::RegionReleased { key } => _ = writer.u32(key.0),
+            Self::Notify { sequence, message } => _ = writer.u64(*sequence).bytes(message),
+            Self::Pull { id, chunk, segments } | Self::Send { id, chunk, segments } => {
+                writer.u64(id.0).u32(*chunk).u32(segments.len() as u32);
+                segments.iter().for_each(|s| _ = writer.u64(s.src).u64(s.dst).u64(s.len));
+            }
+            Self::Commit(commit) => {
+                writer.u64(commit.id.0).u8(commit.op as u8).u32(commit.chunks).u64(commit.bytes);
+                writer.u8(u8::from(commit.sync_message.is_some()));
+                writer.bytes(commit.sync_message.unwrap_or_default());
+            }
+            Self::Ack { id } | Self::Progress { id } => _ = writer.u64(id.0),
+            Self::Fail { id, text } => _ = writer.u64(id.0).bytes(text.as_bytes()),
+            Self::Abort { id, issued } => _ = writer.u64(id.0).u32(*issued),
+            Self::Aborted { id, sent } => _ = writer.u64(id.0).u32(*sent),
+            Self::Goodbye { text } => _ = writer.bytes(text.as_bytes()),
+        }
+    }
+
+    /// Reads one frame, without its `length`. Returns the link tag and the frame.
+    pub fn decode(bytes: &[u8]) -> Result<(u64, Frame<'_>), DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let kind = reader.u8("frame kind")?;
+        reader.take("frame padding", 3)?;
+        let link = reader.u64("link tag")?;
+        let frame = decode::decode_body(kind, &mut reader)?;
+        reader.finish()?;
+        Ok((link, frame))
+    }
+}
+
+/// Checks a frame's `length` before anything is allocated for it.
+pub fn check_length(length: u32, max: usize) -> Result<usize, DecodeError> {
+    let length = length as usize;
+    if (HEAD_BYTES..=max).contains(&length) {
+        Ok(length)
+    } else {
+        Err(DecodeError::BadValue { field: "frame length", value: length as u64 })
+    }
+}

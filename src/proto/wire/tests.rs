@@ -1,0 +1,105 @@
+//! Every frame both ways, and bytes that are none.
+
+use crate::desc::Span;
+
+use super::*;
+
+fn samples() -> Vec<Frame<'static>> {
+    let segments = vec![Segment { src: 1, dst: 2, len: 3 }, Segment { src: u64::MAX, dst: 0, len: 1 }];
+    let hello = Hello { link_id: [7; 16], expected: [8; 16], name: "ctx", section: b"section" };
+    let commit = Commit {
+        id: TransferId(9),
+        op: TransferOp::Write,
+        chunks: 3,
+        bytes: 4096,
+        sync_message: Some(b"done\0"),
+    };
+    vec![
+        Frame::Hello(hello),
+        Frame::Welcome { name: "gen", section: b"" },
+        Frame::Refuse { reason: RefuseReason::NameTaken, text: "taken" },
+        Frame::Fetch,
+        Frame::Blob { bytes: b"blob" },
+        Frame::Ready { lanes: vec!["local", "stream"] },
+        Frame::Loaded { loaded: true },
+        Frame::Heartbeat,
+        Frame::RegionAdd { region: b"region" },
+        Frame::RegionRemove { key: RegionKey(4) },
+        Frame::RegionReleased { key: RegionKey(4) },
+        Frame::Notify { sequence: 1, message: b"\0binary\xff" },
+        Frame::Pull { id: TransferId(1), chunk: 2, segments: segments.clone() },
+        Frame::Send { id: TransferId(1), chunk: 2, segments },
+        Frame::Commit(commit.clone()),
+        Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit }),
+        Frame::Ack { id: TransferId(u64::MAX) },
+        Frame::Progress { id: TransferId(2) },
+        Frame::Fail { id: TransferId(1), text: "no such region" },
+        Frame::Abort { id: TransferId(1), issued: 5 },
+        Frame::Aborted { id: TransferId(1), sent: 6 },
+        Frame::Goodbye { text: "shutdown" },
+    ]
+}
+
+#[test]
+fn every_frame_survives_the_wire() {
+    for frame in samples() {
+        let mut bytes = Vec::new();
+        frame.encode(0x1122, &mut bytes);
+        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+        assert_eq!(check_length(length, FRAME_MAX_BYTES), Ok(bytes.len() - LENGTH_BYTES));
+        assert_eq!(Frame::decode(&bytes[LENGTH_BYTES..]), Ok((0x1122, frame)));
+    }
+}
+
+#[test]
+fn every_truncation_and_every_extra_byte_is_an_error() {
+    for frame in samples() {
+        let mut bytes = Vec::new();
+        frame.encode(1, &mut bytes);
+        for end in LENGTH_BYTES..bytes.len() {
+            assert!(Frame::decode(&bytes[LENGTH_BYTES..end]).is_err(), "{frame:?} cut at {end}");
+        }
+        bytes.push(0);
+        assert!(Frame::decode(&bytes[LENGTH_BYTES..]).is_err(), "{frame:?} with a byte too many");
+    }
+}
+
+#[test]
+fn a_count_that_cannot_be_there_is_refused_before_allocation() {
+    let mut bytes = Vec::new();
+    Frame::Pull { id: TransferId(1), chunk: 0, segments: vec![] }.encode(0, &mut bytes);
+    let count_at = bytes.len() - 4;
+    bytes[count_at..].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(Frame::decode(&bytes[LENGTH_BYTES..]), Err(DecodeError::Truncated { .. })));
+    assert!(check_length(u32::MAX, FRAME_MAX_BYTES).is_err());
+    assert!(check_length(3, FRAME_MAX_BYTES).is_err());
+}
+
+#[test]
+fn a_hello_of_another_major_version_is_refused_by_name() {
+    let mut bytes = Vec::new();
+    samples()[0].encode(0, &mut bytes);
+    bytes[LENGTH_BYTES + HEAD_BYTES + 4] = 9;
+    let error = Frame::decode(&bytes[LENGTH_BYTES..]).unwrap_err();
+    assert_eq!(error.to_string(), "major version holds 0x9, which is not a valid value");
+}
+
+#[test]
+fn data_headers_survive_the_wire() {
+    let spans = vec![Span { addr: 1 << 40, len: 4096 }; DATA_SPANS_MAX];
+    let header = DataHeader { link: 1, id: TransferId(2), answer: false, chunk: 3, spans };
+    let bytes = header.encode();
+    assert!(bytes.len() <= 64 * 1024, "fits every fabric's header bound");
+    assert_eq!(DataHeader::decode(&bytes), Ok(header));
+    for end in 0..bytes.len().min(64) {
+        assert!(DataHeader::decode(&bytes[..end]).is_err());
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = Frame::decode(&bytes);
+        let _ = DataHeader::decode(&bytes);
+    }
+}
