@@ -29,4 +29,5 @@ pub mod fabric;
 pub mod ffi;
 pub mod host;
 pub mod proto;
+pub mod sync;
 pub mod trace;

@@ -1,9 +1,8 @@
 //! Notifications that wait for the host. An empty look costs one atomic load.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Bytes of unread notifications above which the sender is cut off.
 const INBOX_MAX_BYTES: usize = 256 << 20;
@@ -47,7 +46,7 @@ impl Inbox {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

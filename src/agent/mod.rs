@@ -28,6 +28,7 @@ mod mappings;
 mod open;
 mod progress;
 mod regions;
+mod signal;
 mod sockets;
 mod tap;
 mod transfer;

@@ -21,7 +21,8 @@ use super::core::Core;
 use super::error::CreateError;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
-use super::progress::{Shared, Signal};
+use super::progress::Shared;
+use super::signal::Signal;
 use super::sockets::{listen_tcp, listen_unix};
 use super::{AgentConfig, EngineSettings};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::EngineSettings;
@@ -19,6 +19,7 @@ use crate::proto::endpoint::Endpoint;
 
 use super::core::Core;
 use super::inbox::Inbox;
+use super::signal::Signal;
 use super::sockets::timespec;
 
 /// What the progress thread, the callers and the transfers of one agent share.
@@ -160,46 +161,6 @@ impl Shared {
         drop(core);
         self.wake();
         self.signal.raise();
-    }
-}
-
-/// Tells waiters that something noteworthy has happened.
-#[derive(Debug, Default)]
-pub(super) struct Signal {
-    epoch: Mutex<u64>,
-    raised: Condvar,
-}
-
-impl Signal {
-    /// Wakes everybody who waits.
-    pub fn raise(&self) {
-        *self.epoch.lock() += 1;
-        self.raised.notify_all();
-    }
-
-    /// Waits until `done`, looking again whenever something is raised, or until `deadline`.
-    pub fn park_until(&self, deadline: Instant, done: impl Fn() -> bool) {
-        loop {
-            let epoch = self.epoch();
-            if done() || Instant::now() >= deadline {
-                return;
-            }
-            self.wait(epoch, deadline);
-        }
-    }
-
-    fn epoch(&self) -> u64 {
-        *self.epoch.lock()
-    }
-
-    /// Waits until something is raised that `seen` does not include, or until `deadline`.
-    fn wait(&self, seen: u64, deadline: Instant) {
-        let mut epoch = self.epoch.lock();
-        while *epoch == seen {
-            if self.raised.wait_until(&mut epoch, deadline).timed_out() {
-                return;
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use crate::proto::tagged::sending::Sends;
 use crate::proto::tagged::{ConnectionId, Role, Tag};
 
 use super::error::Cause;
+use super::gate::Gate;
 
 /// How long an operation parks before it looks at its cancel flag again: at first, and once it has waited a while.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
@@ -45,8 +46,7 @@ pub(super) struct Hub {
     pub pump: Mutex<()>,
     /// Operations that wait, and so pump.
     pub waiters: AtomicUsize,
-    operations: AtomicUsize,
-    closing: AtomicBool,
+    gate: Gate,
 }
 
 /// All that is matched, and with whom.
@@ -94,27 +94,24 @@ impl Hub {
             greeted: Condvar::new(),
             pump: Mutex::new(()),
             waiters: AtomicUsize::new(0),
-            operations: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
+            gate: Gate::default(),
         }
     }
 
     /// Begins an operation, unless the connections are being closed.
     pub fn enter(&self) -> Result<Operation<'_>, Cause> {
-        self.operations.fetch_add(1, Ordering::SeqCst);
-        let operation = Operation(self);
-        if self.is_closing() { Err(Cause::Closed) } else { Ok(operation) }
+        if self.gate.enter() { Ok(Operation(self)) } else { Err(Cause::Closed) }
     }
 
     /// Whether every operation has to end.
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
+        self.gate.is_closed()
     }
 
     /// Makes every operation end, and waits until all have left.
     pub fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        while self.operations.load(Ordering::SeqCst) > 0 {
+        self.gate.close();
+        while !self.gate.is_empty() {
             let mut state = self.state.lock();
             self.changed.notify_all();
             self.changed.wait_for(&mut state, SLICE);
@@ -307,7 +304,7 @@ impl State {
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        self.0.operations.fetch_sub(1, Ordering::SeqCst);
+        self.0.gate.leave();
         if self.0.is_closing() {
             self.0.changed.notify_all();
         }

@@ -29,6 +29,7 @@
 //! Everything may be called from several threads at once. Nothing calls back.
 
 mod error;
+mod gate;
 mod hub;
 mod memory;
 mod patience;
