@@ -30,6 +30,7 @@ mod progress;
 mod regions;
 mod signal;
 mod sockets;
+mod stall;
 mod tap;
 mod transfer;
 

@@ -3,7 +3,7 @@
 //!
 //! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of; [`stock`] and
 //!   [`zeromq`] are the few words for those who speak neither;
-//! * [`session`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
+//! * [`session`], [`liveness`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
 //!   tables are written;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
 //! * [`endpoint`] owns them all and is driven from outside.
@@ -11,6 +11,7 @@
 pub mod blob;
 pub mod codec;
 pub mod endpoint;
+pub mod liveness;
 mod nixl_document;
 pub mod notify;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! The life of one control stream: handshake, liveness, end. One per peer key.
+//! The life of one control stream: handshake and end. One per peer key.
 //!
 //! ```text
 //!  dialer    Greeting --welcome--> Linking --lanes settled--> Announced --ready--> Up
@@ -8,7 +8,7 @@
 //! The peer's READY may come while we still connect lanes; it is kept until ours is out. Any state ends in
 //! `Over` when the stream breaks, a deadline passes or either side says goodbye.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::transition::{named, table};
 
@@ -79,68 +79,6 @@ pub struct Deadlines {
     pub stall: Duration,
 }
 
-/// A heartbeat goes out after this much silence of ours.
-pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
-/// Silence of the peer is reported after this long.
-pub const SILENCE_REPORTED: Duration = Duration::from_secs(2);
-
-/// When a peer was last heard and last spoken to.
-#[derive(Clone, Copy, Debug)]
-pub struct Liveness {
-    /// When the stream was opened.
-    pub opened: Instant,
-    /// When anything last came in.
-    pub heard: Instant,
-    /// When anything last went out.
-    pub spoke: Instant,
-    /// Whether the present silence has been reported.
-    pub reported: bool,
-}
-
-/// What time has to say about a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing is due.
-    Fine,
-    /// We have been silent: say something.
-    Speak,
-    /// The peer has been silent for this long: report it, once.
-    Silent(Duration),
-    /// The peer has been silent beyond the deadline.
-    Dead(Duration),
-    /// The handshake has taken longer than its deadline.
-    HandshakeLate,
-}
-
-impl Liveness {
-    /// A stream opened now.
-    pub fn new(now: Instant) -> Self {
-        Self { opened: now, heard: now, spoke: now, reported: false }
-    }
-
-    /// Something came in.
-    pub fn hear(&mut self, now: Instant) {
-        self.heard = now;
-        self.reported = false;
-    }
-
-    /// What is due at `now`.
-    pub fn judge(&self, phase: SessionPhase, deadlines: &Deadlines, now: Instant) -> Verdict {
-        let silence = now.saturating_duration_since(self.heard);
-        if phase != SessionPhase::Up && now.saturating_duration_since(self.opened) > deadlines.handshake {
-            Verdict::HandshakeLate
-        } else if silence > deadlines.peer {
-            Verdict::Dead(silence)
-        } else if silence > SILENCE_REPORTED && !self.reported {
-            Verdict::Silent(silence)
-        } else if phase.is_known() && now.saturating_duration_since(self.spoke) >= HEARTBEAT_EVERY {
-            Verdict::Speak
-        } else {
-            Verdict::Fine
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,29 +90,5 @@ mod tests {
             [phase.name(), event.name(), phase.on(event).map_or("-", SessionPhase::name)]
         });
         assert_eq!(seen, include_str!("snapshots/session.txt"));
-    }
-
-    #[test]
-    fn time_speaks_once_reports_once_and_then_ends() {
-        let start = Instant::now();
-        let after = |ms| start + Duration::from_millis(ms);
-        let (second, deadlines) = (Duration::from_secs(1), |peer| Deadlines {
-            handshake: Duration::from_secs(5),
-            peer,
-            stall: Duration::from_secs(30),
-        });
-        let deadlines = deadlines(5 * second);
-        let mut liveness = Liveness::new(start);
-        let up = SessionPhase::Up;
-        assert_eq!(liveness.judge(up, &deadlines, after(100)), Verdict::Fine);
-        assert_eq!(liveness.judge(up, &deadlines, after(600)), Verdict::Speak);
-        assert!(matches!(liveness.judge(up, &deadlines, after(2100)), Verdict::Silent(_)));
-        liveness.reported = true;
-        liveness.spoke = after(2100);
-        assert_eq!(liveness.judge(up, &deadlines, after(2200)), Verdict::Fine);
-        assert!(matches!(liveness.judge(up, &deadlines, after(5100)), Verdict::Dead(_)));
-        liveness.hear(after(5000));
-        assert!(!liveness.reported);
-        assert_eq!(liveness.judge(SessionPhase::Linking, &deadlines, after(5100)), Verdict::HandshakeLate);
     }
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::desc::{OpToken, PeerKey, Region, Segment, Span, TransferId, TransferOp};
 use crate::proto::section::AnnouncedRegion;
-use crate::proto::transfer::TransferError;
+use crate::proto::transfer::{Runs, TransferError};
 
 /// What the owner of an endpoint has to do.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ pub enum Action {
         /// How long.
         silent_ms: u64,
     },
+    /// A transfer stands still. It is told once for each time that it does; a transfer of ours is broken off only at
+    /// the stall deadline.
+    Stalled(Box<Stall>),
     /// Disconnect the peer's fabrics, close its stream once its output is written, then call
     /// [`Endpoint::handle_closed`](super::Endpoint::handle_closed).
     Close {
@@ -79,6 +82,33 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+}
+
+/// What is known of a transfer that stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// With whom.
+    pub peer: PeerKey,
+    /// The transfer, as its initiator numbers it.
+    pub id: TransferId,
+    /// Whether it is ours, or one of the peer's.
+    pub is_ours: bool,
+    /// Read or write, seen from its initiator.
+    pub op: TransferOp,
+    /// Index into the lanes given at construction.
+    pub lane: Option<usize>,
+    /// Where it stands.
+    pub phase: &'static str,
+    /// Chunks that are done, as far as this side can see.
+    pub done: u32,
+    /// Chunks in all, where this side knows that already.
+    pub chunks: Option<u32>,
+    /// The first chunks that are not done.
+    pub missing: Runs,
+    /// Chunks that are on their way.
+    pub in_flight: u32,
+    /// How long it has not come on.
+    pub stalled_ms: u64,
 }
 
 /// Where the payload of an arrived data frame goes.

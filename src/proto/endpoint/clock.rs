@@ -1,10 +1,11 @@
-//! What time brings: heartbeats, silence, late handshakes, stalled transfers, streams nobody needs.
+//! What time brings: heartbeats, silence, late handshakes, streams nobody needs. Transfers that stand still are
+//! judged in `stall`.
 
 use std::time::{Duration, Instant};
 
-use crate::desc::{PeerKey, TransferId};
-use crate::proto::session::{SessionPhase, Verdict};
-use crate::proto::transfer::{OutgoingPhase, TransferError};
+use crate::desc::PeerKey;
+use crate::proto::liveness::Verdict;
+use crate::proto::session::SessionPhase;
 use crate::proto::wire::Frame;
 
 use super::{Action, Endpoint, OUTPUT_FATAL_BYTES, Peer};
@@ -35,7 +36,6 @@ impl Endpoint {
             Verdict::Fine => {}
             Verdict::Speak => peer.say(&Frame::Heartbeat),
             Verdict::Silent(silence) => {
-                peer.liveness.reported = true;
                 self.actions.push_back(Action::Silent { peer: key, silent_ms: silence.as_millis() as u64 });
             }
             Verdict::Dead(silence) => {
@@ -75,42 +75,4 @@ impl Endpoint {
             .collect();
         moved.into_iter().for_each(|id| peer.say(&Frame::Progress { id }));
     }
-
-    fn judge_transfers(&mut self, key: PeerKey, now: Instant) {
-        let stall = self.deadlines.stall;
-        let stalled: Vec<_> =
-            self.peers.get(&key).into_iter().flat_map(|peer| stalled(peer, stall, now)).collect();
-        for (id, phase, reason) in stalled {
-            match phase {
-                OutgoingPhase::Draining | OutgoingPhase::Aborting => {
-                    self.close(key, "it does not answer an abort");
-                }
-                _ => self.break_off_at(id, reason, now),
-            }
-        }
-    }
-}
-
-/// Transfers that have not come on for the stall deadline, nor has anything that they wait behind: those
-/// submitted before them, and for room on the lane what the peer has asked for.
-fn stalled(
-    peer: &Peer,
-    stall: Duration,
-    now: Instant,
-) -> impl Iterator<Item = (TransferId, OutgoingPhase, TransferError)> {
-    let mut ahead = peer.last_end;
-    peer.outgoing.values().filter_map(move |transfer| {
-        ahead = ahead.max(Some(transfer.last_progress));
-        let served = peer.last_served.filter(|_| transfer.has_chunk_to_issue());
-        let moved = ahead.max(served)?;
-        (now.saturating_duration_since(moved) > stall).then(|| {
-            let reason = TransferError::Stalled {
-                seconds: stall.as_secs(),
-                landed: transfer.done.len(),
-                chunks: transfer.chunks(),
-                in_flight: transfer.in_flight,
-            };
-            (transfer.id, transfer.phase, reason)
-        })
-    })
 }

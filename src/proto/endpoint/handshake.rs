@@ -178,7 +178,7 @@ impl Endpoint {
             })
             .collect();
         peer.section = Some(section);
-        peer.liveness.opened = now;
+        peer.liveness.came_on(now);
         let link_id = peer.link_id;
         self.names.insert(peer.name.clone(), key);
         self.actions.push_back(Action::Link { peer: key, link_id });

@@ -88,7 +88,8 @@ impl Endpoint {
         answer: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let Some(incoming) = incoming_entry(peer, id) else {
+        let (op, heard) = (if answer { TransferOp::Read } else { TransferOp::Write }, peer.liveness.heard());
+        let Some(incoming) = incoming_entry(peer, id, op) else {
             return self.close(key, "it has too many unfinished transfers");
         };
         if incoming.phase != IncomingPhase::Receiving {
@@ -98,6 +99,7 @@ impl Endpoint {
             return self.fault(key, id, text);
         }
         incoming.in_flight += 1;
+        incoming.progress.note(heard);
         if !peer.push_request(ChunkRequest { id, chunk, segments, answer }) {
             self.drop_flight(key, id, 1);
             self.fault(key, id, format!("chunk {chunk} is one too many: too much waits already"));
@@ -193,7 +195,7 @@ impl Endpoint {
         let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
         let checked = self.check_spans(spans.iter().copied());
         let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
-        let Some(incoming) = incoming_entry(peer, id) else {
+        let Some(incoming) = incoming_entry(peer, id, TransferOp::Write) else {
             self.close(key, "it has too many unfinished transfers");
             return Placement::Discard;
         };
@@ -232,9 +234,10 @@ impl Endpoint {
         peer.last_served = Some(now);
         let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         incoming.in_flight = incoming.in_flight.saturating_sub(1);
+        incoming.progress.note(now);
         match outcome {
             Err(text) => return self.fault(key, id, text),
-            Ok(()) if flight.kind == FlightKind::AnswerPost => incoming.answered += 1,
+            Ok(()) if flight.kind == FlightKind::AnswerPost => _ = incoming.answered.insert(flight.chunk),
             Ok(()) => {
                 incoming.landed.insert(flight.chunk);
                 incoming.bytes += flight.bytes;
@@ -248,7 +251,7 @@ impl Endpoint {
         if peer.acknowledged.contains(&commit.id) {
             return peer.say(&Frame::Ack { id: commit.id });
         }
-        let Some(incoming) = incoming_entry(peer, commit.id) else {
+        let Some(incoming) = incoming_entry(peer, commit.id, commit.op) else {
             return self.close(key, "it has too many unfinished transfers");
         };
         incoming.commit = Some(Committed {
@@ -264,7 +267,7 @@ impl Endpoint {
         if peer.acknowledged.contains(&id) {
             return peer.say(&Frame::Aborted { id, sent: 0 });
         }
-        let Some(incoming) = incoming_entry(peer, id) else {
+        let Some(incoming) = incoming_entry(peer, id, TransferOp::Write) else {
             return self.close(key, "it has too many unfinished transfers");
         };
         incoming.owed = issued;
@@ -303,7 +306,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         if incoming.is_quiet() {
-            let sent = incoming.answered;
+            let sent = incoming.answered.len();
             peer.incoming.remove(&id);
             peer.say(&Frame::Aborted { id, sent });
             return;
@@ -329,9 +332,10 @@ fn shortened(text: &str) -> &str {
 }
 
 /// The incoming transfer with this id, new if need be; `None` when there are too many.
-fn incoming_entry(peer: &mut Peer, id: TransferId) -> Option<&mut Incoming> {
+fn incoming_entry(peer: &mut Peer, id: TransferId, op: TransferOp) -> Option<&mut Incoming> {
     if peer.incoming.len() >= TRANSFERS_PER_PEER_MAX && !peer.incoming.contains_key(&id) {
         return None;
     }
-    Some(peer.incoming.entry(id).or_insert_with(|| Incoming::new(id)))
+    let heard = peer.liveness.heard();
+    Some(peer.incoming.entry(id).or_insert_with(|| Incoming::new(id, op, heard)))
 }

@@ -20,6 +20,7 @@ mod incoming;
 mod outgoing;
 mod peer;
 mod regions;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +37,7 @@ use super::session::{Deadlines, SessionPhase};
 use super::transfer::{OutgoingPhase, TransferError};
 use super::wire::Frame;
 
-pub use action::{Action, CommandError, Placement, Standing};
+pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
 pub use handshake::CROSSED;
 pub use outgoing::Submission;
@@ -278,7 +279,9 @@ impl Endpoint {
     /// endpoint has asked for [`Action::Close`].
     pub fn handle_frame(&mut self, key: PeerKey, bytes: &[u8], now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.liveness.hear(now);
+        if let Some(silence) = peer.liveness.hear(now) {
+            self.actions.push_back(Action::Silent { peer: key, silent_ms: silence.as_millis() as u64 });
+        }
         match Frame::decode(bytes) {
             Ok((link, frame)) if peer.accepts(link, &frame) => self.handle(key, frame, now),
             Ok((link, _)) => self.close(key, &format!("a frame carries the tag {link:#x} of another stream")),

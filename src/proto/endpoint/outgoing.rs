@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::proto::plan::Plan;
-use crate::proto::transfer::{ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, TransferError};
+use crate::proto::transfer::{
+    ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, Progress, TransferError,
+};
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
 use super::{
@@ -55,7 +57,7 @@ impl Endpoint {
             committed: false,
             acknowledged: false,
             failure: None,
-            last_progress: now,
+            progress: Progress::new(now),
             next_chunk: 0,
             in_flight: 0,
             done: ChunkSet::default(),
@@ -107,7 +109,7 @@ impl Endpoint {
         let (true, Some(segments)) = (has_room, transfer.plan.chunk(chunk as usize)) else { return false };
         let segments = segments.to_vec();
         transfer.next_chunk += 1;
-        transfer.last_progress = now;
+        transfer.progress.note(now);
         match mover {
             Mover::Pulled => peer.say(&Frame::Pull { id, chunk, segments }),
             Mover::Answered => peer.say(&Frame::Send { id, chunk, segments }),
@@ -136,7 +138,7 @@ impl Endpoint {
         if transfer.commit_is_due() {
             transfer.apply(OutgoingEvent::AllMoved);
             transfer.committed = true;
-            transfer.last_progress = now;
+            transfer.progress.note(now);
             let counts = transfer.mover.responder_counts();
             let sync_message = transfer.sync_message.take();
             let commit = Commit {
@@ -156,7 +158,7 @@ impl Endpoint {
             }
             OutgoingPhase::Draining if transfer.in_flight == 0 => {
                 transfer.apply(OutgoingEvent::Quiet);
-                transfer.last_progress = now;
+                transfer.progress.note(now);
                 // Only frames that went out: one whose post failed never arrives.
                 let frames = if transfer.mover == Mover::Framed { transfer.done.len() } else { 0 };
                 peer.say(&Frame::Abort { id, issued: frames });
@@ -190,7 +192,7 @@ impl Endpoint {
     pub(super) fn break_off_at(&mut self, id: TransferId, reason: TransferError, now: Instant) {
         let Some(key) = self.owners.get(&id).copied() else { return };
         if let Some(transfer) = self.peers.get_mut(&key).and_then(|peer| peer.outgoing.get_mut(&id)) {
-            transfer.last_progress = now;
+            transfer.progress.note(now);
         }
         self.break_off(id, reason);
         self.settle(key, id, now);
@@ -205,7 +207,7 @@ impl Endpoint {
     ) {
         let Some(transfer) = self.outgoing_mut(flight.peer, flight.id) else { return };
         transfer.in_flight = transfer.in_flight.saturating_sub(1);
-        transfer.last_progress = now;
+        transfer.progress.note(now);
         match outcome {
             Ok(()) => _ = transfer.done.insert(flight.chunk),
             Err(text) => transfer.break_off(TransferError::Local(text)),
@@ -241,7 +243,7 @@ impl Endpoint {
     pub(super) fn handle_ack(&mut self, key: PeerKey, id: TransferId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
-        transfer.last_progress = now;
+        transfer.progress.note(now);
         // An owner waits for no reader before it uses a revoked region for something else.
         if transfer.op == TransferOp::Read && !transfer.is_within(&peer.regions) {
             transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
@@ -252,7 +254,7 @@ impl Endpoint {
 
     pub(super) fn handle_progress(&mut self, key: PeerKey, id: TransferId, now: Instant) {
         if let Some(transfer) = self.outgoing_mut(key, id) {
-            transfer.last_progress = now;
+            transfer.progress.note(now);
         }
     }
 
@@ -265,7 +267,7 @@ impl Endpoint {
     pub(super) fn handle_aborted(&mut self, key: PeerKey, id: TransferId, sent: u32, now: Instant) {
         if let Some(transfer) = self.outgoing_mut(key, id) {
             transfer.answers_owed = Some(sent);
-            transfer.last_progress = now;
+            transfer.progress.note(now);
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::desc::{Region, RegionKey, Segment, SessionId, TransferId, TransferOp};
+use crate::proto::liveness::Liveness;
 use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
 use crate::proto::section::Section;
-use crate::proto::session::{Liveness, SessionPhase};
+use crate::proto::session::SessionPhase;
 use crate::proto::transfer::{Incoming, Mover, Outgoing};
 use crate::proto::wire::Frame;
 
@@ -290,7 +291,7 @@ impl Peer {
     }
 
     pub(super) fn take_output(&mut self, now: Instant) -> Vec<u8> {
-        self.liveness.spoke = now;
+        self.liveness.speak(now);
         std::mem::take(&mut self.output)
     }
 

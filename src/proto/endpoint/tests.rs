@@ -91,6 +91,25 @@ impl Hostile {
         self.say(&Frame::Commit(commit));
     }
 
+    /// Time passes, tick by tick; returns the stalls that are reported.
+    fn pass(&mut self, ms: u64) -> Vec<(Duration, Stall)> {
+        let (start, mut stalls) = (self.now, Vec::new());
+        for _ in 0..ms / 100 {
+            self.now += TICK;
+            self.endpoint.handle_timeout(self.now);
+            let now = self.now;
+            let mut kept = Vec::new();
+            while let Some(action) = self.endpoint.poll_action(now) {
+                match action {
+                    Action::Stalled(stall) => stalls.push((now - start, *stall)),
+                    other => kept.push(other),
+                }
+            }
+            self.endpoint.actions.extend(kept);
+        }
+        stalls
+    }
+
     /// What the endpoint wants done.
     fn actions(&mut self) -> Vec<Action> {
         std::iter::from_fn(|| self.endpoint.poll_action(self.now)).collect()
@@ -243,15 +262,13 @@ fn a_long_transfer_lives_while_the_peer_says_that_it_gets_on() {
     let id = submit_write(&mut peer);
     assert!(peer.answers().iter().any(|said| said.starts_with("Commit")));
     for _ in 0..20 {
-        peer.now += Duration::from_secs(3);
+        peer.pass(3000);
         peer.say(&Frame::Progress { id });
-        peer.endpoint.handle_timeout(peer.now);
         assert!(!peer.answers().iter().any(|said| said.starts_with("Abort")), "it gets on");
     }
     for _ in 0..2 {
-        peer.now += Duration::from_secs(3);
+        peer.pass(3000);
         peer.say(&Frame::Heartbeat);
-        peer.endpoint.handle_timeout(peer.now);
     }
     assert!(peer.answers().iter().any(|said| said.starts_with("Abort")), "alive is not enough");
 }
@@ -269,4 +286,38 @@ fn the_peer_is_told_that_its_transfers_get_on() {
         peer.endpoint.handle_timeout(peer.now);
         assert_eq!(said(&mut peer), wanted, "after {wait_ms} ms more");
     }
+}
+
+#[test]
+fn a_stall_of_ours_is_reported_within_a_second_and_again_after_it_came_on() {
+    let mut peer = Hostile::up();
+    let id = submit_write(&mut peer);
+    peer.answers();
+    for _ in 0..2 {
+        let stalls = peer.pass(2000);
+        let [(after, stall)] = &stalls[..] else { panic!("{stalls:?}") };
+        assert!(*after <= Duration::from_secs(1) && stall.stalled_ms >= 900, "{after:?}");
+        let lane = peer.endpoint.lanes()[stall.lane.expect("a lane")].name;
+        assert_eq!((stall.peer, stall.id, stall.is_ours, stall.op), (peer.key, id, true, TransferOp::Write));
+        assert_eq!((lane, stall.phase, stall.done, stall.chunks), (LANE.name, "Committing", 0, Some(1)));
+        assert_eq!(stall.missing.to_string(), "0");
+        peer.say(&Frame::Progress { id });
+    }
+}
+
+#[test]
+fn a_stall_of_the_peers_transfer_is_reported_with_what_is_missing() {
+    let mut peer = Hostile::up();
+    for chunk in [0, 1, 4] {
+        peer.pull(5, chunk, vec![segment(0x10000 + u64::from(chunk), 1)]);
+    }
+    let posts = peer.actions();
+    let Action::Post { token, .. } = posts[1] else { panic!("{posts:?}") };
+    peer.endpoint.handle_completed(token, Ok(()), peer.now);
+    let stalls = peer.pass(2000);
+    let [(after, stall)] = &stalls[..] else { panic!("{stalls:?}") };
+    assert!(*after <= Duration::from_secs(1), "{after:?}");
+    assert_eq!((stall.id, stall.is_ours, stall.phase), (TransferId(5), false, "Receiving"));
+    assert_eq!((stall.done, stall.chunks, stall.in_flight), (1, None, 2));
+    assert_eq!(stall.missing.to_string(), "0, 2-4");
 }

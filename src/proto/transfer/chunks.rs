@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Run;
+
 /// A set of chunk indexes, as a bitmap that has only the words with something in them: an index is the peer's
 /// word, and must not cost more than the frame that brought it.
 #[derive(Debug, Default)]
@@ -25,6 +27,46 @@ impl ChunkSet {
         self.words.get(&(chunk / 64)).is_some_and(|word| word & (1 << (chunk % 64)) != 0)
     }
 
+    /// Runs of chunks below `end` that are not in the set, in order.
+    pub fn missing(&self, end: u32) -> impl Iterator<Item = Run> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = self.first_from(next, end, false)?;
+            next = self.first_from(first, end, true).unwrap_or(end);
+            Some(Run { first, last: next - 1 })
+        })
+    }
+
+    /// One past the highest chunk in the set; 0 where there is none.
+    pub fn end(&self) -> u32 {
+        let highest = self.words.last_key_value();
+        highest.map_or(0, |(word, bits)| (word * 64 + 63 - bits.leading_zeros()).saturating_add(1))
+    }
+
+    /// The first chunk from `start` and below `end` that is in the set, or is not.
+    fn first_from(&self, start: u32, end: u32, present: bool) -> Option<u32> {
+        let mut at = start;
+        while at < end {
+            let word = at / 64;
+            let bits = match self.words.get(&word) {
+                Some(bits) if present => *bits,
+                Some(bits) => !*bits,
+                None if present => 0,
+                None => u64::MAX,
+            };
+            let rest = bits >> (at % 64);
+            if rest != 0 {
+                return Some(at + rest.trailing_zeros()).filter(|found| *found < end);
+            }
+            at = match present {
+                true => *self.words.range(word.checked_add(1)?..).next()?.0,
+                false => word + 1,
+            }
+            .checked_mul(64)?;
+        }
+        None
+    }
+
     /// How many chunks are in the set.
     pub fn len(&self) -> u32 {
         self.len
@@ -45,6 +87,35 @@ mod tests {
         let mut set = ChunkSet::default();
         assert!(set.insert(u32::MAX) && !set.insert(u32::MAX) && set.contains(u32::MAX));
         assert_eq!((set.words.len(), set.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_missing_comes_as_runs() {
+        let runs =
+            |set: &ChunkSet, end| set.missing(end).map(|run| (run.first, run.last)).collect::<Vec<_>>();
+        let mut set = ChunkSet::default();
+        assert_eq!((runs(&set, 0), set.end()), (vec![], 0));
+        assert_eq!(runs(&set, u32::MAX), [(0, u32::MAX - 1)]);
+        for chunk in (2..200).chain([300]) {
+            set.insert(chunk);
+        }
+        assert_eq!(runs(&set, 301), [(0, 1), (200, 299)]);
+        assert_eq!(runs(&set, 250), [(0, 1), (200, 249)]);
+        assert_eq!((runs(&set, 2), set.end()), (vec![(0, 1)], 301));
+        set.insert(u32::MAX);
+        assert_eq!(runs(&set, u32::MAX), [(0, 1), (200, 299), (301, u32::MAX - 1)]);
+        assert_eq!(set.end(), u32::MAX, "as far as counting goes");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn missing_is_the_complement(chunks in proptest::collection::vec(0_u32..400, 0..60), end in 0_u32..400) {
+            let mut set = ChunkSet::default();
+            chunks.iter().for_each(|chunk| _ = set.insert(*chunk));
+            let missing: Vec<u32> = set.missing(end).flat_map(|run| run.first..=run.last).collect();
+            let expected: Vec<u32> = (0..end).filter(|chunk| !set.contains(*chunk)).collect();
+            proptest::prop_assert_eq!(missing, expected);
+        }
     }
 
     #[test]

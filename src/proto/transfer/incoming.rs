@@ -1,9 +1,11 @@
 //! A transfer at the peer of the agent that submitted it.
 
-use crate::desc::TransferId;
+use std::time::Instant;
+
+use crate::desc::{TransferId, TransferOp};
 use crate::proto::transition::{named, table};
 
-use super::ChunkSet;
+use super::{ChunkSet, Progress, Runs};
 
 named!(
     /// Where an incoming transfer stands.
@@ -56,8 +58,12 @@ pub struct Committed {
 pub struct Incoming {
     /// The initiator's id for it.
     pub id: TransferId,
+    /// Read or write, seen from the initiator.
+    pub op: TransferOp,
     /// Where it stands.
     pub phase: IncomingPhase,
+    /// When it last came on.
+    pub progress: Progress,
     /// Chunks in place.
     pub landed: ChunkSet,
     /// Chunks seen at all, so that none is taken twice.
@@ -70,8 +76,8 @@ pub struct Incoming {
     pub arrived: u32,
     /// Chunks in place when the initiator was last told.
     pub reported: u32,
-    /// Answer frames that went out.
-    pub answered: u32,
+    /// Chunks whose answer frames went out.
+    pub answered: ChunkSet,
     /// Frames the initiator posted before it aborted, where frames are how it writes.
     pub owed: u32,
     /// The COMMIT, once it is here.
@@ -81,18 +87,20 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// A transfer nothing is known of but its id.
-    pub fn new(id: TransferId) -> Self {
+    /// A transfer that nothing else is known of.
+    pub fn new(id: TransferId, op: TransferOp, now: Instant) -> Self {
         Self {
             id,
+            op,
             phase: IncomingPhase::Receiving,
+            progress: Progress::new(now),
             landed: ChunkSet::default(),
             seen: ChunkSet::default(),
             bytes: 0,
             in_flight: 0,
             arrived: 0,
             reported: 0,
-            answered: 0,
+            answered: ChunkSet::default(),
             owed: 0,
             commit: None,
             failure: None,
@@ -105,6 +113,17 @@ impl Incoming {
             return Err(format!("chunk {chunk} came twice"));
         }
         Ok(())
+    }
+
+    /// The first chunks that are not done here: of those that COMMIT names, or that we know of.
+    pub fn missing(&self) -> Runs {
+        let end = self.commit.as_ref().map_or(0, |commit| commit.chunks).max(self.seen.end());
+        Runs::new(self.done().missing(end))
+    }
+
+    /// Chunks that we are done with: in place, or sent.
+    pub fn done(&self) -> &ChunkSet {
+        if self.op == TransferOp::Read { &self.answered } else { &self.landed }
     }
 
     /// Whether it is committed and whole, so that ACK is due. A commit whose counts cannot be met by what
@@ -147,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_the_data_contradicts_is_a_fault() {
-        let mut incoming = Incoming::new(TransferId(1));
+        let mut incoming = Incoming::new(TransferId(1), TransferOp::Write, Instant::now());
         incoming.landed.insert(0);
         incoming.bytes = 10;
         assert_eq!(incoming.is_whole(), Ok(false));

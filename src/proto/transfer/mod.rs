@@ -22,6 +22,8 @@
 mod chunks;
 mod incoming;
 mod outgoing;
+mod progress;
+mod runs;
 
 use thiserror::Error;
 
@@ -30,6 +32,8 @@ use crate::desc::TransferOp;
 pub use chunks::ChunkSet;
 pub use incoming::{Committed, Incoming, IncomingEvent, IncomingPhase};
 pub use outgoing::{Outgoing, OutgoingEvent, OutgoingPhase};
+pub use progress::{Progress, STALL_REPORTED};
+pub use runs::{RUNS_MAX, Run, Runs};
 
 /// Who moves the bytes of a transfer, and so what "issuing a chunk" means to its initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,13 @@
 //! A transfer at the agent that submitted it.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use crate::desc::{RegionKey, Span, TransferId, TransferOp};
 use crate::proto::plan::Plan;
 use crate::proto::regions::RegionTable;
 use crate::proto::transition::{named, table};
 
-use super::{ChunkSet, Mover, TransferError};
+use super::{ChunkSet, Mover, Progress, Runs, TransferError};
 
 named!(
     /// Where an outgoing transfer stands.
@@ -83,8 +82,8 @@ pub struct Outgoing {
     pub acknowledged: bool,
     /// Why it broke, once it has.
     pub failure: Option<TransferError>,
-    /// When anything last moved.
-    pub last_progress: Instant,
+    /// When it last came on.
+    pub progress: Progress,
     /// Next chunk to issue.
     pub next_chunk: u32,
     /// Chunks of ours in flight: posted batches, or answers being landed.
@@ -142,6 +141,11 @@ impl Outgoing {
     fn remote_spans(&self) -> impl Iterator<Item = Span> {
         let read = self.op == TransferOp::Read;
         self.plan.segments().iter().map(move |s| Span { addr: if read { s.src } else { s.dst }, len: s.len })
+    }
+
+    /// The first chunks that are not done, as far as we can see.
+    pub fn missing(&self) -> Runs {
+        Runs::new(self.done.missing(self.chunks()))
     }
 
     /// Whether another chunk waits to be issued.
