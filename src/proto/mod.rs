@@ -5,12 +5,14 @@
 //!   [`zeromq`] are the few words for those who speak neither;
 //! * [`session`], [`liveness`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
 //!   tables are written;
+//! * [`grant`] is who may write into which staging slot, for the transceiver to come;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
 //! * [`endpoint`] owns them all and is driven from outside.
 
 pub mod blob;
 pub mod codec;
 pub mod endpoint;
+pub mod grant;
 pub mod liveness;
 mod nixl_document;
 pub mod notify;
