@@ -8,11 +8,12 @@
 //!
 //! Every choice is made by one seed, so a failure is repeated by the line it prints. [`pair`] drives, within a
 //! bound of steps; [`host`] is the oracle: it knows what every byte of both sides' memory may be at any
-//! moment, and holds every action of the endpoints against that.
+//! moment, and holds every action of the endpoints against that. [`grants`] is a world of its own, for the leases of staging slots.
 
 mod chance;
 mod deregister;
 mod endings;
+mod grants;
 mod handshake;
 mod host;
 mod hostile;

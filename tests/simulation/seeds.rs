@@ -65,11 +65,16 @@ const SEEDS: u64 = 200;
 
 /// Runs a case over every seed, or over the one that the environment names.
 pub fn each_seed(style: Style, case: fn(Style, u64)) {
+    each(SEEDS, |seed| case(style, seed));
+}
+
+/// Runs something over so many seeds, or over the one that the environment names.
+pub fn each(seeds: u64, mut case: impl FnMut(u64)) {
     #[allow(clippy::disallowed_methods)] // the replay line of a failed test, not a setting of the product
     let only = std::env::var(SEED_VARIABLE).ok().map(|seed| seed.parse().expect("a seed is a number"));
-    for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+    for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
         let _replay = Replay(seed);
-        case(style, seed);
+        case(seed);
     }
 }
 

@@ -17,6 +17,8 @@ pub struct PoolLimits {
     pub slot_bytes: u64,
     /// Requests that may wait.
     pub waiters: usize,
+    /// How long a request waits for its turn.
+    pub wait: Duration,
     /// How long a lease lasts before it is called back.
     pub lease: Duration,
     /// How long a message is left unanswered before it is said again.
@@ -39,6 +41,7 @@ impl PoolLimits {
             slots,
             slot_bytes,
             waiters: 1024,
+            wait: Duration::from_secs(30),
             lease: Duration::from_secs(30),
             again: Duration::from_millis(250),
             proof: Duration::from_secs(5),
@@ -99,7 +102,7 @@ pub enum PoolError {
     },
 }
 
-/// Why a lease ended without its bytes.
+/// Why a lease, or a wait for one, ended with nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Loss {
     /// Our own side took it back.
@@ -117,6 +120,9 @@ pub enum Loss {
     /// COMMIT spoke of more bytes than a slot has.
     #[error("committed with more bytes than a slot has")]
     TooLong,
+    /// Its turn did not come in time.
+    #[error("no slot became free in time")]
+    NoneFree,
     /// The pool grants nothing any more.
     #[error("too many slots are quarantined")]
     PoolFailed,

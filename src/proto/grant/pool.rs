@@ -135,8 +135,9 @@ impl Pool {
     }
 
     /// Does what is due: says again what was not answered, calls back what has expired, quarantines what was
-    /// not proved over.
+    /// not proved over, lets those go that have waited long enough.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.stop_waiting(Loss::NoneFree, |waiter| waiter.until <= now);
         for index in 0..self.limits.slots {
             let Some(entry) = self.entries.get_mut(index as usize) else { return };
             let slot = Slot { index, generation: entry.generation };
@@ -184,7 +185,8 @@ impl Pool {
         if slots == 0 || !at_once && !has_place {
             return Ok(if slots == 0 { Admission::Granted } else { Admission::Full });
         }
-        self.waiters.push(Waiter { session, request, slots });
+        let until = now + self.limits.wait;
+        self.waiters.push(Waiter { session, request, slots, until });
         self.serve(now);
         Ok(match self.waiters.holds(session, request) {
             true => Admission::Waiting { behind: self.waiters.len() - 1 },
@@ -228,7 +230,7 @@ impl Pool {
                 SlotPhase::Free | SlotPhase::Sealed | SlotPhase::Retired => None,
             }
         };
-        self.entries.iter().filter_map(due).min()
+        self.entries.iter().filter_map(due).chain(self.waiters.due()).min()
     }
 
     /// The lease that a message of this session speaks of; what speaks of another one is counted.
@@ -259,7 +261,9 @@ impl Pool {
             return self.stop_waiting(Loss::PoolFailed, |_| true);
         }
         while !self.free.is_empty() && !self.waiters.is_empty() {
-            let (Some(index), Some((session, request))) = (self.free.pop(), self.waiters.next()) else {
+            let (Some(index), Some((session, request))) =
+                (self.free.pop(), self.waiters.next(now, self.limits.wait))
+            else {
                 return;
             };
             self.step(index, SlotEvent::Grant);
@@ -301,7 +305,7 @@ impl Pool {
     }
 
     fn stop_waiting(&mut self, why: Loss, matches: impl Fn(&Waiter) -> bool) {
-        for Waiter { session, request, slots } in self.waiters.remove(matches) {
+        for Waiter { session, request, slots, .. } in self.waiters.remove(matches) {
             self.actions.push_back(Action::Unserved { session, request, slots, why });
         }
     }

@@ -171,6 +171,19 @@ fn slots_go_round_and_the_queue_has_an_end() {
 }
 
 #[test]
+fn nobody_waits_for_ever() {
+    let (now, mut pool) =
+        (Instant::now(), Pool::new(PoolLimits { wait: Duration::from_millis(9), ..limits(1) }));
+    let _held = granted(&mut pool, A, ONE, now);
+    assert_eq!(pool.ask(B, TWO, 2, now), Ok(Admission::Waiting { behind: 0 }));
+    let due = pool.poll_timeout().expect("somebody waits");
+    assert_eq!(due, now + Duration::from_millis(9));
+    pool.handle_timeout(due);
+    let unserved = Action::Unserved { session: B, request: TWO, slots: 2, why: Loss::NoneFree };
+    assert_eq!((actions(&mut pool), pool.waiting()), (vec![unserved], 0));
+}
+
+#[test]
 fn a_commit_of_more_than_a_slot_is_a_loss() {
     let (now, mut pool) = (Instant::now(), Pool::new(limits(1)));
     let slot = granted(&mut pool, A, ONE, now);

@@ -2,6 +2,7 @@
 //! hold up one that wants a single one.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::desc::SessionId;
 
@@ -16,6 +17,8 @@ pub struct Waiter {
     pub request: RequestId,
     /// Slots that it still wants.
     pub slots: u32,
+    /// Until when its turn must have come.
+    pub until: Instant,
 }
 
 /// The queue.
@@ -40,6 +43,11 @@ impl Waiters {
         self.queue.iter().any(|waiter| (waiter.session, waiter.request) == (session, request))
     }
 
+    /// When the first of them has waited long enough.
+    pub fn due(&self) -> Option<Instant> {
+        self.queue.iter().map(|waiter| waiter.until).min()
+    }
+
     /// Puts a request at the end, or lets one that waits already want more.
     pub fn push(&mut self, waiter: Waiter) {
         let same = |other: &&mut Waiter| (other.session, other.request) == (waiter.session, waiter.request);
@@ -49,10 +57,10 @@ impl Waiters {
         }
     }
 
-    /// Whose turn it is; it is counted as served, and goes to the end if it wants more.
-    pub fn next(&mut self) -> Option<(SessionId, RequestId)> {
+    /// Whose turn it is; it is counted as served, and goes to the end if it wants more, to wait as long again.
+    pub fn next(&mut self, now: Instant, wait: Duration) -> Option<(SessionId, RequestId)> {
         let mut waiter = self.queue.pop_front()?;
-        waiter.slots -= 1;
+        (waiter.slots, waiter.until) = (waiter.slots - 1, now + wait);
         if waiter.slots > 0 {
             self.queue.push_back(waiter);
         }
