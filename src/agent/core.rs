@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::desc::{PeerKey, TransferId};
-use crate::fabric::{Batch, Fabric, Link, Posted};
+use crate::desc::{PeerKey, RegionKey, TransferId};
+use crate::fabric::{Batch, Fabric, Link, Pinning, Posted};
 use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
 use crate::proto::section::AnnouncedRegion;
 
@@ -21,6 +21,7 @@ use super::inbox::Inbox;
 use super::lobby::{Arrival, Lobby};
 use super::progress::STEP_BYTES;
 use super::regions::Registered;
+use super::registration::Quarantine;
 use super::signal::Signal;
 use super::sockets::timespec;
 use super::tap::Tap;
@@ -30,7 +31,10 @@ use super::transfer::Outcome;
 pub(super) struct Core {
     pub endpoint: Endpoint,
     pub fabrics: Vec<Box<dyn Fabric>>,
+    /// What pins memory for the fabrics; gone when the agent is shut down.
+    pub pinnings: Vec<Arc<dyn Pinning>>,
     pub registered: Registered,
+    pub quarantine: Quarantine,
     pub transfers: HashMap<TransferId, Outcome>,
     /// Why streams that somebody is waiting for have closed.
     pub farewells: HashMap<PeerKey, Option<String>>,
@@ -82,8 +86,10 @@ impl Core {
         }
         Ok(Self {
             endpoint,
+            pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
             fabrics,
             registered: Registered::default(),
+            quarantine: Quarantine::default(),
             transfers: HashMap::new(),
             farewells: HashMap::new(),
             streams: HashMap::new(),
@@ -152,6 +158,14 @@ impl Core {
         let _ = self.act(now); // nobody drives after this
         self.lobby = Lobby::default();
         self.fabrics.clear();
+        self.pinnings.clear();
+    }
+
+    /// Makes every fabric forget these regions of ours.
+    pub fn deregister_below(&mut self, keys: &[RegionKey]) {
+        for fabric in &mut self.fabrics {
+            keys.iter().for_each(|key| fabric.deregister(*key));
+        }
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {

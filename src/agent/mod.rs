@@ -28,6 +28,7 @@ mod mappings;
 mod open;
 mod progress;
 mod regions;
+mod registration;
 mod signal;
 mod sockets;
 mod stall;
@@ -43,11 +44,11 @@ use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::EngineSettings;
-use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
+use crate::desc::{Descriptor, MemoryKind, PeerKey, RegionKey, SessionId, Span, TransferOp};
+use crate::fabric::Fabric;
 use crate::proto::endpoint::Submission;
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
-use crate::proto::regions::{RegionLookup, RegionTable, check_region};
-use crate::proto::section::{AnnouncedRegion, FabricKey};
+use crate::proto::regions::{RegionLookup, RegionTable};
 use crate::proto::stock;
 
 use self::core::Core;
@@ -102,13 +103,19 @@ pub struct Agent {
     loading: dial::Loading,
 }
 
-/// How long deregistration waits for what is in flight.
-const DEREGISTER_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
-
 impl Agent {
     /// Opens sockets and fabrics and starts the progress thread.
     pub fn new(config: AgentConfig) -> Result<Self, CreateError> {
-        let (shared, connection_info) = open::open(config)?;
+        Self::run(open::open(config)?)
+    }
+
+    /// As [`Agent::new`], over fabrics that the caller has opened, best first, instead of those that the settings ask
+    /// for. Both ends of a pair need them in the same order.
+    pub fn with_fabrics(config: AgentConfig, fabrics: Vec<Box<dyn Fabric>>) -> Result<Self, CreateError> {
+        Self::run(open::open_with(config, fabrics)?)
+    }
+
+    fn run((shared, connection_info): (Shared, String)) -> Result<Self, CreateError> {
         let shared = Arc::new(shared);
         let runner = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("baton-progress".into());
@@ -130,73 +137,6 @@ impl Agent {
         &self.shared.name
     }
 
-    /// Whether host memory of ours is mapped, readable and writable, as far as the system shows its mappings.
-    /// A look at all of them: for memory that is registered once, not for each message.
-    pub fn check_mapped(&self, list: &DescriptorList) -> Result<(), RegisterError> {
-        if list.kind != MemoryKind::Dram {
-            return Ok(()); // registering says what is wrong with it
-        }
-        let Some((index, source)) = mappings::first_fault(&list.descs) else { return Ok(()) };
-        let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
-        Err(RegisterError::Memory { agent, index, descriptor, source })
-    }
-
-    /// Makes memory usable in transfers and announces it to every peer. All of the list or nothing.
-    ///
-    /// # Safety
-    /// Until [`Agent::deregister`] returns for the same list, or the agent is dropped, each span is mapped,
-    /// readable and writable, and nobody holds a Rust reference to it.
-    #[allow(unsafe_code)] // the contract, not a block: the caller vouches for the memory
-    pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), RegisterError> {
-        self.check_running()?;
-        for (index, descriptor) in list.descs.iter().enumerate() {
-            self.check_registrable(list.kind, index, *descriptor)?;
-        }
-        let mut core = self.running_core()?;
-        for (index, descriptor) in list.descs.iter().enumerate() {
-            if let Err(error) = self.register_one(&mut core, list.kind, index, *descriptor) {
-                let done = DescriptorList { kind: list.kind, descs: list.descs[..index].to_vec() };
-                drop(core);
-                self.deregister(&done);
-                return Err(error);
-            }
-        }
-        core.drive(Instant::now());
-        Ok(())
-    }
-
-    /// Revokes memory: peers are told, transfers that use it are broken off, and what is in flight is
-    /// waited for within a bound. Never fails: memory that does not come free in time stays registered
-    /// below, which is logged as an error. Unknown descriptors are ignored.
-    pub fn deregister(&self, list: &DescriptorList) {
-        if self.shared.stopped.load(Ordering::Acquire) {
-            return;
-        }
-        let keys: Vec<_> = {
-            let mut core = self.shared.core.lock();
-            let keys: Vec<_> =
-                list.descs.iter().filter_map(|d| core.registered.remove(list.kind, *d)).collect();
-            core.endpoint.remove_regions(&keys);
-            core.drive(Instant::now());
-            keys
-        };
-        let is_quiet = |core: &Core| !keys.iter().any(|key| core.endpoint.region_is_busy(*key));
-        self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
-        let mut core = self.shared.core.lock();
-        for key in keys {
-            if core.endpoint.region_is_busy(key) {
-                let agent = self.name();
-                tracing::error!(
-                    agent,
-                    region = key.0,
-                    "memory is still in use by a transfer; it is quarantined"
-                );
-            } else {
-                core.fabrics.iter_mut().for_each(|fabric| fabric.deregister(key));
-            }
-        }
-    }
-
     /// Our metadata: name, session, endpoints, fabric addresses, regions. Changes when memory is registered;
     /// peers that are connected learn of that by themselves. A notice stands ahead of it, for a stock NIXL agent
     /// that the host may hand it to.
@@ -213,10 +153,17 @@ impl Agent {
     /// Starts a transfer and returns at once. Nothing has moved if this is an error.
     pub fn submit(&self, request: &TransferRequest) -> Result<Transfer, SubmitError> {
         self.check_running()?;
-        let submission = self.plan_request(request)?;
+        let (submission, mut core) = loop {
+            let submission = self.plan_request(request)?;
+            let core = self.running_core()?;
+            let ours = core.endpoint.regions();
+            // Memory that another thread has deregistered meanwhile is not to be touched: the next plan says so.
+            if submission.regions.iter().all(|key| ours.by_key(*key).is_some()) {
+                break (submission, core);
+            }
+        };
         let peer = submission.peer.clone();
         let outcome = Arc::new(OnceCell::new());
-        let mut core = self.running_core()?;
         let now = Instant::now();
         let id = core.endpoint.submit(submission, now)?;
         core.transfers.insert(id, Arc::clone(&outcome));
@@ -334,41 +281,6 @@ impl Agent {
         self.check_running().map(|()| core)
     }
 
-    fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
-        if kind != MemoryKind::Dram {
-            let agent = self.name().into();
-            return Err(RegisterError::UnsupportedKind { agent, kind, index, descriptor: d });
-        }
-        check_region(&region(kind, d, RegionKey(0))).map_err(|source| RegisterError::BadRegion {
-            agent: self.name().into(),
-            index,
-            source,
-        })
-    }
-
-    fn register_one(
-        &self,
-        core: &mut Core,
-        kind: MemoryKind,
-        index: usize,
-        descriptor: Descriptor,
-    ) -> Result<(), RegisterError> {
-        let agent = || self.name().to_owned();
-        let key = core.registered.next_key();
-        let region = region(kind, descriptor, key);
-        let keys = register_below(core, &region).map_err(|source| RegisterError::Fabric {
-            agent: agent(),
-            index,
-            descriptor,
-            source,
-        })?;
-        core.endpoint
-            .add_region(AnnouncedRegion { region, keys })
-            .map_err(|source| RegisterError::BadRegion { agent: agent(), index, source })?;
-        core.registered.insert(kind, descriptor, key);
-        Ok(())
-    }
-
     /// Plans outside the lock, against the tables as they are now.
     fn plan_request(&self, request: &TransferRequest) -> Result<Submission, SubmitError> {
         let (ours, theirs, caps) = {
@@ -406,31 +318,6 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-/// Registers a region with every fabric that takes its kind; none keeps it if one fails.
-fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, crate::error::FabricError> {
-    let mut keys = Vec::new();
-    for index in 0..core.fabrics.len() {
-        // SAFETY: the caller of Agent::register vouches for this very span until deregister returns, which
-        // deregisters it here first (or leaves it registered for good, when it says so).
-        #[allow(unsafe_code)]
-        let registered = unsafe { core.fabrics[index].register(region) };
-        match registered {
-            Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => keys.push(FabricKey { fabric: index as u8, bytes }),
-            Err(error) => {
-                core.fabrics[..index].iter_mut().for_each(|fabric| fabric.deregister(region.key));
-                return Err(error);
-            }
-        }
-    }
-    Ok(keys)
-}
-
-fn region(kind: MemoryKind, descriptor: Descriptor, key: RegionKey) -> Region {
-    let Descriptor { addr, len, device } = descriptor;
-    Region { key, kind, device, span: Span { addr, len } }
 }
 
 fn side<'a>(party: Party, list: &'a DescriptorList, regions: &'a RegionTable) -> Side<'a, RegionTable> {

@@ -32,6 +32,24 @@ const CHUNK_MAX_BYTES: u64 = 4 << 20;
 
 /// Opens everything but the progress thread. Returns the connection info too.
 pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError> {
+    open_over(config, open_lanes)
+}
+
+/// The same, over these fabrics.
+pub(super) fn open_with(
+    config: AgentConfig,
+    fabrics: Vec<Box<dyn Fabric>>,
+) -> Result<(Shared, String), CreateError> {
+    open_over(config, |_, _, _| Ok((fabrics, String::new())))
+}
+
+/// The fabrics, and why others cannot be had.
+type Lanes = (Vec<Box<dyn Fabric>>, String);
+
+fn open_over(
+    config: AgentConfig,
+    open_lanes: impl FnOnce(&str, &EngineSettings, std::net::IpAddr) -> Result<Lanes, CreateError>,
+) -> Result<(Shared, String), CreateError> {
     let AgentConfig { name, settings } = config;
     check_name(&name)
         .map_err(|error| CreateError::BadName { name: name.clone(), reason: error.to_string() })?;
@@ -157,11 +175,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
 }
 
 /// The fabrics that can be had, and why the others cannot.
-fn open_lanes(
-    name: &str,
-    settings: &EngineSettings,
-    ip: std::net::IpAddr,
-) -> Result<(Vec<Box<dyn Fabric>>, String), CreateError> {
+fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Result<Lanes, CreateError> {
     let lanes = &settings.lanes;
     let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
     for Opened { name: lane, outcome, .. } in open_fabrics(fabrics_of(settings, ip)) {

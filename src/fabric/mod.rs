@@ -7,8 +7,9 @@
 //! # The contract
 //!
 //! * **Threads.** A fabric is driven by one thread at a time, under its agent's lock: it is `Send`, not
-//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`].
-//! * **Memory.** [`Fabric::register`] is the one unsafe method: its caller promises that the region stays
+//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`], and
+//!   what takes long of registering memory is apart, for any thread ([`Pinning`]).
+//! * **Memory.** [`Fabric::register`] and [`Pinning::pin`] alone are unsafe: their caller promises that the region stays
 //!   mapped until `deregister` returns. In return a fabric checks every *local* address it is handed against
 //!   its registered regions and refuses others with `InvalidRegion`, touching nothing. *Remote* addresses are
 //!   checked by the agent above, against the regions the peer has announced.
@@ -33,6 +34,7 @@ pub mod trial;
 pub mod ucx;
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 pub use self::credentials::Credentials;
 pub use crate::desc::Region;
@@ -122,6 +124,22 @@ pub enum Landing {
     Discard,
 }
 
+/// The part of registering that may take long: a library pins the pages. It is apart from its fabric, so that the
+/// thread that registers can do it while others drive the fabric.
+pub trait Pinning: Send + Sync {
+    /// Pins a region ahead of [`Fabric::register`], which is quick then.
+    ///
+    /// # Safety
+    /// Until [`Pinning::unpin`] returns for this key, the region is mapped, readable and writable, and nobody holds a
+    /// Rust reference to it.
+    #[allow(unsafe_code)] // the contract, not a block: the caller vouches for the memory
+    unsafe fn pin(&self, region: &Region) -> Result<(), FabricError>;
+
+    /// Undoes it, behind [`Fabric::deregister`] or without the region ever having been registered. May be called after
+    /// the fabric is gone. Unknown keys are ignored.
+    fn unpin(&self, key: RegionKey);
+}
+
 /// What a fabric tells the agent while it is polled.
 pub trait Sink {
     /// The link to `peer` is up (or cannot be): the outcome of [`Fabric::connect`], exactly once for each.
@@ -151,7 +169,7 @@ pub trait Fabric: Send {
     fn address(&self) -> Vec<u8>;
 
     /// Makes `region` usable as source and destination and returns the key bytes that a peer needs to reach
-    /// it (empty where none are needed).
+    /// it (empty where none are needed). Quick, unless the region would have to be pinned and has not been.
     ///
     /// # Safety
     /// Until [`Fabric::deregister`] returns for this key, the region is mapped, readable and writable, and
@@ -161,6 +179,12 @@ pub trait Fabric: Send {
 
     /// Forgets a region. Batches that use it have been drained by the caller. Unknown keys are ignored.
     fn deregister(&mut self, key: RegionKey);
+
+    /// What pins memory ahead of [`Fabric::register`]; `None` where registering takes a note and nothing more. A
+    /// region pinned by it stays pinned when it is deregistered.
+    fn pinning(&self) -> Option<Arc<dyn Pinning>> {
+        None
+    }
 
     /// Starts to connect; the outcome comes through [`Sink::connected`]. Both sides of a pair connect.
     fn connect(&mut self, peer: PeerKey, link: Link);

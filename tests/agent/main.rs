@@ -3,6 +3,7 @@
 mod errors;
 mod logged;
 mod pair;
+mod registration;
 mod strangers;
 mod transfers;
 

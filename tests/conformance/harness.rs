@@ -55,6 +55,7 @@ macro_rules! conformance {
                 basics::connects_again_after_disconnect
                 basics::an_idle_poll_does_nothing
                 basics::refuses_other_memory_kinds_by_name
+                basics::pins_beside_its_work
                 basics::forgets_unknown_keys_and_peers
                 basics::wake_handle_tells_of_work
                 bytes::moves_every_size

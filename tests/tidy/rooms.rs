@@ -72,7 +72,7 @@ const CRATES_IN_PROTO: &[&str] = &["thiserror"];
 const UNSAFE_FILES: &[(&str, &str)] = &[
     // The contract: registration is a promise about memory that only the caller can make. The trait declares
     // it, fabrics and the agent hand it on.
-    ("src/agent/mod.rs", "hands the caller's promise about memory to the fabrics"),
+    ("src/agent/registration.rs", "hands the caller's promise about memory to the fabrics"),
     ("src/fabric/mod.rs", "declares the promise about memory"),
     ("src/fabric/local/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/sim/fabric.rs", "hands the promise on to its leaf"),

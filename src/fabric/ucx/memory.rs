@@ -5,12 +5,17 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use super::engine::Mapping;
+use parking_lot::Mutex;
+
+use super::engine::{Context, Mapping};
+use super::{LIMITS, NAME};
 use crate::desc::{Region, RegionKey, Span};
-use crate::fabric::RegionSet;
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Pinning, RegionSet};
 
 /// A span of local memory that is mapped, readable and writable while UCX uses it, and that no Rust reference
 /// points into: the one who registered it, or a [`Scratch`], says so.
@@ -34,42 +39,101 @@ impl Vouched {
     }
 }
 
-/// The registered regions with UCX's handles for them.
-#[derive(Default)]
+/// The regions that UCX knows, registered or about to be: what registering threads share with the fabric.
+pub(super) struct Pins {
+    context: Arc<Context>,
+    mappings: Mutex<HashMap<RegionKey, Mapping>>,
+}
+
+impl Pins {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, mappings: Mutex::default() }
+    }
+
+    /// The key bytes of a pinned region; `None` where it is not pinned.
+    fn pack(&self, key: RegionKey) -> Option<Result<Vec<u8>, FabricError>> {
+        self.mappings.lock().get(&key).map(Mapping::pack)
+    }
+}
+
+impl Pinning for Pins {
+    unsafe fn pin(&self, region: &Region) -> Result<(), FabricError> {
+        let refuse = |kind, detail: String| Err(FabricError::new(NAME, "register", kind, 0, detail));
+        let taken = || format!("region {} is registered already", region.key);
+        if !LIMITS.kinds.contains(&region.kind) {
+            return refuse(FabricErrorKind::Unsupported, format!("{} memory is not supported", region.kind));
+        }
+        if region.span.len == 0 || region.span.end().is_none() {
+            return refuse(FabricErrorKind::InvalidRegion, format!("{} is no memory", region.span));
+        }
+        if self.mappings.lock().contains_key(&region.key) {
+            return refuse(FabricErrorKind::InvalidRegion, taken());
+        }
+        let mapping = self.context.map(region.span)?; // not under the lock: this is what takes long
+        match self.mappings.lock().entry(region.key) {
+            std::collections::hash_map::Entry::Occupied(_) => {}
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(mapping);
+                return Ok(());
+            }
+        }
+        refuse(FabricErrorKind::InvalidRegion, taken())
+    }
+
+    fn unpin(&self, key: RegionKey) {
+        let mapping = self.mappings.lock().remove(&key);
+        drop(mapping); // not under the lock: this may take long as well
+    }
+}
+
+/// The registered regions.
 pub(super) struct Local {
     set: RegionSet,
-    mappings: HashMap<RegionKey, Mapping>,
+    pins: Arc<Pins>,
+    /// Those that nobody had pinned before they were registered.
+    pinned_here: HashSet<RegionKey>,
 }
 
 impl Local {
-    /// Adds a region.
+    pub fn new(context: Arc<Context>) -> Self {
+        let pins = Arc::new(Pins::new(context));
+        Self { set: RegionSet::default(), pins, pinned_here: HashSet::new() }
+    }
+
+    pub fn pins(&self) -> Arc<Pins> {
+        Arc::clone(&self.pins)
+    }
+
+    /// Adds a region and returns its key bytes; pins it if that has not been done.
     ///
     /// # Safety
     /// The contract of [`Fabric::register`](crate::fabric::Fabric::register) holds for it.
-    pub unsafe fn insert(&mut self, region: Region, mapping: Mapping) {
-        self.set.insert(region);
-        self.mappings.insert(region.key, mapping);
+    pub unsafe fn insert(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
+        let packed = match self.pins.pack(region.key) {
+            Some(packed) => packed?,
+            None => {
+                // SAFETY: the caller's promise is the callee's.
+                unsafe { self.pins.pin(region) }?;
+                self.pinned_here.insert(region.key);
+                let packed = self.pins.pack(region.key).unwrap_or_else(|| Ok(Vec::new()));
+                packed.inspect_err(|_| self.remove(region.key))?
+            }
+        };
+        self.set.insert(*region);
+        Ok(packed)
     }
 
-    /// Forgets a region; its mapping is the caller's to undo.
-    pub fn remove(&mut self, key: RegionKey) -> Option<Mapping> {
+    /// Forgets a region; it stays pinned where somebody else has pinned it.
+    pub fn remove(&mut self, key: RegionKey) {
         self.set.remove(key);
-        self.mappings.remove(&key)
-    }
-
-    pub fn contains(&self, key: RegionKey) -> bool {
-        self.mappings.contains_key(&key)
+        if self.pinned_here.remove(&key) {
+            self.pins.unpin(key);
+        }
     }
 
     /// The span, if one region holds all of it.
     pub fn vouch(&self, span: Span) -> Option<Vouched> {
         self.set.containing(span).map(|_| Vouched(span))
-    }
-
-    /// Every mapping, for the end.
-    pub fn drain(&mut self) -> Vec<Mapping> {
-        self.set = RegionSet::default();
-        self.mappings.drain().map(|(_, mapping)| mapping).collect()
     }
 }
 

@@ -56,7 +56,9 @@
 //! proof above; they come with error mode PEER and a proof of their own, on a machine that has a card to try
 //! them on. Until then [`Limits::same_host_only`] is true. GPU memory: likewise.
 //!
-//! Threads: one at a time, as the trait says; the workers are SERIALIZED. UCX calls back only inside our calls.
+//! Threads: one at a time, as the trait says; the workers are SERIALIZED. UCX calls back only inside our calls. What
+//! pins memory is apart: the context is made for several threads, and nothing that the native lane does takes its
+//! lock, so a registration that takes seconds holds up no copy.
 
 mod engine;
 mod events;
@@ -75,6 +77,7 @@ mod wire;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use self::engine::{Engine, Mapping};
 use self::events::Event;
@@ -83,9 +86,9 @@ use self::peer::Peer;
 use self::slab::Slab;
 use self::transfer::{Operation, Outcome};
 use self::wake::Wake;
-use super::{Batch, Fabric, Limits, Link, Posted, Region, Sink};
+use super::{Batch, Fabric, Limits, Link, Pinning, Posted, Region, Sink};
 use crate::desc::{MemoryKind, PeerKey, RegionKey};
-use crate::error::{FabricError, FabricErrorKind};
+use crate::error::FabricError;
 
 const NAME: &str = "ucx";
 
@@ -118,7 +121,8 @@ pub struct UcxConfig {
 pub struct UcxFabric {
     engine: Engine,
     address: Vec<u8>,
-    probe: Option<Mapping>,
+    /// What peers prove their links with; held for as long as they may.
+    _probe: Mapping,
     local: Local,
     peers: HashMap<PeerKey, Peer>,
     operations: Slab<Operation>,
@@ -160,36 +164,17 @@ impl Fabric for UcxFabric {
 
     #[allow(unsafe_code)] // the trait's contract, passed on to the one who vouches
     unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
-        let refuse = |kind, detail: String| Err(FabricError::new(NAME, "register", kind, 0, detail));
-        if !LIMITS.kinds.contains(&region.kind) {
-            return refuse(FabricErrorKind::Unsupported, format!("{} memory is not supported", region.kind));
-        }
-        if region.span.len == 0 || region.span.end().is_none() {
-            return refuse(FabricErrorKind::InvalidRegion, format!("{} is no memory", region.span));
-        }
-        if self.local.contains(region.key) {
-            return refuse(
-                FabricErrorKind::InvalidRegion,
-                format!("region {} is registered already", region.key),
-            );
-        }
-        let mapping = self.engine.map(region.span)?;
-        let packed = match self.engine.pack(&mapping) {
-            Ok(packed) => packed,
-            Err(error) => {
-                self.engine.unmap(mapping);
-                return Err(error);
-            }
-        };
         // SAFETY: our own caller vouches for the region under the same contract.
-        unsafe { self.local.insert(*region, mapping) };
+        let packed = unsafe { self.local.insert(region) }?;
         Ok(wire::encode_key(&packed))
     }
 
     fn deregister(&mut self, key: RegionKey) {
-        if let Some(mapping) = self.local.remove(key) {
-            self.engine.unmap(mapping);
-        }
+        self.local.remove(key);
+    }
+
+    fn pinning(&self) -> Option<Arc<dyn Pinning>> {
+        Some(self.local.pins())
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
@@ -253,9 +238,6 @@ impl Drop for UcxFabric {
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
         for peer in peers {
             self.end_link(peer);
-        }
-        for mapping in self.local.drain().into_iter().chain(self.probe.take()) {
-            self.engine.unmap(mapping);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opening the fabric, and the proof that UCX's puts are native here before anybody hears of it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ucx_sys::{Found, Library};
@@ -48,20 +49,21 @@ impl UcxFabric {
         format!("UCX {} ({})", library.version(), library.path().display())
     }
 
-    fn assemble(mut engine: Engine) -> Result<Self, FabricError> {
+    fn assemble(engine: Engine) -> Result<Self, FabricError> {
         let area = ProbeArea::of_process()?;
-        let probe = engine.map(area.span())?;
+        let probe = engine.context().map(area.span())?;
         let address = wire::Address {
             worker: engine.address()?,
-            probe_key: engine.pack(&probe)?,
+            probe_key: probe.pack()?,
             probe_addr: area.span().addr,
             nonce: area.nonce(),
         };
+        let local = Local::new(Arc::clone(engine.context()));
         Ok(Self {
             engine,
             address: address.encode(),
-            probe: Some(probe),
-            local: Local::default(),
+            _probe: probe,
+            local,
             peers: HashMap::new(),
             operations: Slab::new(),
             outcomes: VecDeque::new(),

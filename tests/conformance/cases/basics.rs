@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::copy::whole;
 use crate::harness::Harness;
+use crate::memory::Memory;
 use crate::rig::{DEADLINE, Rig};
 
 pub fn limits_agree_with_each_other<H: Harness>() {
@@ -62,6 +63,37 @@ pub fn refuses_other_memory_kinds_by_name<H: Harness>() {
         assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains(&kind.to_string()), "names {kind}: {error}");
     }
+}
+
+/// Where pinning is apart, a region may be pinned on another thread while the fabric works, and stays pinned when it is
+/// deregistered; pinning alone makes nothing usable. What was pinned and never registered is given back as well.
+pub fn pins_beside_its_work<H: Harness>() {
+    let Some(mut rig) = Rig::<H>::pair() else { return };
+    let Some(pinning) = rig.fabric(0).pinning() else { return };
+    let (from, to) = (rig.memory(0, 65_536), rig.memory(1, 65_536));
+    let late = Memory::new(65_536);
+    let (region, never) = (rig.region(late.span()), rig.region(late.span()));
+    std::thread::scope(|scope| {
+        let pinned = scope.spawn(|| {
+            // SAFETY: the memory is freed at the end of this case, unpinned before.
+            [region, never].iter().try_for_each(|region| unsafe { pinning.pin(region) })
+        });
+        for route in rig.routes() {
+            rig.copy_and_check(route, from, to, &[whole(from, to, 65_536)]);
+        }
+        pinned.join().expect("no panic").expect("DRAM is pinned");
+    });
+    // SAFETY: as above.
+    let twice = unsafe { pinning.pin(&region) }.expect_err("pinned already");
+    assert_eq!(twice.kind, FabricErrorKind::InvalidRegion, "{twice}");
+    for _ in 0..2 {
+        rig.register(0, &region).expect("it is pinned");
+        rig.fabric_mut(0).deregister(region.key);
+    }
+    pinning.unpin(region.key);
+    pinning.unpin(region.key);
+    rig.drop_fabric(0);
+    pinning.unpin(never.key);
 }
 
 pub fn forgets_unknown_keys_and_peers<H: Harness>() {

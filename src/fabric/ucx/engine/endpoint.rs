@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 
 use ucx_sys::bindings::*;
 
+use super::context::present;
 use super::request::{Started, request_params, started};
 use super::{Engine, padded};
 use crate::desc::PeerKey;
@@ -38,7 +39,7 @@ impl Engine {
         let status = unsafe { (self.ucx.ucp_ep_create)(self.active, &params, &mut endpoint) };
         self.collect();
         self.check("ucp_ep_create", status)?;
-        self.present("ucp_ep_create", endpoint).map(Endpoint)
+        present("ucp_ep_create", endpoint).map(Endpoint)
     }
 
     /// UCX's own description of an endpoint and its lanes; empty where it cannot be had.

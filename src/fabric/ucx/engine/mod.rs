@@ -1,34 +1,40 @@
 //! UCX itself: one context, two workers, and every call into the library.
 //!
+//! ```text
+//!   mod      workers          endpoint  connections      request  copies and flushes
+//!   context  our memory, shared with registering threads   keys     the peer's memory
+//! ```
+//!
 //! The *active* worker owns the endpoints and is progressed. The *passive* worker is the one whose address
 //! peers get; it is never progressed, so a put or get that UCX would emulate (which needs this side's CPU, and
 //! writes wherever the sender says) can not be carried out here. See the [fabric](super) for what was measured.
 //!
-//! Invariants: what UCX called back is in [`Engine::take_events`] when a method returns. An [`Endpoint`], key
-//! or mapping goes back to the engine it came from. Threads: `&mut self` serialises, as the workers demand.
+//! Invariants: what UCX called back is in [`Engine::take_events`] when a method returns. An [`Endpoint`] or key
+//! goes back to the engine it came from. Threads: `&mut self` serialises, as the workers demand; the context alone is shared.
 #![allow(unsafe_code)]
 
+mod context;
 mod endpoint;
 mod keys;
 mod request;
 
-use std::ffi::CString;
-use std::ptr::{self, NonNull};
+use std::ptr;
+use std::sync::Arc;
 
 use ucx_sys::Library;
 use ucx_sys::bindings::*;
 
+pub(super) use self::context::{Context, Mapping};
 pub(super) use self::endpoint::Endpoint;
-pub(super) use self::keys::{Mapping, RemoteKey};
+pub(super) use self::keys::RemoteKey;
 pub(super) use self::request::Started;
 use super::events::{self, Event};
-use super::status;
-use crate::error::{FabricError, FabricErrorKind};
+use crate::error::FabricError;
 
 /// See the [module](self).
 pub(super) struct Engine {
-    ucx: Library,
-    context: ucp_context_h,
+    ucx: Arc<Library>,
+    context: Arc<Context>,
     active: ucp_worker_h,
     passive: ucp_worker_h,
     events: Vec<Event>,
@@ -42,7 +48,8 @@ unsafe impl Send for Engine {}
 impl Engine {
     /// A context that has only the transports in `tls`, and its two workers.
     pub fn open(ucx: Library, tls: &str) -> Result<Self, FabricError> {
-        let context = create_context(&ucx, tls)?;
+        let ucx = Arc::new(ucx);
+        let context = Context::new(Arc::clone(&ucx), tls)?;
         let none = ptr::null_mut();
         // From here on Drop undoes what is done.
         let mut engine =
@@ -54,6 +61,11 @@ impl Engine {
 
     pub fn library(&self) -> &Library {
         &self.ucx
+    }
+
+    /// The context, for those who map memory.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// The passive worker's address.
@@ -114,13 +126,7 @@ impl Engine {
 
     /// An error of one of UCX's calls, unless it went well.
     pub fn check(&self, call: &'static str, status: ucs_status_t) -> Result<(), FabricError> {
-        if status >= UCS_OK { Ok(()) } else { Err(status::error(&self.ucx, call, status)) }
-    }
-
-    fn present<T>(&self, call: &'static str, handle: *mut T) -> Result<NonNull<T>, FabricError> {
-        let nothing =
-            || FabricError::new(super::NAME, call, FabricErrorKind::Internal, 0, "UCX returned nothing");
-        NonNull::new(handle).ok_or_else(nothing)
+        context::check(&self.ucx, call, status)
     }
 
     fn create_worker(&self) -> Result<ucp_worker_h, FabricError> {
@@ -130,7 +136,7 @@ impl Engine {
         params.thread_mode = UCS_THREAD_MODE_SERIALIZED;
         let mut worker = ptr::null_mut();
         // SAFETY: the context lives; both pointers are valid.
-        let status = unsafe { (self.ucx.ucp_worker_create)(self.context, &params, &mut worker) };
+        let status = unsafe { (self.ucx.ucp_worker_create)(self.context.handle, &params, &mut worker) };
         self.check("ucp_worker_create", status)?;
         Ok(worker)
     }
@@ -144,6 +150,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.take_events(&mut Vec::new());
         if self.abandoned {
+            self.context.leave_behind();
             tracing::error!("ucx: an operation could not be ended; its worker is left behind, unused");
             return;
         }
@@ -154,36 +161,7 @@ impl Drop for Engine {
             }
         }
         events::take(&mut self.events);
-        // SAFETY: the context is ours, its workers are gone and its mappings undone.
-        unsafe { (self.ucx.ucp_cleanup)(self.context) };
     }
-}
-
-fn create_context(ucx: &Library, tls: &str) -> Result<ucp_context_h, FabricError> {
-    let check = |call, status| if status == UCS_OK { Ok(()) } else { Err(status::error(ucx, call, status)) };
-    let mut config = ptr::null_mut();
-    // SAFETY: null prefix and file mean the defaults; the out-pointer is valid.
-    let status = unsafe { (ucx.ucp_config_read)(ptr::null(), ptr::null(), &mut config) };
-    check("ucp_config_read", status)?;
-    let value = CString::new(tls).unwrap_or_default(); // made of fixed names, never holds a NUL
-    // SAFETY: the config lives; both strings are valid C strings that UCX copies.
-    let modified = unsafe { (ucx.ucp_config_modify)(config, c"TLS".as_ptr(), value.as_ptr()) };
-    // SAFETY: all fields are plain data for which zero is valid; the mask says which count.
-    let mut params: ucp_params_t = unsafe { std::mem::zeroed() };
-    params.field_mask = u64::from(UCP_PARAM_FIELD_FEATURES);
-    params.features = u64::from(UCP_FEATURE_RMA);
-    let mut context = ptr::null_mut();
-    let mut created = UCS_OK;
-    if modified == UCS_OK {
-        // SAFETY: params and config live through the call; the version is that of the structs passed.
-        created =
-            unsafe { (ucx.ucp_init_version)(UCP_API_MAJOR, UCP_API_MINOR, &params, config, &mut context) };
-    }
-    // SAFETY: the config came from ucp_config_read and is not used after.
-    unsafe { (ucx.ucp_config_release)(config) };
-    check("ucp_config_modify(TLS)", modified)?;
-    check("ucp_init", created)?;
-    Ok(context)
 }
 
 /// Zero bytes behind every blob that UCX parses without knowing its length, so that one which lies about

@@ -1,0 +1,237 @@
+//! Registering memory and revoking it, on the thread of whoever asks.
+//!
+//! ```text
+//!   register:    pin (no lock, may take seconds) -> register below, announce (under the lock, a few at a time)
+//!   deregister:  revoke, wait until quiet (bounded) -> deregister below (under the lock) -> unpin (no lock)
+//! ```
+//!
+//! The engine goes on meanwhile: what takes long never holds its lock, so heartbeats and other threads' transfers do
+//! not wait for it. A region that does not fall quiet in time is quarantined: it stays known below, alone and counted,
+//! until nothing can touch it any more.
+#![allow(unsafe_code)] // the contract, handed on: the caller vouches for the memory
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span};
+use crate::error::FabricError;
+use crate::fabric::Pinning;
+use crate::proto::regions::check_region;
+use crate::proto::section::{AnnouncedRegion, FabricKey};
+
+use super::core::Core;
+use super::{Agent, DescriptorList, RegisterError, mappings};
+
+/// How long deregistration waits for what is in flight.
+const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
+/// Regions announced before the engine has its turn.
+const ANNOUNCED_PER_TURN: usize = 256;
+
+impl Agent {
+    /// Whether host memory of ours is mapped, readable and writable, as far as the system shows its mappings.
+    /// A look at all of them: for memory that is registered once, not for each message.
+    pub fn check_mapped(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+        if list.kind != MemoryKind::Dram {
+            return Ok(()); // registering says what is wrong with it
+        }
+        let Some((index, source)) = mappings::first_fault(&list.descs) else { return Ok(()) };
+        let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
+        Err(RegisterError::Memory { agent, index, descriptor, source })
+    }
+
+    /// Makes memory usable in transfers and announces it to every peer. All of the list or nothing. May take seconds
+    /// where a library pins the pages; nobody else waits for that.
+    ///
+    /// # Safety
+    /// Until [`Agent::deregister`] returns for the same list, or the agent is dropped, each span is mapped,
+    /// readable and writable, and nobody holds a Rust reference to it.
+    pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+        self.check_running()?;
+        for (index, descriptor) in list.descs.iter().enumerate() {
+            self.check_registrable(list.kind, index, *descriptor)?;
+        }
+        self.release_quarantined();
+        // SAFETY: the caller's promise is the callee's.
+        let mut pinned = unsafe { self.pin(list) }?;
+        let mut done = 0;
+        while done < list.descs.len() {
+            if let Err(error) = self.announce_some(list, &mut done, &mut pinned) {
+                self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..done].to_vec() });
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Revokes memory: peers are told, transfers that use it are broken off, and what is in flight is
+    /// waited for within a bound. Never fails: memory that does not come free in time is quarantined, which is logged as
+    /// an error; it must not be used for anything else. Unknown descriptors are ignored.
+    pub fn deregister(&self, list: &DescriptorList) {
+        if self.check_running().is_err() {
+            return;
+        }
+        self.release_quarantined();
+        let regions: Vec<(RegionKey, Descriptor)> = {
+            let mut core = self.shared.core.lock();
+            let registered = &mut core.registered;
+            let known = |d: &Descriptor| registered.remove(list.kind, *d).map(|key| (key, *d));
+            let regions: Vec<_> = list.descs.iter().filter_map(known).collect();
+            let keys: Vec<_> = regions.iter().map(|(key, _)| *key).collect();
+            core.endpoint.remove_regions(&keys);
+            core.drive(Instant::now());
+            regions
+        };
+        let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| core.endpoint.region_is_busy(*key));
+        self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
+        let (free, pinnings) = {
+            let mut core = self.shared.core.lock();
+            let is_busy = |(key, _): &(RegionKey, Descriptor)| core.endpoint.region_is_busy(*key);
+            let (busy, free): (Vec<_>, Vec<_>) = regions.iter().copied().partition(is_busy);
+            for (key, memory) in busy {
+                let (agent, limit_s) = (self.name(), DEREGISTER_LIMIT.as_secs());
+                tracing::error!(
+                    agent,
+                    region = key.0,
+                    %memory,
+                    "memory is still in use by a transfer {limit_s} s after it was deregistered; it is quarantined \
+                     and must not be used for anything else"
+                );
+                core.quarantine.insert(key, memory);
+            }
+            let free: Vec<_> = free.into_iter().map(|(key, _)| key).collect();
+            core.deregister_below(&free);
+            (free, core.pinnings.clone())
+        };
+        unpin(&pinnings, &free);
+    }
+
+    /// Lets go of quarantined memory that nothing can touch any more.
+    pub(super) fn release_quarantined(&self) {
+        let (free, pinnings) = {
+            let mut core = self.shared.core.lock();
+            if core.quarantine.is_empty() {
+                return;
+            }
+            let busy = |key: &RegionKey| core.endpoint.region_is_busy(*key);
+            let free: Vec<_> = core.quarantine.keys().copied().filter(|key| !busy(key)).collect();
+            core.deregister_below(&free);
+            for key in &free {
+                if let Some(memory) = core.quarantine.remove(key) {
+                    tracing::info!(agent = self.name(), region = key.0, %memory, "memory has left its quarantine");
+                }
+            }
+            (free, core.pinnings.clone())
+        };
+        unpin(&pinnings, &free);
+    }
+
+    fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
+        if kind != MemoryKind::Dram {
+            let agent = self.name().into();
+            return Err(RegisterError::UnsupportedKind { agent, kind, index, descriptor: d });
+        }
+        check_region(&region(kind, d, RegionKey(0))).map_err(|source| RegisterError::BadRegion {
+            agent: self.name().into(),
+            index,
+            source,
+        })
+    }
+
+    /// Pins a list, without the lock.
+    ///
+    /// # Safety
+    /// As for [`Agent::register`].
+    unsafe fn pin(&self, list: &DescriptorList) -> Result<Pinned, RegisterError> {
+        let (keys, pinnings) = {
+            let mut core = self.running_core()?;
+            let keys: Vec<_> = list.descs.iter().map(|_| core.registered.next_key()).collect();
+            (keys, core.pinnings.clone())
+        };
+        let regions = keys.into_iter().zip(&list.descs).map(|(key, d)| region(list.kind, *d, key)).collect();
+        let pinned = Pinned { pinnings, regions };
+        for (index, region) in pinned.regions.iter().enumerate() {
+            for pinning in &pinned.pinnings {
+                // SAFETY: the caller vouches for this very span until deregister returns, which unpins it last, or
+                // quarantines it and says so.
+                unsafe { pinning.pin(region) }.map_err(|source| self.refused(list, index, source))?;
+            }
+        }
+        Ok(pinned)
+    }
+
+    /// Registers the next few regions below and announces them; `done` counts them, `pinned` lets go of them.
+    fn announce_some(
+        &self,
+        list: &DescriptorList,
+        done: &mut usize,
+        pinned: &mut Pinned,
+    ) -> Result<(), RegisterError> {
+        let mut core = self.running_core()?;
+        for _ in 0..ANNOUNCED_PER_TURN {
+            let Some(region) = pinned.regions.front().copied() else { break };
+            let keys = register_below(&mut core, &region);
+            let keys = keys.map_err(|source| self.refused(list, *done, source))?;
+            core.endpoint.add_region(AnnouncedRegion { region, keys }).map_err(|source| {
+                core.deregister_below(&[region.key]);
+                RegisterError::BadRegion { agent: self.name().to_owned(), index: *done, source }
+            })?;
+            core.registered.insert(list.kind, list.descs[*done], region.key);
+            pinned.regions.pop_front();
+            *done += 1;
+        }
+        core.drive(Instant::now());
+        Ok(())
+    }
+
+    fn refused(&self, list: &DescriptorList, index: usize, source: FabricError) -> RegisterError {
+        let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
+        RegisterError::Fabric { agent, index, descriptor, source }
+    }
+}
+
+/// Regions on their way to being registered. Those that are left are unpinned when it is dropped.
+struct Pinned {
+    pinnings: Vec<Arc<dyn Pinning>>,
+    regions: VecDeque<Region>,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let keys: Vec<_> = self.regions.iter().map(|region| region.key).collect();
+        unpin(&self.pinnings, &keys);
+    }
+}
+
+/// Regions that did not fall quiet when they were deregistered, and where they are.
+pub(super) type Quarantine = HashMap<RegionKey, Descriptor>;
+
+fn unpin(pinnings: &[Arc<dyn Pinning>], keys: &[RegionKey]) {
+    for key in keys {
+        pinnings.iter().for_each(|pinning| pinning.unpin(*key));
+    }
+}
+
+/// Registers a region with every fabric that takes its kind; none keeps it if one fails.
+fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, FabricError> {
+    let mut keys = Vec::new();
+    for index in 0..core.fabrics.len() {
+        // SAFETY: the caller of Agent::register vouches for this very span until deregister returns, which
+        // deregisters it here first (or quarantines it, when it says so).
+        let registered = unsafe { core.fabrics[index].register(region) };
+        match registered {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => keys.push(FabricKey { fabric: index as u8, bytes }),
+            Err(error) => {
+                core.fabrics[..index].iter_mut().for_each(|fabric| fabric.deregister(region.key));
+                return Err(error);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn region(kind: MemoryKind, descriptor: Descriptor, key: RegionKey) -> Region {
+    let Descriptor { addr, len, device } = descriptor;
+    Region { key, kind, device, span: Span { addr, len } }
+}
