@@ -15,6 +15,7 @@ use crate::desc::{PeerKey, RegionKey, TransferId};
 use crate::fabric::{Batch, Fabric, Link, Pinning, Posted};
 use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
 use crate::proto::section::AnnouncedRegion;
+use crate::proto::transfer::TransferError;
 
 use super::control::{ControlStream, Intake};
 use super::inbox::Inbox;
@@ -156,6 +157,9 @@ impl Core {
         let now = Instant::now();
         self.endpoint.close_all();
         let _ = self.act(now); // nobody drives after this
+        for (_, outcome) in self.transfers.drain() {
+            let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
+        }
         self.lobby = Lobby::default();
         self.fabrics.clear();
         self.pinnings.clear();

@@ -230,8 +230,8 @@ impl Agent {
         })
     }
 
-    /// Forgets what we may do to a peer: transfers to it are cancelled and drained within the peer deadline.
-    /// Its notifications stay. Unknown peers are ignored.
+    /// Forgets what we may do to a peer: transfers to it are cancelled and drained; a peer that has stopped is dead
+    /// before the wait for it ends. Its notifications stay. Unknown peers are ignored.
     pub fn invalidate(&self, peer: &str) {
         if self.shared.stopped.load(Ordering::Acquire) {
             return;
@@ -245,7 +245,7 @@ impl Agent {
         };
         let Some(key) = key else { return };
         let is_quiet = |core: &Core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers());
-        self.shared.wait_for(Instant::now() + self.shared.settings.peer_timeout, is_quiet);
+        self.shared.wait_for(self.shared.death_deadline(), is_quiet);
         if !is_quiet(&self.shared.core.lock()) {
             let agent = self.name();
             tracing::error!(
@@ -257,7 +257,8 @@ impl Agent {
     }
 
     /// Cancels and drains transfers, says goodbye to peers, ends the progress thread. Later calls that could
-    /// move anything are errors. Idempotent; of several callers at once, none returns before it is over.
+    /// move anything are errors. Idempotent; of several callers at once, none returns before it is over. Takes three
+    /// seconds at most; a peer that has been silent for one is not waited for.
     pub fn shutdown(&self) {
         let mut progress = self.progress.lock();
         let Some(handle) = progress.take() else { return };

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::EngineSettings;
 use crate::desc::TransferId;
-use crate::proto::endpoint::Endpoint;
+use crate::proto::endpoint::{Endpoint, Peer};
 
 use super::core::Core;
 use super::inbox::Inbox;
@@ -46,8 +46,15 @@ pub(super) const STEP_BYTES: u64 = 1 << 20;
 const TICK: Duration = Duration::from_millis(250);
 /// Longest park of a waiter before it looks again by itself.
 const WAITER_TICK: Duration = Duration::from_millis(20);
-/// How long shutdown waits for transfers to drain.
+/// How long shutdown waits for transfers to drain, and then for peers to let go of our memory. Both together, with the
+/// closing of the fabrics, keep a process that exits with work in flight under five seconds.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+const REVOKE_LIMIT: Duration = Duration::from_secs(1);
+/// Shutdown does not wait for a peer that has been silent for so long: twice what a heartbeat takes.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+/// What is added to the peer deadline where a wait is to end with the peer's death at the latest: the engine's ticks,
+/// and the time that its fabrics take to let go.
+const DEATH_MARGIN: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub fn new(
@@ -144,17 +151,31 @@ impl Shared {
         let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
     }
 
+    /// By when a peer has let go of something, or is dead: silence ends it before.
+    pub fn death_deadline(&self) -> Instant {
+        Instant::now() + self.settings.peer_timeout + DEATH_MARGIN
+    }
+
     /// Breaks off and drains transfers, takes our memory back from peers that write to it by themselves, says
-    /// goodbye, ends the progress thread. Idempotent.
+    /// goodbye, ends the progress thread. Idempotent. Peers that have fallen silent are not waited for.
     pub fn stop(&self) {
+        let is_quiet = |core: &Core| {
+            let worth_waiting = |peer: &Peer| peer.silence(Instant::now()) < SHUTDOWN_PATIENCE;
+            !core.endpoint.peers().any(|(_, peer)| peer.is_unfinished() && worth_waiting(peer))
+        };
         self.command(Endpoint::shutdown);
-        self.wait_for(Instant::now() + DRAIN_LIMIT, |core| !core.endpoint.is_busy());
-        self.command(Endpoint::revoke_all);
-        let is_quiet = |core: &Core| !core.endpoint.is_revoking() && !core.endpoint.is_busy();
         self.wait_for(Instant::now() + DRAIN_LIMIT, is_quiet);
+        self.command(Endpoint::revoke_all);
+        self.wait_for(Instant::now() + REVOKE_LIMIT, is_quiet);
         let mut core = self.core.lock();
-        if !is_quiet(&core) {
-            tracing::error!(agent = self.name, "a peer does not let go of our memory; it must not be reused");
+        for (_, peer) in core.endpoint.peers().filter(|(_, peer)| peer.is_unfinished()) {
+            let (agent, silent_ms) = (&self.name, peer.silence(Instant::now()).as_millis() as u64);
+            tracing::error!(
+                agent,
+                peer = peer.name(),
+                silent_ms,
+                "the peer has not let go of our memory at shutdown; it must not be reused while that process lives"
+            );
         }
         core.close();
         self.stopped.store(true, Ordering::Release);

@@ -28,7 +28,7 @@ pub(super) type Outcome = Arc<OnceCell<Result<(), TransferError>>>;
 
 /// A transfer in progress or over. May be used from several threads.
 ///
-/// Dropping one that is not over cancels it and waits, within the peer deadline, until no byte can land.
+/// Dropping one that is not over cancels it and waits, as [`Transfer::release`] does, until no byte can land.
 pub struct Transfer {
     shared: Arc<Shared>,
     id: TransferId,
@@ -75,12 +75,13 @@ impl Transfer {
         }
     }
 
-    /// Cancels it if it is not over. True once no byte of it can land any more; false if that could not be
-    /// established within the peer deadline.
+    /// Cancels it if it is not over. True once no byte of it can land any more. Waits for the peer until a second
+    /// after the peer deadline, so that a peer which has stopped is dead before, and its death is the answer. False
+    /// remains for a peer that lives and does not let go; the memory must not be reused then.
     pub fn release(&self) -> bool {
         if self.outcome.get().is_none() {
             self.shared.cancel(self.id);
-            let deadline = Instant::now() + self.shared.settings.peer_timeout;
+            let deadline = self.shared.death_deadline();
             self.shared.wait_until(Some(deadline), || self.outcome.get().is_some());
         }
         self.outcome.get().is_some()

@@ -21,6 +21,8 @@ use super::gate::Gate;
 pub(super) const SLICE: Duration = Duration::from_millis(5);
 const LONG_SLICE: Duration = Duration::from_millis(25);
 const SHORT_SLICES: u32 = 20;
+/// How long closing lets operations drain with peers that may be gone.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// Connections that may have been made; a host keeps what stands for them, so none is ever forgotten.
 const ENDS_MAX: usize = 1 << 16;
 /// Lost connections whose last short messages are kept for their receivers.
@@ -108,10 +110,15 @@ impl Hub {
         self.gate.is_closed()
     }
 
-    /// Makes every operation end, and waits until all have left.
+    /// Makes every operation end, and waits until all have left. One that drains a transfer with a peer that does not
+    /// answer would take as long as that peer's death: shutting the agent down ends it sooner.
     pub fn close(&self) {
         self.gate.close();
+        let since = Instant::now();
         while !self.gate.is_empty() {
+            if since.elapsed() > DRAIN_LIMIT {
+                self.agent.shutdown(); // idempotent
+            }
             let mut state = self.state.lock();
             self.changed.notify_all();
             self.changed.wait_for(&mut state, SLICE);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::desc::{Region, RegionKey, Segment, SessionId, TransferId, TransferOp};
 use crate::proto::liveness::Liveness;
@@ -177,6 +177,16 @@ impl Peer {
     /// Whether either side has the other loaded, or anything is unfinished.
     pub(super) fn is_needed(&self) -> bool {
         self.loaded_by_us || self.loaded_by_them || !self.outgoing.is_empty() || !self.incoming.is_empty()
+    }
+
+    /// How long nothing has been heard of it.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.liveness.heard)
+    }
+
+    /// Whether anything of either side is unfinished, or a region of ours is being revoked that it may still write to.
+    pub fn is_unfinished(&self) -> bool {
+        !(self.outgoing.is_empty() && self.incoming.is_empty() && self.revoking.is_empty())
     }
 
     /// Whether transfers of ours to it are unfinished.
