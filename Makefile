@@ -53,6 +53,7 @@ test: python ## every test, Rust, C++ and Python
 	$(USE_MPI); \
 	$(USE_NIXL); \
 	timeout $(TEST_LIMIT_S) cargo test --workspace --locked; \
+	timeout $(TEST_LIMIT_S) cargo test --locked --features planted --test simulation planted; \
 	ctest --test-dir build --output-on-failure --no-tests=error --timeout 120
 
 gate: ## formatting, lints, the rules of the tree, documentation

@@ -21,6 +21,8 @@ mod memory;
 mod mix;
 mod node;
 mod pair;
+#[cfg(feature = "planted")]
+mod planted;
 mod seeds;
 mod time;
 mod wire;

@@ -10,6 +10,7 @@ pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut found: Vec<Violation> = tree.text.iter().flat_map(private_paths).collect();
     let manifests = tree.text.iter().filter(|file| file.path.ends_with("Cargo.toml"));
     found.extend(manifests.flat_map(dependency_reasons));
+    found.extend(tree.text.iter().flat_map(features));
     found.extend(links(&tree.text));
     found
 }
@@ -54,6 +55,22 @@ fn dependency_reasons(manifest: &TextFile) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// What is shipped is built with no feature: the only one there is plants bugs.
+fn features(file: &TextFile) -> Vec<Violation> {
+    let is_manifest = file.path.ends_with("Cargo.toml");
+    let is_recipe = ["Makefile", "CMakeLists.txt", ".cmake", ".sh", ".ci/run"];
+    let is_recipe = is_recipe.iter().any(|end| file.path.ends_with(end));
+    let turns_on = |line: &str| {
+        let code = line.split('#').next().unwrap_or_default();
+        let in_recipe = is_recipe && code.contains("-features") && !code.contains("cargo test");
+        in_recipe
+            || is_manifest && code.starts_with("default") && code.contains('=') && !code.contains("-run")
+    };
+    let lines = file.text.lines().enumerate().filter(|(_, line)| turns_on(line));
+    let text = "a feature may be switched on by a `cargo test` alone: src/planted.rs";
+    lines.map(|(at, _)| violation(file, at + 1, "features", text.to_owned())).collect()
 }
 
 /// Relative links in documents lead to a file, and `#anchors` to a heading.
@@ -171,6 +188,18 @@ mod tests {
         assert_eq!(
             rules(&[("Cargo.toml", "[target.'cfg(unix)'.dependencies]\na = \"1\"\n")]),
             [(2, "dependencies")]
+        );
+    }
+
+    #[test]
+    fn features_are_for_tests() {
+        let manifest = "default-run = \"x\"\n[features]\ndefault = [\"planted\"] # why\nplanted = []\n";
+        assert_eq!(rules(&[("Cargo.toml", manifest)]), [(3, "features")]);
+        let recipe = "\tcargo test --features planted\n\tcargo build --all-features\n";
+        assert_eq!(rules(&[("Makefile", recipe)]), [(2, "features")]);
+        assert_eq!(
+            rules(&[("cmake/x.cmake", "  COMMAND cargo build --features planted\n")]),
+            [(1, "features")]
         );
     }
 

@@ -11,8 +11,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("sync", &[]),
     ("host", &[]),
+    // Bugs on purpose, for the rooms that the simulation runs.
+    ("planted", &[]),
     ("config", &["desc", "error"]),
-    ("proto", &["desc", "error"]),
+    ("proto", &["desc", "error", "planted"]),
     ("device", &["desc", "error"]),
     ("fabric", &["desc", "error", "device"]),
     ("agent", &["desc", "error", "sync", "config", "proto", "fabric", "device"]),

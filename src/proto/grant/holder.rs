@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::desc::SessionId;
+use crate::planted::{self, Planted};
 use crate::proto::transition::{named, table};
 
 use super::{Dropped, RequestId, SLOTS_MAX, Slot, ToHolder, ToOwner};
@@ -103,6 +104,7 @@ impl Holdings {
     /// A message of an owner has come.
     pub fn handle(&mut self, from: SessionId, message: ToHolder) {
         let (ToHolder::Grant { slot, .. } | ToHolder::Revoke { slot }) = message;
+        let is_revoke = matches!(message, ToHolder::Revoke { .. });
         let Some(owner) = self.owners.get_mut(&from) else {
             self.dropped.wrong_session += 1;
             return;
@@ -126,6 +128,9 @@ impl Holdings {
                 self.dropped.wrong_generation += 1;
                 return;
             }
+            _ if is_revoke && planted::is(Planted::GrantRevokeForgotten) => {
+                return self.messages.push_back((from, ToOwner::Revoked { slot }));
+            }
             _ => owner.begin(slot),
         }
         match message {
@@ -147,7 +152,8 @@ impl Holdings {
     /// Counts an operation that is about to be posted. False: it must not be, the lease is called back or over.
     #[must_use]
     pub fn post(&mut self, owner: SessionId, slot: Slot) -> bool {
-        match self.holding(owner, slot).filter(|holding| holding.phase == HolderPhase::Writing) {
+        let stubborn = planted::is(Planted::GrantUsedAfterRevoke);
+        match self.holding(owner, slot).filter(|holding| holding.phase == HolderPhase::Writing || stubborn) {
             Some(holding) => {
                 holding.in_flight += 1;
                 true
@@ -201,7 +207,7 @@ impl Holdings {
         if holding.request.is_none() && holding.phase == HolderPhase::Held {
             holding.request = Some(request);
             owner.held.insert((request, slot.index));
-        } else {
+        } else if !planted::is(Planted::GrantAnswerLost) {
             self.answer(from, slot);
         }
     }
@@ -226,7 +232,11 @@ impl Holdings {
 
     /// Ends a lease whose operations have all been flushed; false where that has to wait.
     fn settle(&mut self, owner: SessionId, slot: Slot) -> bool {
-        let idle = self.holding(owner, slot).is_some_and(|holding| holding.in_flight == 0);
+        let idle = self.holding(owner, slot).is_some_and(|holding| match holding.phase {
+            HolderPhase::Flushing if planted::is(Planted::GrantCommitBeforeFlush) => true,
+            HolderPhase::Revoked if planted::is(Planted::GrantRevokedBeforeFlush) => true,
+            _ => holding.in_flight == 0,
+        });
         let ended = idle && self.step(owner, slot, HolderEvent::Flushed);
         if ended {
             self.answer(owner, slot);

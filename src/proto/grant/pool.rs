@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::desc::SessionId;
+use crate::planted::{self, Planted};
 
 use super::lease::{SlotEvent, SlotPhase, Tally};
 use super::outcome::{Action, Admission, Health, Loss, PoolError, PoolLimits};
@@ -154,6 +155,7 @@ impl Pool {
                     let request = lease.request;
                     let message = match entry.phase {
                         SlotPhase::Granted => ToHolder::Grant { slot, request },
+                        _ if planted::is(Planted::GrantRevokeSaidOnce) => continue,
                         _ => ToHolder::Revoke { slot },
                     };
                     self.actions.push_back(Action::Say(lease.session, message));
@@ -239,7 +241,8 @@ impl Pool {
             self.dropped.no_such_slot += 1;
             return None;
         };
-        if slot.generation == 0 || entry.generation != slot.generation {
+        let unchecked = planted::is(Planted::GrantGenerationUnchecked);
+        if slot.generation == 0 || entry.generation != slot.generation && !unchecked {
             self.dropped.wrong_generation += 1;
             return None;
         }
@@ -247,7 +250,7 @@ impl Pool {
             self.dropped.out_of_phase += 1;
             return None;
         };
-        if lease.session != from {
+        if lease.session != from && !planted::is(Planted::GrantSessionUnchecked) {
             self.dropped.wrong_session += 1;
             return None;
         }
@@ -268,7 +271,8 @@ impl Pool {
             };
             self.step(index, SlotEvent::Grant);
             let Some(entry) = self.entries.get_mut(index as usize) else { return };
-            entry.generation += 1;
+            entry.generation +=
+                u32::from(entry.generation == 0 || !planted::is(Planted::GrantGenerationKept));
             let slot = Slot { index, generation: entry.generation };
             let (deadline, again) = (now + self.limits.lease, Some(now + self.limits.again));
             entry.lease = Some(Lease { session, request, deadline, again });
@@ -287,6 +291,9 @@ impl Pool {
         let Lease { session, request, .. } = *lease;
         self.actions.push_back(Action::Lost { session, request, slot, why });
         self.actions.push_back(Action::Say(session, ToHolder::Revoke { slot }));
+        if planted::is(Planted::GrantFreedOnCancel) {
+            self.step(slot.index, SlotEvent::Quiet);
+        }
     }
 
     fn end_session(&mut self, session: SessionId, event: SlotEvent, now: Instant) {
@@ -322,12 +329,17 @@ impl Pool {
     fn step(&mut self, index: u32, event: SlotEvent) -> Option<(SlotPhase, SlotPhase)> {
         let entry = self.entries.get_mut(index as usize)?;
         let from = entry.phase;
+        let event = match event {
+            SlotEvent::Unproved if planted::is(Planted::GrantQuarantineSkipped) => SlotEvent::Quiet,
+            event => event,
+        };
         let to = from.on(event).ok()?;
         entry.phase = to;
         self.tally.step(from, to);
         if to == SlotPhase::Free {
             entry.lease = None;
             match entry.generation {
+                _ if planted::is(Planted::GrantNeverRetired) => self.free.push(index),
                 last if last >= self.limits.last_generation => drop(self.step(index, SlotEvent::WornOut)),
                 _ => self.free.push(index),
             }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use crate::chance::Chance;
 use crate::seeds::each;
 
-use world::{Lane, World};
+pub use world::Lane;
+use world::World;
 
 /// Steps of a run by seed.
 const STEPS: usize = 600;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use baton::desc::SessionId;
 use baton::proto::grant::{
-    Action, Admission, Health, Pool, PoolLimits, RequestId, Slot, SlotPhase, ToHolder, ToOwner,
+    Action, Admission, Health, HolderPhase, Loss, Pool, PoolLimits, RequestId, Slot, SlotPhase, ToHolder,
+    ToOwner,
 };
 
 use super::sender::{Chunk, Sender, Stamp};
@@ -21,6 +22,8 @@ const SLOTS: u32 = 4;
 pub const CHUNKS: u64 = 4;
 const SENDERS: usize = 3;
 const OWNER: SessionId = SessionId([0xFF; 16]);
+/// Within this time a question is asked again and answered, where nothing is lost.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(600);
 /// Rounds after which everything must have come to rest.
 const ROUNDS_MAX: usize = 400;
 
@@ -62,6 +65,9 @@ pub struct World {
     /// Requests that asked, and slots that are owed to each: granted ones that have not ended, and wanted ones.
     open: BTreeMap<(SessionId, RequestId), u32>,
     health: Health,
+    /// Since when nothing is lost any more.
+    healed: Option<Instant>,
+    last_generation: u32,
     requests: u64,
     sessions: u8,
     /// Leases that were committed and read.
@@ -96,6 +102,8 @@ impl World {
             leases: BTreeMap::new(),
             open: BTreeMap::new(),
             health: Health::Sound,
+            healed: None,
+            last_generation: limits.last_generation,
             requests: 0,
             sessions: 0,
             read: 0,
@@ -128,9 +136,8 @@ impl World {
 
     /// The wires heal, everything that is on its way arrives, and nobody asks for more: then all must end.
     pub fn settle(&mut self) {
-        for sender in &mut self.senders {
-            sender.hurry();
-        }
+        self.senders.iter_mut().for_each(Sender::hurry);
+        self.healed = Some(self.now);
         let at_rest = (0..ROUNDS_MAX).any(|_| {
             while !self.to_senders.is_empty() {
                 self.deliver_to_sender();
@@ -309,14 +316,27 @@ impl World {
         }
     }
 
-    /// The wire loses, or doubles.
+    /// The wire loses, or doubles; or somebody lies.
     fn spoil(&mut self) {
         let chance = &mut self.chance;
-        match chance.within(0..4) {
+        match chance.within(0..5) {
             0 => drop_one(chance, &mut self.to_senders),
             1 => drop_one(chance, &mut self.to_owner),
             2 => double_one(chance, &mut self.to_senders),
-            _ => double_one(chance, &mut self.to_owner),
+            3 => double_one(chance, &mut self.to_owner),
+            _ => self.lie(),
+        }
+    }
+
+    /// A sender speaks of a lease that is not its own.
+    fn lie(&mut self) {
+        let sessions: Vec<_> = self.senders.iter().map(|sender| sender.session).collect();
+        let liar = self.chance.pick(&sessions);
+        let index = self.chance.within(0..SLOTS as usize) as u32;
+        if let Some(lease) = self.leases.get(&index).filter(|lease| lease.session != liar) {
+            let slot = Slot { index, generation: lease.generation };
+            let bytes = self.chance.within(0..CHUNKS as usize + 2) as u64;
+            self.to_owner.push((liar, ToOwner::Commit { slot, bytes }));
         }
     }
 
@@ -391,7 +411,12 @@ impl World {
                 self.ended((session, request), slot).sealed = Some(bytes);
                 self.check_sealed(slot);
             }
-            Action::Lost { session, request, slot, .. } => drop(self.ended((session, request), slot)),
+            Action::Lost { session, request, slot, why } => {
+                self.ended((session, request), slot);
+                if why == Loss::Expired {
+                    self.check_expired(session, slot);
+                }
+            }
             Action::Unserved { session, request, slots, .. } => self.pay((session, request), slots),
             Action::Health(health) => self.health = health,
         }
@@ -409,6 +434,9 @@ impl World {
                 fail("generation", format!("{slot} is granted to {session:?} for {request} after {old:?}"));
             }
         }
+        if slot.generation > self.last_generation {
+            fail("generation", format!("{slot} is granted beyond the last"));
+        }
         self.leases.insert(slot.index, fresh);
     }
 
@@ -421,6 +449,17 @@ impl World {
                 lease
             }
             other => fail("ended twice", format!("{slot}, request {}: {other:?}", key.1)),
+        }
+    }
+
+    /// A lease may expire for want of a COMMIT only while messages are lost.
+    fn check_expired(&self, session: SessionId, slot: Slot) {
+        let sender = self.senders.iter().find(|sender| sender.session == session);
+        let holding = sender.and_then(|sender| sender.holdings.phase(OWNER, slot.index));
+        let committed = holding == Some((slot.generation, HolderPhase::Committed));
+        let heard = self.healed.is_some_and(|since| self.now > since + ANSWERED_WITHIN);
+        if committed && heard {
+            fail("lost answer", format!("{slot} expires, and its sender has committed it"));
         }
     }
 
