@@ -10,6 +10,7 @@
 //! logarithm as well: hosts register, and withdraw, a hundred thousand at a time.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use thiserror::Error;
@@ -100,7 +101,8 @@ pub fn check_region(region: &Region) -> Result<(), RegionError> {
 /// The registered regions of one agent.
 #[derive(Clone, Debug, Default)]
 pub struct RegionTable {
-    spaces: Vec<Space>,
+    /// Those with regions in them: a peer may name any number of devices, one after the other.
+    spaces: BTreeMap<(MemoryKind, u32), Space>,
     by_key: BTreeMap<RegionKey, Region>,
 }
 
@@ -116,14 +118,19 @@ impl RegionTable {
             return Err(RegionError::Full);
         }
         self.by_key.insert(key, region);
-        self.space_mut(region.kind, region.device).insert(region);
+        self.spaces.entry((region.kind, region.device)).or_default().insert(region);
         Ok(())
     }
 
     /// Removes the region with this key and returns it.
     pub fn remove(&mut self, key: RegionKey) -> Option<Region> {
         let region = self.by_key.remove(&key)?;
-        self.space_mut(region.kind, region.device).remove(&region);
+        if let Entry::Occupied(mut space) = self.spaces.entry((region.kind, region.device)) {
+            space.get_mut().remove(&region);
+            if space.get().all.is_empty() {
+                space.remove();
+            }
+        }
         Some(region)
     }
 
@@ -135,7 +142,7 @@ impl RegionTable {
     /// A region that holds all of `span`, whatever its kind: host and device memory of one process share one
     /// address space, so an address alone says what it is.
     pub fn holding(&self, span: Span) -> Option<&Region> {
-        self.spaces.iter().find_map(|space| space.containing(span))
+        self.spaces.values().find_map(|space| space.containing(span))
     }
 
     /// All regions, in the order of their keys.
@@ -154,16 +161,7 @@ impl RegionTable {
     }
 
     fn space(&self, kind: MemoryKind, device: u32) -> Option<&Space> {
-        self.spaces.iter().find(|space| space.kind == kind && space.device == device)
-    }
-
-    fn space_mut(&mut self, kind: MemoryKind, device: u32) -> &mut Space {
-        let known = self.spaces.iter().position(|space| space.kind == kind && space.device == device);
-        let at = known.unwrap_or_else(|| {
-            self.spaces.push(Space { kind, device, all: BTreeMap::new(), front: BTreeMap::new() });
-            self.spaces.len() - 1
-        });
-        &mut self.spaces[at]
+        self.spaces.get(&(kind, device))
     }
 }
 
@@ -173,8 +171,8 @@ impl RegionLookup for RegionTable {
     }
 
     fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss {
-        let other = self.spaces.iter().filter(|space| (space.kind, space.device) != (kind, device));
-        if let Some(region) = other.filter_map(|space| space.containing(span)).next() {
+        let other = self.spaces.iter().filter(|(key, _)| **key != (kind, device));
+        if let Some(region) = other.filter_map(|(_, space)| space.containing(span)).next() {
             return Miss::OtherMemory(*region);
         }
         let Some(space) = self.space(kind, device) else { return Miss::Nowhere { regions: 0 } };
@@ -186,10 +184,8 @@ impl RegionLookup for RegionTable {
 }
 
 /// The regions of one memory kind and device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Space {
-    kind: MemoryKind,
-    device: u32,
     all: BTreeMap<Place, Region>,
     front: BTreeMap<u64, Region>,
 }

@@ -95,3 +95,17 @@ proptest! {
         prop_assert_eq!(table.len(), list.len());
     }
 }
+
+/// A peer that announces and withdraws regions on one device after the other costs neither time nor memory.
+#[test]
+fn nothing_is_kept_of_devices_without_regions() {
+    let mut table = RegionTable::default();
+    for device in 0..100_000 {
+        let span = Span { addr: 4096, len: 64 };
+        let region = Region { key: RegionKey(device), kind: MemoryKind::Vram, device, span };
+        table.insert(region).expect("a region");
+        assert_eq!(table.containing(MemoryKind::Vram, device, span), Some(&region));
+        assert_eq!(table.remove(RegionKey(device)), Some(region));
+    }
+    assert!(table.spaces.is_empty());
+}
