@@ -206,6 +206,7 @@ impl Endpoint {
         }
         let fault = match checked {
             Err(text) => text,
+            Ok(regions) if regions.is_empty() => format!("chunk {chunk} is of no bytes"),
             Ok(_) if total != Some(payload) => {
                 format!("chunk {chunk} has a payload of {payload} bytes for other spans")
             }
