@@ -21,6 +21,8 @@ mod core;
 mod dial;
 mod error;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod lobby;
 pub mod loopback;

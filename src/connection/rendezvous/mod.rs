@@ -21,6 +21,8 @@ mod dial;
 mod error;
 mod farewell;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod host;
 mod host_mpi;

@@ -25,14 +25,27 @@ use super::deadline::Deadline;
 
 /// A connection to a store.
 #[derive(Debug)]
-pub struct TcpStore {
-    stream: TcpStream,
+pub struct TcpStore<S = TcpStream> {
+    stream: S,
     deadline: Deadline,
 }
 
-impl TcpStore {
+/// A connection whose reads and writes can be told how long they may take.
+pub trait Patient: Read + Write {
+    /// The next read or write ends after so long.
+    fn set_patience(&mut self, left: Duration) -> io::Result<()>;
+}
+
+impl Patient for TcpStream {
+    fn set_patience(&mut self, left: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(left))?;
+        self.set_write_timeout(Some(left))
+    }
+}
+
+impl<S: Patient> TcpStore<S> {
     /// Greets whoever answers on `stream`, who must prove to be a store.
-    pub fn greet(stream: TcpStream, nonce: u32, deadline: Deadline) -> io::Result<Self> {
+    pub fn greet(stream: S, nonce: u32, deadline: Deadline) -> io::Result<Self> {
         let mut store = Self { stream, deadline: deadline.or_after(GREETING) };
         let mut hello = vec![VALIDATE];
         hello.extend(VALIDATION.to_le_bytes());
@@ -123,7 +136,7 @@ impl TcpStore {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.set_patience(self.left()?)?;
         self.stream.write_all(bytes).map_err(late)
     }
 
@@ -141,7 +154,7 @@ impl TcpStore {
 
     fn fill(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.stream.set_read_timeout(Some(self.left()?))?;
+            self.stream.set_patience(self.left()?)?;
             match self.stream.read(bytes) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
                 Ok(read) => bytes = &mut bytes[read..],

@@ -24,6 +24,8 @@ mod address;
 mod drive;
 mod fault;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod iovec;
 mod listener;
 mod peer;

@@ -62,6 +62,8 @@
 
 mod engine;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lanes;
 mod link;
 mod memory;

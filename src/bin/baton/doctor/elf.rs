@@ -13,7 +13,7 @@ use object::elf::{
     Sym64,
 };
 use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
-use object::{LittleEndian, ReadCache, StringTable};
+use object::{LittleEndian, ReadCache, ReadRef, StringTable};
 
 /// A shared object, as far as `baton doctor` has to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub enum FileKind {
     Broken(String),
 }
 
-type Sections<'data> = SectionTable<'data, FileHeader64<LittleEndian>, &'data ReadCache<File>>;
+type Sections<'data, R> = SectionTable<'data, FileHeader64<LittleEndian>, R>;
 
 impl Elf {
     /// Reads a file; of its symbols those that `wanted` picks.
@@ -66,8 +66,9 @@ impl Elf {
         Self::of_sections(&cache, wanted).map_err(|error| error.to_string())
     }
 
-    fn of_sections(
-        data: &ReadCache<File>,
+    /// Reads the sections of a file, or of bytes.
+    pub(crate) fn of_sections<'data, R: ReadRef<'data>>(
+        data: R,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Self, object::read::Error> {
         let header = FileHeader64::<LittleEndian>::parse(data)?;
@@ -98,10 +99,10 @@ impl Elf {
         Ok(elf)
     }
 
-    fn read_dynamic(
+    fn read_dynamic<'data, R: ReadRef<'data>>(
         &mut self,
-        sections: &Sections<'_>,
-        data: &ReadCache<File>,
+        sections: &Sections<'data, R>,
+        data: R,
     ) -> Result<(), object::read::Error> {
         let Some((entries, link)) = sections.dynamic(LittleEndian, data)? else { return Ok(()) };
         let names = sections.section(link)?.data(LittleEndian, data)?;
@@ -121,10 +122,10 @@ impl Elf {
         Ok(())
     }
 
-    fn read_versions(
+    fn read_versions<'data, R: ReadRef<'data>>(
         &mut self,
-        sections: &Sections<'_>,
-        data: &ReadCache<File>,
+        sections: &Sections<'data, R>,
+        data: R,
     ) -> Result<(), object::read::Error> {
         let texts = |link| {
             let bytes = sections.section(link)?.data(LittleEndian, data)?;
