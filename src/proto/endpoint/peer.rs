@@ -181,7 +181,7 @@ impl Peer {
 
     /// How long nothing has been heard of it.
     pub fn silence(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.liveness.heard)
+        now.saturating_duration_since(self.liveness.heard())
     }
 
     /// Whether anything of either side is unfinished, or a region of ours is being revoked that it may still write to.
