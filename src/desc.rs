@@ -160,10 +160,30 @@ id!(
     /// A registered region of one agent. Never reused within a session.
     RegionKey(u32)
 );
-id!(
-    /// A transfer, unique within the session of the agent that submitted it.
-    TransferId(u64)
-);
+/// A transfer, unique within the session of the agent that submitted it: the peer's key, and the number of the
+/// transfer among those to that peer, without gaps. Shown as `3.17`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransferId(pub u64);
+
+impl TransferId {
+    /// Bits of the number.
+    const NUMBER_BITS: u32 = 40;
+    /// The largest number there is.
+    pub const NUMBER_MAX: u64 = (1 << Self::NUMBER_BITS) - 1;
+
+    /// The transfer to this peer with this number, at most [`TransferId::NUMBER_MAX`]. Of the key, so much
+    /// is kept as there is room for.
+    pub fn new(peer: PeerKey, number: u64) -> Self {
+        Self(u64::from(peer.0) << Self::NUMBER_BITS | number & Self::NUMBER_MAX)
+    }
+}
+
+impl fmt::Display for TransferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> Self::NUMBER_BITS, self.0 & Self::NUMBER_MAX)
+    }
+}
+
 id!(
     /// A posted fabric operation: all that crosses to the fabric and comes back on completion.
     OpToken(u64)

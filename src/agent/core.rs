@@ -341,7 +341,7 @@ impl Core {
             }
             Action::Ended { id, outcome } => {
                 if let Err(error) = &outcome {
-                    tracing::warn!(transfer = id.0, %error, "transfer failed");
+                    tracing::warn!(transfer = %id, %error, "transfer failed");
                 }
                 if let Some(cell) = self.transfers.remove(&id) {
                     let _ = cell.set(outcome); // invariant: an end is told once

@@ -100,7 +100,7 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         if !self.release() {
             tracing::error!(
-                transfer = self.id.0,
+                transfer = %self.id,
                 peer = self.peer,
                 "a transfer was dropped that the peer does not let go of; its memory must not be reused"
             );

@@ -196,7 +196,7 @@ fn another_protocol_is_refused_with_both_versions() {
     let expected = session(&to);
     let major_at = LENGTH_BYTES + 12 + 4;
     let [ours, theirs] = refusal(&mut from, &mut to, expected, |hello| hello[major_at] = 9);
-    let text = "the dialer speaks version 9 of the protocol and agent 'gen' version 1: install the same release on \
+    let text = "the dialer speaks version 9 of the protocol and agent 'gen' version 2: install the same release on \
                 both sides";
     assert_eq!([ours, theirs], [format!("the peer refused the stream: {text}"), format!("refused: {text}")]);
     let [ours, _] = refusal(&mut from, &mut to, expected, |hello| hello[LENGTH_BYTES + 12] = b'X');

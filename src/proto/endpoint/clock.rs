@@ -24,6 +24,7 @@ impl Endpoint {
             self.judge_peer(key, now);
             self.report_progress(key);
             self.judge_transfers(key, now);
+            self.ask_about_transfers(key, now);
         }
     }
 
@@ -70,9 +71,9 @@ impl Endpoint {
             .filter(|incoming| incoming.landed.len() > incoming.reported)
             .map(|incoming| {
                 incoming.reported = incoming.landed.len();
-                incoming.id
+                (incoming.id, incoming.reported)
             })
             .collect();
-        moved.into_iter().for_each(|id| peer.say(&Frame::Progress { id }));
+        moved.into_iter().for_each(|(id, done)| peer.say(&Frame::Progress { id, done }));
     }
 }

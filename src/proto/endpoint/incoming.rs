@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
-use crate::proto::transfer::{Committed, Incoming, IncomingEvent, IncomingPhase};
+use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPhase};
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
 use super::outgoing::lane_has_room;
@@ -51,7 +51,9 @@ impl Endpoint {
             Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
             Frame::Commit(commit) => self.handle_commit(key, &commit),
             Frame::Ack { id } => self.handle_ack(key, id, now),
-            Frame::Progress { id } => self.handle_progress(key, id, now),
+            Frame::Progress { id, done } => self.handle_progress(key, id, done, now),
+            Frame::Ask { id } => self.handle_ask(key, id),
+            Frame::State(state) => self.handle_state(key, state, now),
             Frame::Fail { id, text } => self.handle_fail(key, id, shortened(text)),
             Frame::Abort { id, issued } => self.handle_abort(key, id, issued),
             Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
@@ -88,15 +90,15 @@ impl Endpoint {
         answer: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.ended.end(id).is_some() {
+            return;
+        }
         let (op, heard) = (if answer { TransferOp::Read } else { TransferOp::Write }, peer.liveness.heard());
         let Some(incoming) = incoming_entry(peer, id, op) else {
             return self.close(key, "it has too many unfinished transfers");
         };
-        if incoming.phase != IncomingPhase::Receiving {
+        if incoming.phase != IncomingPhase::Receiving || !incoming.see(chunk) {
             return;
-        }
-        if let Err(text) = incoming.see(chunk) {
-            return self.fault(key, id, text);
         }
         incoming.in_flight += 1;
         incoming.progress.note(heard);
@@ -195,6 +197,9 @@ impl Endpoint {
         let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
         let checked = self.check_spans(spans.iter().copied());
         let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
+        if peer.ended.end(id).is_some() {
+            return Placement::Discard;
+        }
         let Some(incoming) = incoming_entry(peer, id, TransferOp::Write) else {
             self.close(key, "it has too many unfinished transfers");
             return Placement::Discard;
@@ -210,15 +215,13 @@ impl Endpoint {
             Ok(_) if total != Some(payload) => {
                 format!("chunk {chunk} has a payload of {payload} bytes for other spans")
             }
-            Ok(regions) => match incoming.see(chunk) {
-                Err(text) => text,
-                Ok(()) => {
-                    incoming.in_flight += 1;
-                    let kind = FlightKind::WriteLanding;
-                    let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
-                    return Placement::Scatter { ticket: self.take_off(flight), spans };
-                }
-            },
+            Ok(_) if !incoming.see(chunk) => format!("chunk {chunk} came twice"),
+            Ok(regions) => {
+                incoming.in_flight += 1;
+                let kind = FlightKind::WriteLanding;
+                let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
+                return Placement::Scatter { ticket: self.take_off(flight), spans };
+            }
         };
         self.fault(key, id, fault);
         Placement::Discard
@@ -249,29 +252,32 @@ impl Endpoint {
 
     fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.acknowledged.contains(&commit.id) {
-            return peer.say(&Frame::Ack { id: commit.id });
+        if let Some(end) = peer.ended.end(commit.id) {
+            return peer.say_end(commit.id, end);
         }
         let Some(incoming) = incoming_entry(peer, commit.id, commit.op) else {
             return self.close(key, "it has too many unfinished transfers");
         };
-        incoming.commit = Some(Committed {
+        let committed = Committed {
             chunks: commit.chunks,
             bytes: commit.bytes,
             sync_message: commit.sync_message.map(<[u8]>::to_vec),
-        });
-        self.settle_incoming(key, commit.id);
+        };
+        match incoming.commit(committed) {
+            Ok(()) => self.settle_incoming(key, commit.id),
+            Err(text) => self.fault(key, commit.id, text),
+        }
     }
 
     fn handle_abort(&mut self, key: PeerKey, id: TransferId, issued: u32) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.acknowledged.contains(&id) {
-            return peer.say(&Frame::Aborted { id, sent: 0 });
+        if let Some(end) = peer.ended.end(id) {
+            return peer.say_end(id, end);
         }
         let Some(incoming) = incoming_entry(peer, id, TransferOp::Write) else {
             return self.close(key, "it has too many unfinished transfers");
         };
-        incoming.owed = issued;
+        incoming.owed = incoming.owed.max(issued);
         match incoming.phase.on(IncomingEvent::Abort) {
             Ok(phase) => incoming.phase = phase,
             Err(bad) => return self.close(key, &bad.to_string()),
@@ -308,20 +314,28 @@ impl Endpoint {
         let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         if incoming.is_quiet() {
             let sent = incoming.answered.len();
-            peer.incoming.remove(&id);
-            peer.say(&Frame::Aborted { id, sent });
-            return;
+            return self.end_incoming(key, id, End::Aborted { sent });
         }
         match incoming.is_whole() {
             Ok(false) => {}
             Err(text) => self.fault(key, id, text),
             Ok(true) => {
                 let message = incoming.commit.take().and_then(|commit| commit.sync_message);
-                peer.acknowledge(id);
                 if let Some(message) = message {
                     self.actions.push_back(Action::Deliver { peer: peer.name.clone(), message });
                 }
+                self.end_incoming(key, id, End::Acknowledged);
             }
+        }
+    }
+
+    /// Forgets a transfer of the peer's but for its end, and says that.
+    fn end_incoming(&mut self, key: PeerKey, id: TransferId, end: End) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.incoming.remove(&id);
+        peer.say_end(id, end);
+        if !peer.ended.insert(id, end) {
+            self.close(key, "it does not number its transfers one after the other");
         }
     }
 }

@@ -11,9 +11,10 @@
 //!   names, and [`Endpoint::handle_timeout`] every [`TICK`].
 //!
 //! The flows of the two ends of a transfer are in `outgoing` and `incoming`, the handshake is in
-//! `handshake`, what time brings is in `clock`.
+//! `handshake`, what time brings is in `clock`, what is done about silence in `stall` and `ask`.
 
 mod action;
+mod ask;
 mod clock;
 mod handshake;
 mod incoming;
@@ -34,7 +35,7 @@ use super::blob::Blob;
 use super::regions::RegionTable;
 use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
-use super::transfer::{OutgoingPhase, TransferError};
+use super::transfer::TransferError;
 use super::wire::Frame;
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
@@ -65,7 +66,6 @@ pub struct Endpoint {
     flights: HashMap<u64, Flight>,
     owners: HashMap<TransferId, PeerKey>,
     next_peer: u32,
-    next_transfer: u64,
     next_flight: u64,
     actions: VecDeque<Action>,
 }
@@ -126,7 +126,6 @@ impl Endpoint {
             flights: HashMap::new(),
             owners: HashMap::new(),
             next_peer: 1,
-            next_transfer: 1,
             next_flight: 1,
             actions: VecDeque::new(),
         }
@@ -336,8 +335,10 @@ impl Endpoint {
         self.flights.retain(|_, flight| flight.peer != key);
         for (id, transfer) in peer.outgoing {
             self.owners.remove(&id);
-            let failure = lost(transfer.failure, reason);
-            let outcome = if transfer.phase == OutgoingPhase::Settling { Ok(()) } else { Err(failure) };
+            let outcome = match (transfer.acknowledged, transfer.failure) {
+                (true, None) => Ok(()),
+                (_, failure) => Err(lost(failure, reason)),
+            };
             self.actions.push_back(Action::Ended { id, outcome });
         }
     }

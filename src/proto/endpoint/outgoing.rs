@@ -7,7 +7,7 @@ use crate::proto::plan::Plan;
 use crate::proto::transfer::{
     ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, Progress, TransferError,
 };
-use crate::proto::wire::{Commit, DataHeader, Frame};
+use crate::proto::wire::{DataHeader, Frame};
 
 use super::{
     Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX,
@@ -43,8 +43,11 @@ impl Endpoint {
         if count >= TRANSFERS_PER_PEER_MAX {
             return Err(CommandError::TooMany { name, what: "unfinished transfers", count });
         }
-        let id = TransferId(self.next_transfer);
-        self.next_transfer += 1;
+        let number = peer.submitted + 1;
+        if number > TransferId::NUMBER_MAX {
+            return Err(CommandError::TooMany { name, what: "transfers behind it", count });
+        }
+        let id = TransferId::new(key, number);
         let transfer = Outgoing {
             id,
             op,
@@ -61,11 +64,14 @@ impl Endpoint {
             next_chunk: 0,
             in_flight: 0,
             done: ChunkSet::default(),
+            landed: 0,
+            their_missing: None,
             answers: 0,
             answers_owed: None,
         };
         self.owners.insert(id, key);
         if let Some(peer) = self.peers.get_mut(&key) {
+            peer.submitted = number;
             peer.outgoing.insert(id, transfer);
         }
         Ok(id)
@@ -139,17 +145,7 @@ impl Endpoint {
             transfer.apply(OutgoingEvent::AllMoved);
             transfer.committed = true;
             transfer.progress.note(now);
-            let counts = transfer.mover.responder_counts();
-            let sync_message = transfer.sync_message.take();
-            let commit = Commit {
-                id,
-                op: transfer.op,
-                chunks: if counts { transfer.chunks() } else { 0 },
-                bytes: if counts { transfer.plan.bytes() } else { 0 },
-                sync_message: sync_message.as_deref(),
-            };
-            peer.say(&Frame::Commit(commit));
-            return;
+            return peer.say_commit(id);
         }
         match transfer.phase {
             OutgoingPhase::Settling if transfer.in_flight == 0 => {
@@ -159,9 +155,7 @@ impl Endpoint {
             OutgoingPhase::Draining if transfer.in_flight == 0 => {
                 transfer.apply(OutgoingEvent::Quiet);
                 transfer.progress.note(now);
-                // Only frames that went out: one whose post failed never arrives.
-                let frames = if transfer.mover == Mover::Framed { transfer.done.len() } else { 0 };
-                peer.say(&Frame::Abort { id, issued: frames });
+                peer.say_abort(id);
             }
             OutgoingPhase::Aborting if transfer.abort_is_settled() => {
                 transfer.apply(OutgoingEvent::Aborted);
@@ -245,15 +239,16 @@ impl Endpoint {
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.progress.note(now);
         // An owner waits for no reader before it uses a revoked region for something else.
-        if transfer.op == TransferOp::Read && !transfer.is_within(&peer.regions) {
-            transfer.break_off(TransferError::Remote("it deregistered memory while we read it".into()));
-        } else {
-            transfer.acknowledge();
-        }
+        let revoked = transfer.op == TransferOp::Read && !transfer.is_within(&peer.regions);
+        transfer.acknowledge(
+            revoked.then(|| TransferError::Remote("it deregistered memory while we read it".into())),
+        );
     }
 
-    pub(super) fn handle_progress(&mut self, key: PeerKey, id: TransferId, now: Instant) {
-        if let Some(transfer) = self.outgoing_mut(key, id) {
+    pub(super) fn handle_progress(&mut self, key: PeerKey, id: TransferId, done: u32, now: Instant) {
+        if let Some(transfer) = self.outgoing_mut(key, id)
+            && transfer.note_landed(done)
+        {
             transfer.progress.note(now);
         }
     }
@@ -265,13 +260,14 @@ impl Endpoint {
     }
 
     pub(super) fn handle_aborted(&mut self, key: PeerKey, id: TransferId, sent: u32, now: Instant) {
-        if let Some(transfer) = self.outgoing_mut(key, id) {
+        let transfer = self.outgoing_mut(key, id);
+        if let Some(transfer) = transfer.filter(|transfer| transfer.phase == OutgoingPhase::Aborting) {
             transfer.answers_owed = Some(sent);
             transfer.progress.note(now);
         }
     }
 
-    fn outgoing_mut(&mut self, key: PeerKey, id: TransferId) -> Option<&mut Outgoing> {
+    pub(super) fn outgoing_mut(&mut self, key: PeerKey, id: TransferId) -> Option<&mut Outgoing> {
         self.peers.get_mut(&key)?.outgoing.get_mut(&id)
     }
 }

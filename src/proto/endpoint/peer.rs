@@ -10,8 +10,8 @@ use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
 use crate::proto::section::Section;
 use crate::proto::session::SessionPhase;
-use crate::proto::transfer::{Incoming, Mover, Outgoing};
-use crate::proto::wire::Frame;
+use crate::proto::transfer::{End, EndedIds, Incoming, Mover, Outgoing, Runs};
+use crate::proto::wire::{Frame, Standing, State};
 
 use super::{OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
 
@@ -70,9 +70,10 @@ pub struct Peer {
     pub(super) notifications: Sequencer,
     pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
     pub(super) incoming: BTreeMap<TransferId, Incoming>,
-    /// The peer's transfers that were acknowledged last: an ABORT of one of them has crossed the ACK. As many
-    /// as the peer may have unfinished.
-    pub(super) acknowledged: VecDeque<TransferId>,
+    /// The peer's transfers that are over.
+    pub(super) ended: EndedIds,
+    /// Transfers of ours to it, so far.
+    pub(super) submitted: u64,
     /// Chunks the peer has asked for and that wait for room on the lane.
     requests: VecDeque<ChunkRequest>,
     /// Segments of all of them.
@@ -129,7 +130,8 @@ impl Peer {
             notifications: Sequencer::default(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
-            acknowledged: VecDeque::new(),
+            ended: EndedIds::new(TRANSFERS_PER_PEER_MAX),
+            submitted: 0,
             requests: VecDeque::new(),
             segments_waiting: 0,
             posted: 0,
@@ -281,14 +283,36 @@ impl Peer {
         dropped
     }
 
-    /// Forgets a transfer of the peer's and acknowledges it.
-    pub(super) fn acknowledge(&mut self, id: TransferId) {
-        self.incoming.remove(&id);
-        if self.acknowledged.len() >= TRANSFERS_PER_PEER_MAX {
-            self.acknowledged.pop_front();
+    /// Says, for the first time or again, how a transfer of the peer's has ended here.
+    pub(super) fn say_end(&mut self, id: TransferId, end: End) {
+        match end {
+            End::Acknowledged => self.say(&Frame::Ack { id }),
+            End::Aborted { sent } => self.say(&Frame::Aborted { id, sent }),
+            // Whichever it was, nothing of it moves any more.
+            End::Forgotten => self.say(&Frame::State(State {
+                id,
+                standing: Standing::Forgotten,
+                committed: false,
+                done: 0,
+                unheard: Runs::default(),
+                missing: Runs::default(),
+            })),
         }
-        self.acknowledged.push_back(id);
-        self.say(&Frame::Ack { id });
+    }
+
+    /// Says COMMIT of a transfer of ours.
+    pub(super) fn say_commit(&mut self, id: TransferId) {
+        let tag = self.tag();
+        if let Some(transfer) = self.outgoing.get(&id).filter(|_| self.phase != SessionPhase::Over) {
+            Frame::Commit(transfer.commit()).encode(tag, &mut self.output);
+        }
+    }
+
+    /// Says ABORT of a transfer of ours.
+    pub(super) fn say_abort(&mut self, id: TransferId) {
+        if let Some(issued) = self.outgoing.get(&id).map(Outgoing::frames_issued) {
+            self.say(&Frame::Abort { id, issued });
+        }
     }
 
     /// Takes back what has been said and not been taken for the stream yet.

@@ -47,7 +47,7 @@ fn judge_outgoing(
         if now.saturating_duration_since(since) > deadline {
             let reason = TransferError::Stalled {
                 seconds: deadline.as_secs(),
-                landed: transfer.done.len(),
+                landed: transfer.done_count(),
                 chunks: transfer.chunks(),
                 in_flight: transfer.in_flight,
             };
@@ -78,7 +78,7 @@ fn outgoing_stall(peer: PeerKey, lane: Option<usize>, transfer: &Outgoing, now: 
         op: transfer.op,
         lane,
         phase: transfer.phase.name(),
-        done: transfer.done.len(),
+        done: transfer.done_count(),
         chunks: Some(transfer.chunks()),
         missing: transfer.missing(),
         in_flight: transfer.in_flight,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::desc::{TransferId, TransferOp};
 use crate::proto::transition::{named, table};
+use crate::proto::wire::{Standing, State};
 
 use super::{ChunkSet, Progress, Runs};
 
@@ -38,7 +39,7 @@ named!(
 table!(IncomingPhase, IncomingEvent {
     Whole: { Receiving => Over },
     Fault: { Receiving => Failed, Failed => Failed, Closing => Closing },
-    Abort: { Receiving => Closing, Failed => Closing },
+    Abort: { Receiving => Closing, Failed => Closing, Closing => Closing },
     Quiet: { Closing => Over },
 });
 
@@ -107,12 +108,37 @@ impl Incoming {
         }
     }
 
-    /// Takes note of a chunk that the peer speaks of: each is to come once.
-    pub fn see(&mut self, chunk: u32) -> Result<(), String> {
-        if !self.seen.insert(chunk) {
-            return Err(format!("chunk {chunk} came twice"));
+    /// Takes note of a chunk that the peer speaks of; false where it has done so before.
+    pub fn see(&mut self, chunk: u32) -> bool {
+        self.seen.insert(chunk)
+    }
+
+    /// Takes the COMMIT in. One that has come before changes nothing, unless it says something else.
+    pub fn commit(&mut self, commit: Committed) -> Result<(), String> {
+        match &self.commit {
+            Some(first) if *first != commit => Err("it was committed twice, and not to the same".into()),
+            _ => {
+                self.commit = Some(commit);
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// What there is to tell of it.
+    pub fn state(&self) -> State {
+        State {
+            id: self.id,
+            standing: match self.phase {
+                IncomingPhase::Receiving => Standing::Receiving,
+                IncomingPhase::Failed => Standing::Failed,
+                IncomingPhase::Closing => Standing::Closing,
+                IncomingPhase::Over => Standing::Forgotten,
+            },
+            committed: self.commit.is_some(),
+            done: self.done().len(),
+            unheard: Runs::new(self.seen.missing(u32::MAX)),
+            missing: self.missing(),
+        }
     }
 
     /// The first chunks that are not done here: of those that COMMIT names, or that we know of.

@@ -20,6 +20,7 @@
 //! Every transfer ends with ACK or ABORTED, or with its link.
 
 mod chunks;
+mod ended;
 mod incoming;
 mod outgoing;
 mod progress;
@@ -30,9 +31,10 @@ use thiserror::Error;
 use crate::desc::TransferOp;
 
 pub use chunks::ChunkSet;
+pub use ended::{End, EndedIds};
 pub use incoming::{Committed, Incoming, IncomingEvent, IncomingPhase};
 pub use outgoing::{Outgoing, OutgoingEvent, OutgoingPhase};
-pub use progress::{Progress, STALL_REPORTED};
+pub use progress::{ASK_AFTER, ASK_EVERY, Progress, STALL_REPORTED};
 pub use runs::{RUNS_MAX, Run, Runs};
 
 /// Who moves the bytes of a transfer, and so what "issuing a chunk" means to its initiator.

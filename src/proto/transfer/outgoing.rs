@@ -6,6 +6,7 @@ use crate::desc::{RegionKey, Span, TransferId, TransferOp};
 use crate::proto::plan::Plan;
 use crate::proto::regions::RegionTable;
 use crate::proto::transition::{named, table};
+use crate::proto::wire::Commit;
 
 use super::{ChunkSet, Mover, Progress, Runs, TransferError};
 
@@ -47,7 +48,7 @@ named!(
 
 table!(OutgoingPhase, OutgoingEvent {
     AllMoved: { Moving => Committing },
-    Acked: { Committing => Settling, Draining => Settling, Aborting => Aborting },
+    Acked: { Committing => Settling, Settling => Settling, Draining => Settling, Aborting => Settling },
     Broken: { Moving => Draining, Committing => Draining, Draining => Draining, Aborting => Aborting },
     Quiet: { Settling => Over, Draining => Aborting },
     Aborted: { Aborting => Over },
@@ -72,13 +73,13 @@ pub struct Outgoing {
     /// The peer's regions that it touches, once one of those has been revoked: with thousands revoked at a time,
     /// each must not cost a walk over the plan.
     pub their_regions: Option<BTreeSet<RegionKey>>,
-    /// Delivered to the peer's host with the COMMIT.
+    /// Delivered to the peer's host with the COMMIT; kept, because that may have to be said again.
     pub sync_message: Option<Vec<u8>>,
     /// Where it stands.
     pub phase: OutgoingPhase,
     /// Whether COMMIT is sent.
     pub committed: bool,
-    /// Whether the ACK is here: it has succeeded, whatever else happens to it.
+    /// Whether the ACK is here: its outcome stands, whatever else happens to it.
     pub acknowledged: bool,
     /// Why it broke, once it has.
     pub failure: Option<TransferError>,
@@ -90,6 +91,10 @@ pub struct Outgoing {
     pub in_flight: u32,
     /// Chunks that are done as far as we can see.
     pub done: ChunkSet,
+    /// Chunks in place at the peer, as far as it has told.
+    pub landed: u32,
+    /// The first chunks that are not, when it last told.
+    pub their_missing: Option<Runs>,
     /// Answer frames seen, landed or not.
     pub answers: u32,
     /// What ABORTED said of answers, once it is here.
@@ -143,9 +148,51 @@ impl Outgoing {
         self.plan.segments().iter().map(move |s| Span { addr: if read { s.src } else { s.dst }, len: s.len })
     }
 
+    /// Chunks that are done as far as this side can see: where the peer lands them, it has to say so.
+    pub fn done_count(&self) -> u32 {
+        if self.mover.responder_counts() { self.landed } else { self.done.len() }
+    }
+
     /// The first chunks that are not done, as far as we can see.
     pub fn missing(&self) -> Runs {
-        Runs::new(self.done.missing(self.chunks()))
+        let told = self.their_missing.as_ref().filter(|_| self.mover.responder_counts());
+        told.cloned().unwrap_or_else(|| Runs::new(self.done.missing(self.chunks())))
+    }
+
+    /// The peer has told how many chunks are in place there. Whether that is news.
+    pub fn note_landed(&mut self, done: u32) -> bool {
+        let done = done.min(self.chunks());
+        let news = done > self.landed && self.mover.responder_counts();
+        self.landed = self.landed.max(done);
+        news
+    }
+
+    /// Whether the peer should know of it, so that it can be asked.
+    pub fn is_told_of(&self) -> bool {
+        match self.phase {
+            OutgoingPhase::Moving => {
+                self.next_chunk > 0 && matches!(self.mover, Mover::Pulled | Mover::Answered)
+            }
+            OutgoingPhase::Committing | OutgoingPhase::Aborting => true,
+            OutgoingPhase::Settling | OutgoingPhase::Draining | OutgoingPhase::Over => false,
+        }
+    }
+
+    /// What its COMMIT says.
+    pub fn commit(&self) -> Commit<'_> {
+        let counts = self.mover.responder_counts();
+        Commit {
+            id: self.id,
+            op: self.op,
+            chunks: if counts { self.chunks() } else { 0 },
+            bytes: if counts { self.plan.bytes() } else { 0 },
+            sync_message: self.sync_message.as_deref(),
+        }
+    }
+
+    /// The frames that its ABORT speaks of: only those that went out, one whose post failed never arrives.
+    pub fn frames_issued(&self) -> u32 {
+        if self.mover == Mover::Framed { self.done.len() } else { 0 }
     }
 
     /// Whether another chunk waits to be issued.
@@ -182,11 +229,16 @@ impl Outgoing {
     }
 
     /// The ACK is here: whatever was to break it off came too late. An ACK of what was never committed is a lie.
-    pub fn acknowledge(&mut self) {
+    /// With a `reason` it fails all the same: the peer is done with it, but what it brought cannot be trusted.
+    pub fn acknowledge(&mut self, reason: Option<TransferError>) {
+        if self.acknowledged {
+            return;
+        }
         if !self.committed {
             return self.break_off(TransferError::Remote("it acknowledged what was not committed".into()));
         }
-        (self.acknowledged, self.failure) = (true, None);
+        self.failure = reason.map(|reason| self.failure.take().unwrap_or(reason));
+        self.acknowledged = true;
         self.apply(OutgoingEvent::Acked);
     }
 

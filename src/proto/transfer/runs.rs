@@ -28,6 +28,16 @@ impl Runs {
         Self { runs: kept, more: runs.next().is_some() }
     }
 
+    /// These runs, and whether there are more. At most [`RUNS_MAX`], each with its first chunk first.
+    pub(in crate::proto) fn from_parts(runs: Vec<Run>, more: bool) -> Self {
+        Self { runs, more }
+    }
+
+    /// Whether there are more than these.
+    pub fn more(&self) -> bool {
+        self.more
+    }
+
     /// The runs, in order.
     pub fn as_slice(&self) -> &[Run] {
         &self.runs

@@ -2,8 +2,9 @@
 
 use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 use crate::proto::codec::{DecodeError, Reader};
+use crate::proto::transfer::{RUNS_MAX, Run, Runs};
 
-use super::{Commit, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, VERSION};
+use super::{Commit, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, Standing, State, VERSION};
 
 pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
     Ok(match kind {
@@ -36,8 +37,10 @@ pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame
         17 => Frame::Abort { id: decode_id(reader)?, issued: reader.u32("issued")? },
         18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
         19 => Frame::Goodbye { text: reader.text("text")? },
-        20 => Frame::Progress { id: decode_id(reader)? },
+        20 => Frame::Progress { id: decode_id(reader)?, done: reader.u32("chunks done")? },
         21 => Frame::RegionReleased { key: RegionKey(reader.u32("region key")?) },
+        22 => Frame::Ask { id: decode_id(reader)? },
+        23 => Frame::State(decode_state(reader)?),
         value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
     })
 }
@@ -71,6 +74,41 @@ fn decode_commit<'a>(reader: &mut Reader<'a>) -> Result<Commit<'a>, DecodeError>
     let present = decode_bool("sync message flag", reader.u8("sync message flag")?)?;
     let message = reader.bytes("sync message")?;
     Ok(Commit { id, op, chunks, bytes, sync_message: present.then_some(message) })
+}
+
+fn decode_state(reader: &mut Reader<'_>) -> Result<State, DecodeError> {
+    Ok(State {
+        id: decode_id(reader)?,
+        standing: match reader.u8("standing")? {
+            0 => Standing::Unknown,
+            1 => Standing::Receiving,
+            2 => Standing::Failed,
+            3 => Standing::Closing,
+            4 => Standing::Forgotten,
+            value => return Err(DecodeError::BadValue { field: "standing", value: u64::from(value) }),
+        },
+        committed: decode_bool("commit flag", reader.u8("commit flag")?)?,
+        done: reader.u32("chunks done")?,
+        unheard: decode_runs(reader)?,
+        missing: decode_runs(reader)?,
+    })
+}
+
+fn decode_runs(reader: &mut Reader<'_>) -> Result<Runs, DecodeError> {
+    let more = decode_bool("more runs flag", reader.u8("more runs flag")?)?;
+    let count = reader.count("run count", 8)?;
+    if count > RUNS_MAX {
+        return Err(DecodeError::BadValue { field: "run count", value: count as u64 });
+    }
+    let mut runs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let run = Run { first: reader.u32("first chunk")?, last: reader.u32("last chunk")? };
+        if run.last < run.first {
+            return Err(DecodeError::BadValue { field: "last chunk", value: u64::from(run.last) });
+        }
+        runs.push(run);
+    }
+    Ok(Runs::from_parts(runs, more))
 }
 
 fn decode_segments(reader: &mut Reader<'_>) -> Result<(TransferId, u32, Vec<Segment>), DecodeError> {

@@ -15,6 +15,7 @@ mod tests;
 use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::transfer::Runs;
 
 pub use data::{DATA_SPANS_MAX, DataHeader};
 
@@ -103,11 +104,20 @@ pub enum Frame<'a> {
         /// The transfer.
         id: TransferId,
     },
-    /// More of this transfer has landed at the responder since it last said so.
+    /// More of this transfer is in place at the responder since it last said so.
     Progress {
         /// The transfer.
         id: TransferId,
+        /// Chunks in place.
+        done: u32,
     },
+    /// The initiator has not seen its transfer come on: where does it stand?
+    Ask {
+        /// The transfer.
+        id: TransferId,
+    },
+    /// The responder's answer, where no ACK or ABORTED is.
+    State(State),
     /// The responder's word that a transfer has failed; an abort follows from the initiator.
     Fail {
         /// The transfer.
@@ -164,6 +174,39 @@ pub struct Commit<'a> {
     pub sync_message: Option<&'a [u8]>,
 }
 
+/// What a responder knows of a transfer that has not ended; the body of [`Frame::State`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The transfer.
+    pub id: TransferId,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether its COMMIT has come.
+    pub committed: bool,
+    /// Chunks in place, or answered.
+    pub done: u32,
+    /// Chunks that no request or data frame has come for; the last of these runs ends with the last number there is.
+    pub unheard: Runs,
+    /// The first chunks that are not done.
+    pub missing: Runs,
+}
+
+/// Where a transfer stands at its responder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// Nothing of it has ever come.
+    Unknown = 0,
+    /// Its chunks are on their way.
+    Receiving = 1,
+    /// It has failed; FAIL comes along.
+    Failed = 2,
+    /// Its ABORT is here, and is not settled yet.
+    Closing = 3,
+    /// It is over, so long ago that it is not known how it ended.
+    Forgotten = 4,
+}
+
 /// Why a stream is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -190,7 +233,7 @@ pub const HELLO_MAX_BYTES: usize = 64 << 20;
 /// Bytes of `length`.
 pub const LENGTH_BYTES: usize = 4;
 /// Version of the protocol: another major is refused, another minor is not.
-pub const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (2, 0);
 
 /// The field that a HELLO of another major version is refused for.
 pub(in crate::proto) const MAJOR_FIELD: &str = "major version";
@@ -232,6 +275,8 @@ impl Frame<'_> {
             Self::Goodbye { .. } => 19,
             Self::Progress { .. } => 20,
             Self::RegionReleased { .. } => 21,
+            Self::Ask { .. } => 22,
+            Self::State(_) => 23,
         }
     }
 
@@ -262,7 +307,13 @@ impl Frame<'_> {
                 writer.u8(u8::from(commit.sync_message.is_some()));
                 writer.bytes(commit.sync_message.unwrap_or_default());
             }
-            Self::Ack { id } | Self::Progress { id } => _ = writer.u64(id.0),
+            Self::Ack { id } | Self::Ask { id } => _ = writer.u64(id.0),
+            Self::Progress { id, done } => _ = writer.u64(id.0).u32(*done),
+            Self::State(state) => {
+                writer.u64(state.id.0).u8(state.standing as u8).u8(u8::from(state.committed)).u32(state.done);
+                encode_runs(&state.unheard, writer);
+                encode_runs(&state.missing, writer);
+            }
             Self::Fail { id, text } => _ = writer.u64(id.0).bytes(text.as_bytes()),
             Self::Abort { id, issued } => _ = writer.u64(id.0).u32(*issued),
             Self::Aborted { id, sent } => _ = writer.u64(id.0).u32(*sent),
@@ -280,6 +331,11 @@ impl Frame<'_> {
         reader.finish()?;
         Ok((link, frame))
     }
+}
+
+fn encode_runs(runs: &Runs, writer: &mut Writer<'_>) {
+    writer.u8(u8::from(runs.more())).u32(runs.as_slice().len() as u32);
+    runs.as_slice().iter().for_each(|run| _ = writer.u32(run.first).u32(run.last));
 }
 
 /// Checks a frame's `length` before anything is allocated for it.

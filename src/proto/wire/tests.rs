@@ -1,6 +1,7 @@
 //! Every frame both ways, and bytes that are none.
 
 use crate::desc::Span;
+use crate::proto::transfer::Run;
 
 use super::*;
 
@@ -13,6 +14,15 @@ fn samples() -> Vec<Frame<'static>> {
         chunks: 3,
         bytes: 4096,
         sync_message: Some(b"done\0"),
+    };
+    let runs = (0..40).map(|at| Run { first: 9 * at, last: 9 * at + at });
+    let state = State {
+        id: TransferId(2),
+        standing: Standing::Receiving,
+        committed: true,
+        done: 7,
+        unheard: Runs::new([Run { first: 0, last: u32::MAX }].into_iter()),
+        missing: Runs::new(runs),
     };
     vec![
         Frame::Hello(hello),
@@ -32,7 +42,10 @@ fn samples() -> Vec<Frame<'static>> {
         Frame::Commit(commit.clone()),
         Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit }),
         Frame::Ack { id: TransferId(u64::MAX) },
-        Frame::Progress { id: TransferId(2) },
+        Frame::Progress { id: TransferId(2), done: 3 },
+        Frame::Ask { id: TransferId(2) },
+        Frame::State(state.clone()),
+        Frame::State(State { standing: Standing::Forgotten, unheard: Runs::default(), ..state }),
         Frame::Fail { id: TransferId(1), text: "no such region" },
         Frame::Abort { id: TransferId(1), issued: 5 },
         Frame::Aborted { id: TransferId(1), sent: 6 },
