@@ -3,20 +3,20 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, RegionKey, TransferId};
-use crate::fabric::{Batch, Fabric, Link, Pinning, Posted};
+use crate::fabric::{Batch, Credentials, Fabric, Link, Pinning, Posted};
 use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::TransferError;
 
+use super::Mishaps;
 use super::control::{ControlStream, Intake};
 use super::inbox::Inbox;
 use super::lobby::{Arrival, Lobby};
@@ -24,9 +24,9 @@ use super::progress::STEP_BYTES;
 use super::regions::Registered;
 use super::registration::Quarantine;
 use super::signal::Signal;
-use super::sockets::timespec;
 use super::tap::Tap;
 use super::transfer::Outcome;
+use super::watch::{Interest, Ready, Source, Watch};
 
 /// See the [module](self).
 pub(super) struct Core {
@@ -36,10 +36,13 @@ pub(super) struct Core {
     pub pinnings: Vec<Arc<dyn Pinning>>,
     pub registered: Registered,
     pub quarantine: Quarantine,
+    pub mishaps: Mishaps,
     pub transfers: HashMap<TransferId, Outcome>,
     /// Why streams that somebody is waiting for have closed.
     pub farewells: HashMap<PeerKey, Option<String>>,
     streams: HashMap<PeerKey, ControlStream>,
+    /// The processes at the other ends of streams on this host.
+    processes: HashMap<PeerKey, OwnedFd>,
     lobby: Lobby,
     /// Batches that a fabric handed back, by lane.
     handed_back: VecDeque<(usize, PeerKey, Batch)>,
@@ -49,24 +52,15 @@ pub(super) struct Core {
     next_tick: Instant,
     /// Whether transfers are under way: what pollers look at before they lend a hand.
     busy: Arc<AtomicBool>,
-    /// Ends a park on the epoll handle.
+    /// Ends a park on the watch's handle.
     waker: Arc<OwnedFd>,
-    /// Last: a closed socket leaves the epoll set by itself.
-    epoll: OwnedFd,
+    watch: Watch,
 }
 
-/// What an epoll event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Waker,
-    Fabric,
-    Lobby(u32),
-    Peer(PeerKey),
-}
-
-const EVENTS_PER_DRIVE: usize = 64;
 /// Reads from one control stream before the next one's turn.
 const READS_PER_TURN: usize = 4;
+/// Reads from the stream of a process that has ended: more than a socket holds.
+const READS_FROM_THE_DEAD: usize = 64;
 
 impl Core {
     pub fn new(
@@ -76,14 +70,14 @@ impl Core {
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
     ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let watch = Watch::new()?;
         let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        watch(&epoll, &*waker, Source::Waker, false)?;
+        watch.add(&*waker, Source::Waker, Interest::Read)?;
         for (token, listener) in lobby.listeners() {
-            watch(&epoll, listener, Source::Lobby(token), false)?;
+            watch.add(listener, Source::Lobby(token), Interest::Read)?;
         }
         for fd in fabrics.iter().filter_map(|fabric| fabric.wake()) {
-            watch(&epoll, fd, Source::Fabric, false)?;
+            watch.add(fd, Source::Fabric, Interest::Read)?;
         }
         Ok(Self {
             endpoint,
@@ -91,9 +85,11 @@ impl Core {
             fabrics,
             registered: Registered::default(),
             quarantine: Quarantine::default(),
+            mishaps: Mishaps::default(),
             transfers: HashMap::new(),
             farewells: HashMap::new(),
             streams: HashMap::new(),
+            processes: HashMap::new(),
             lobby,
             handed_back: VecDeque::new(),
             broken: Vec::new(),
@@ -102,16 +98,16 @@ impl Core {
             next_tick: Instant::now(),
             busy: Arc::default(),
             waker,
-            epoll,
+            watch,
         })
     }
 
     /// The handle that becomes readable when [`Core::drive`] has something to do.
-    pub fn epoll(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    pub fn handle(&self) -> BorrowedFd<'_> {
+        self.watch.handle()
     }
 
-    /// The handle that, when written to, ends a park on [`Core::epoll`]. Whoever parks empties it.
+    /// The handle that, when written to, ends a park on [`Core::handle`]. Whoever parks empties it.
     pub fn waker(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.waker)
     }
@@ -143,8 +139,9 @@ impl Core {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.endpoint.handle_timeout(now);
+            self.lobby.late(now).for_each(|guest| self.watch.forget(guest));
             if self.lobby.expire(now) {
-                self.watch_listeners(epoll::EventFlags::IN);
+                self.watch_listeners(Interest::Read);
             }
             worked |= self.act(now);
         }
@@ -160,6 +157,8 @@ impl Core {
         for (_, outcome) in self.transfers.drain() {
             let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
         }
+        self.registered = Registered::default();
+        self.quarantine.clear();
         self.lobby = Lobby::default();
         self.fabrics.clear();
         self.pinnings.clear();
@@ -173,60 +172,55 @@ impl Core {
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
-        let mut buffer = [MaybeUninit::uninit(); EVENTS_PER_DRIVE];
-        let at_once = timespec(Duration::ZERO);
-        // An interrupted wait finds nothing; the next drive looks again.
-        let Ok((events, _)) = epoll::wait(&self.epoll, &mut buffer[..], Some(&at_once)) else { return false };
         let mut worked = false;
-        for event in events {
-            match Source::from_data(event.data.u64()) {
-                Source::Waker | Source::Fabric => {}
-                Source::Lobby(token) => worked |= self.serve_lobby(token, now),
-                Source::Peer(key) => worked |= self.serve_stream(key, event.flags, now),
+        for ready in self.watch.ready() {
+            match ready.source {
+                Source::Waker | Source::Fabric => continue,
+                Source::Lobby(token) => self.serve_lobby(token, now),
+                Source::Peer(key) => self.serve_stream(key, ready, now),
+                Source::Process(key) => self.bury(key, now),
             }
+            worked = true;
         }
         worked
     }
 
-    fn serve_lobby(&mut self, token: u32, now: Instant) -> bool {
+    fn serve_lobby(&mut self, token: u32, now: Instant) {
+        if let Some(guest) = self.lobby.guest(token) {
+            self.watch.forget(guest); // it may be closed now; if not, it comes back
+        }
         let blob = || self.endpoint.blob().encode();
-        for arrival in self.lobby.serve(token, now, blob) {
+        let arrivals = self.lobby.serve(token, now, blob);
+        let stays = self.lobby.guest(token).map(|_| token);
+        let mut guests: Vec<u32> = stays.into_iter().collect();
+        for arrival in arrivals {
             match arrival {
                 Arrival::Agent(stream, hello) => self.welcome(stream, &hello, now),
-                Arrival::Guest(token) => {
-                    let watched = self
-                        .lobby
-                        .guest(token)
-                        .map(|guest| watch(&self.epoll, guest, Source::Lobby(token), false));
-                    if let Some(Err(error)) = watched {
-                        tracing::warn!(%error, "an incoming connection cannot be watched");
-                    }
+                Arrival::Guest(token) | Arrival::Served(token) if !guests.contains(&token) => {
+                    guests.push(token)
                 }
-                Arrival::Served(token) => {
-                    let flags = flags(self.lobby.is_blocked(token));
-                    if let Some(guest) = self.lobby.guest(token)
-                        && let Err(error) =
-                            epoll::modify(&self.epoll, guest, Source::Lobby(token).data(), flags)
-                    {
-                        tracing::warn!(%error, "a connection that asks for our blob cannot be watched");
-                    }
-                }
-                Arrival::Rest => self.watch_listeners(epoll::EventFlags::empty()),
+                Arrival::Guest(_) | Arrival::Served(_) => {}
+                Arrival::Rest => self.watch_listeners(Interest::Nothing),
             }
         }
-        true
+        for token in guests {
+            let interest = Interest::of_stream(self.lobby.is_blocked(token));
+            let Some(guest) = self.lobby.guest(token) else { continue };
+            if let Err(error) = self.watch.add(guest, Source::Lobby(token), interest) {
+                tracing::warn!(%error, "an incoming connection cannot be watched");
+            }
+        }
     }
 
-    fn watch_listeners(&self, flags: epoll::EventFlags) {
+    fn watch_listeners(&self, interest: Interest) {
         for (token, listener) in self.lobby.listeners() {
-            if let Err(error) = epoll::modify(&self.epoll, listener, Source::Lobby(token).data(), flags) {
+            if let Err(error) = self.watch.change(listener, Source::Lobby(token), interest) {
                 tracing::error!(%error, "a listening socket cannot be watched: peers may fail to connect");
             }
         }
     }
 
     fn welcome(&mut self, stream: ControlStream, hello: &[u8], now: Instant) {
-        let _ = epoll::delete(&self.epoll, &stream); // the lobby's watch; it comes back under its own key
         let Some(key) = self.endpoint.open_accepted(now) else {
             tracing::warn!("an incoming connection was closed: there are too many peers already");
             return;
@@ -239,20 +233,27 @@ impl Core {
     }
 
     fn insert_stream(&mut self, key: PeerKey, stream: ControlStream) -> io::Result<()> {
-        watch(&self.epoll, &stream, Source::Peer(key), false)?;
+        self.watch.add(&stream, Source::Peer(key), Interest::Read)?;
+        if let Some(pidfd) = Credentials::pidfd_of_peer(stream.as_fd()) {
+            match self.watch.add(&pidfd, Source::Process(key), Interest::Read) {
+                Ok(()) => _ = self.processes.insert(key, pidfd),
+                // Its stream and its silence tell as well, only later where others hold its sockets.
+                Err(error) => tracing::warn!(%error, "the peer's process cannot be watched"),
+            }
+        }
         self.streams.insert(key, stream);
         Ok(())
     }
 
-    fn serve_stream(&mut self, key: PeerKey, flags: epoll::EventFlags, now: Instant) -> bool {
-        if flags.contains(epoll::EventFlags::OUT) {
+    fn serve_stream(&mut self, key: PeerKey, ready: Ready, now: Instant) {
+        if ready.writable {
             self.write_stream(key, &[]);
         }
-        if flags == epoll::EventFlags::OUT {
-            return true;
+        if !ready.readable {
+            return;
         }
         for _ in 0..READS_PER_TURN {
-            let Some(stream) = self.streams.get_mut(&key) else { return true };
+            let Some(stream) = self.streams.get_mut(&key) else { return };
             let intake = stream.fill();
             self.take_frames(key, now);
             match intake {
@@ -268,7 +269,22 @@ impl Core {
                 }
             }
         }
-        true
+    }
+
+    /// The process at the other end has ended, whoever else holds its sockets. What it had said before still counts.
+    fn bury(&mut self, key: PeerKey, now: Instant) {
+        if let Some(pidfd) = self.processes.remove(&key) {
+            self.watch.forget(pidfd);
+        }
+        for _ in 0..READS_FROM_THE_DEAD {
+            let Some(stream) = self.streams.get_mut(&key) else { return };
+            let more = matches!(stream.fill(), Ok(Intake::Some));
+            self.take_frames(key, now);
+            if !more {
+                break;
+            }
+        }
+        self.broken.push((key, "its process has ended".into()));
     }
 
     /// Hands every whole frame to the endpoint.
@@ -341,6 +357,7 @@ impl Core {
             }
             Action::Ended { id, outcome } => {
                 if let Err(error) = &outcome {
+                    self.mishaps.transfers_failed += 1;
                     tracing::warn!(transfer = %id, %error, "transfer failed");
                 }
                 if let Some(cell) = self.transfers.remove(&id) {
@@ -355,6 +372,7 @@ impl Core {
                 self.signal.raise();
             }
             Action::Silent { peer, silent_ms } => {
+                self.mishaps.silences += 1;
                 let name = self.endpoint.peer(peer).map_or("", |peer| peer.name());
                 tracing::warn!(peer = name, silent_ms, "nothing has been heard of the peer");
             }
@@ -422,8 +440,8 @@ impl Core {
         if let Err(error) = stream.send(bytes) {
             self.broken.push((key, format!("its connection broke: {error}")));
         } else if stream.is_blocked() != was_blocked {
-            let (flags, data) = (flags(stream.is_blocked()), Source::Peer(key).data());
-            if let Err(error) = epoll::modify(&self.epoll, &*stream, data, flags) {
+            let interest = Interest::of_stream(stream.is_blocked());
+            if let Err(error) = self.watch.change(&*stream, Source::Peer(key), interest) {
                 self.broken.push((key, format!("its connection cannot be watched: {error}")));
             }
         }
@@ -435,12 +453,22 @@ impl Core {
         let (name, loaded) = (peer.name(), peer.is_loaded());
         match loaded {
             _ if reason == CROSSED => tracing::debug!(peer = name, "stream gave way to the peer's"),
-            true => tracing::warn!(peer = name, reason, "peer lost"),
+            true => {
+                self.mishaps.peers_lost += 1;
+                tracing::warn!(peer = name, reason, "peer lost");
+            }
             false => tracing::info!(peer = name, reason, "stream closed"),
         }
         self.fabrics.iter_mut().for_each(|fabric| fabric.disconnect(key));
         self.handed_back.retain(|(_, peer, _)| *peer != key);
-        self.streams.remove(&key);
+        if let Some(stream) = self.streams.remove(&key) {
+            self.watch.forget(&stream);
+            // A forked child of the host's may hold the socket: closing it alone would tell the peer nothing.
+            let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
+        }
+        if let Some(pidfd) = self.processes.remove(&key) {
+            self.watch.forget(pidfd);
+        }
         self.endpoint.handle_closed(key, reason);
         if let Some(farewell) = self.farewells.get_mut(&key) {
             *farewell = Some(reason.into());
@@ -449,36 +477,8 @@ impl Core {
     }
 }
 
-impl Source {
-    fn data(self) -> epoll::EventData {
-        epoll::EventData::new_u64(match self {
-            Self::Waker => 0,
-            Self::Fabric => 1,
-            Self::Lobby(token) => 1 << 32 | u64::from(token),
-            Self::Peer(key) => 2 << 32 | u64::from(key.0),
-        })
-    }
-
-    fn from_data(data: u64) -> Self {
-        match (data >> 32, data as u32) {
-            (0, 0) => Self::Waker,
-            (1, token) => Self::Lobby(token),
-            (2, key) => Self::Peer(PeerKey(key)),
-            _ => Self::Fabric,
-        }
-    }
-}
-
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
-}
-
-fn watch(epoll: &OwnedFd, fd: impl AsFd, source: Source, write: bool) -> io::Result<()> {
-    Ok(epoll::add(epoll, fd, source.data(), flags(write))?)
-}
-
-fn flags(write: bool) -> epoll::EventFlags {
-    if write { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN }
 }

@@ -41,8 +41,8 @@ impl Agent {
     /// flow. Loading a peer that is loaded already costs nothing; a blob of a newer agent of the same name
     /// fences the older one off.
     pub fn load_blob(&self, peer: &str, blob: &[u8]) -> Result<(), LoadError> {
-        let _span = tracing::info_span!("load", agent = self.name(), peer).entered();
         self.check_running()?;
+        let _span = tracing::info_span!("load", agent = self.name(), peer).entered();
         let name = || peer.to_owned();
         let blob = Blob::decode(blob)
             .map_err(|source| self.loading.logged(self.name(), LoadError::Blob { peer: name(), source }))?;

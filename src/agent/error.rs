@@ -117,9 +117,9 @@ pub enum RegisterError {
         /// Why.
         source: FabricError,
     },
-    /// The agent has been shut down.
+    /// The agent cannot be used any more.
     #[error(transparent)]
-    ShutDown(#[from] ShutDown),
+    NotRunning(#[from] NotRunning),
 }
 
 /// A peer cannot be loaded.
@@ -217,9 +217,9 @@ pub enum LoadError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The agent has been shut down.
+    /// The agent cannot be used any more.
     #[error(transparent)]
-    ShutDown(#[from] ShutDown),
+    NotRunning(#[from] NotRunning),
 }
 
 impl LoadError {
@@ -245,9 +245,9 @@ pub enum SubmitError {
     /// The peer, the lane or a bound.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The agent has been shut down.
+    /// The agent cannot be used any more.
     #[error(transparent)]
-    ShutDown(#[from] ShutDown),
+    NotRunning(#[from] NotRunning),
 }
 
 /// A notification cannot be sent.
@@ -256,15 +256,27 @@ pub enum NotifyError {
     /// The peer or a bound.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The agent has been shut down.
+    /// The agent cannot be used any more.
     #[error(transparent)]
-    ShutDown(#[from] ShutDown),
+    NotRunning(#[from] NotRunning),
 }
 
-/// The agent has been shut down; nothing but its destruction is left to do.
+/// The agent cannot be used any more; nothing but its destruction is left to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("agent '{agent}' has been shut down")]
-pub struct ShutDown {
-    /// The agent.
-    pub agent: String,
+pub enum NotRunning {
+    /// It has been shut down.
+    #[error("agent '{agent}' has been shut down")]
+    ShutDown {
+        /// The agent.
+        agent: String,
+    },
+    /// This process was forked from the one that has the agent.
+    #[error(
+        "agent '{agent}' is in the process that this one was forked from; a forked child cannot use it: make an agent in \
+         the child, or start it by spawn instead of fork"
+    )]
+    ForkedChild {
+        /// The agent.
+        agent: String,
+    },
 }

@@ -105,10 +105,15 @@ impl Lobby {
         }
     }
 
+    /// The sockets of those whom [`Lobby::expire`] would close now.
+    pub fn late(&self, now: Instant) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.undecided.values().filter(move |guest| guest.is_late(now)).map(|guest| guest.stream.as_fd())
+    }
+
     /// Closes those who stayed undecided too long. Whether the listeners have rested and are to be watched again.
     pub fn expire(&mut self, now: Instant) -> bool {
         self.undecided.retain(|_, guest| {
-            let keep = now.saturating_duration_since(guest.since) < UNDECIDED_LIMIT;
+            let keep = !guest.is_late(now);
             if !keep && matches!(guest.stage, Stage::Undecided) {
                 tracing::warn!("an incoming connection was closed: it did not say hello in time");
             }
@@ -253,6 +258,12 @@ impl Lobby {
             self.undecided.remove(&token);
         }
         Vec::new()
+    }
+}
+
+impl Guest {
+    fn is_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= UNDECIDED_LIMIT
     }
 }
 

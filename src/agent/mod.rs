@@ -18,6 +18,7 @@
 pub mod address;
 mod control;
 mod core;
+mod counters;
 mod dial;
 mod error;
 mod foreign;
@@ -28,6 +29,7 @@ mod lobby;
 pub mod loopback;
 mod mappings;
 mod open;
+mod process;
 mod progress;
 mod regions;
 mod registration;
@@ -36,6 +38,7 @@ mod sockets;
 mod stall;
 mod tap;
 mod transfer;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,10 +59,12 @@ use crate::proto::stock;
 use self::core::Core;
 use self::progress::Shared;
 
-pub use self::error::{CreateError, LoadError, NotifyError, RegisterError, ShutDown, SubmitError};
+pub use self::counters::{Counters, Mishaps};
+pub use self::error::{CreateError, LoadError, NotRunning, NotifyError, RegisterError, SubmitError};
 pub use self::foreign::Foreign;
 pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
+pub(crate) use self::process::spawn;
 pub use self::transfer::{Transfer, TransferState};
 pub use crate::proto::transfer::TransferError;
 
@@ -120,12 +125,11 @@ impl Agent {
     fn run((shared, connection_info): (Shared, String)) -> Result<Self, CreateError> {
         let shared = Arc::new(shared);
         let runner = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("baton-progress".into());
         let run = move || {
             let _span = tracing::info_span!("progress", agent = runner.name).entered();
             runner.run();
         };
-        let handle = thread.spawn(run).map_err(|source| CreateError::System {
+        let handle = process::spawn("baton-progress", run).map_err(|source| CreateError::System {
             name: shared.name.clone(),
             what: "starting its progress thread".into(),
             source,
@@ -141,8 +145,11 @@ impl Agent {
 
     /// Our metadata: name, session, endpoints, fabric addresses, regions. Changes when memory is registered;
     /// peers that are connected learn of that by themselves. A notice stands ahead of it, for a stock NIXL agent
-    /// that the host may hand it to.
+    /// that the host may hand it to. Empty in a forked child.
     pub fn local_blob(&self) -> Vec<u8> {
+        if self.shared.is_forked() {
+            return Vec::new();
+        }
         let blob = self.shared.core.lock().endpoint.blob().encode();
         [stock::notice(self.name()), blob].concat()
     }
@@ -185,6 +192,9 @@ impl Agent {
     /// Takes the notifications that have come, by sender, in the order each sent them. An empty look costs
     /// an atomic load or two; while transfers are under way it lends the engine a hand.
     pub fn take_notifications(&self) -> Vec<(String, Vec<Vec<u8>>)> {
+        if self.shared.is_forked() {
+            return Vec::new();
+        }
         if self.shared.inbox.is_empty() && self.shared.is_busy() {
             self.shared.lend_a_hand();
         }
@@ -199,12 +209,16 @@ impl Agent {
     /// As [`Agent::wait_for_notifications`], but leaves the driving to others and ends with `given_up`: for a
     /// thread that waits for nothing in particular. [`Agent::wake_waiters`] makes it look.
     pub fn park_for_notifications(&self, deadline: Instant, given_up: impl Fn() -> bool) {
-        self.shared.signal.park_until(deadline, || given_up() || !self.shared.inbox.is_empty());
+        if !self.shared.is_forked() {
+            self.shared.signal.park_until(deadline, || given_up() || !self.shared.inbox.is_empty());
+        }
     }
 
     /// Makes everybody who waits look again.
     pub fn wake_waiters(&self) {
-        self.shared.signal.raise();
+        if !self.shared.is_forked() {
+            self.shared.signal.raise();
+        }
     }
 
     /// The stream and the session of a loaded peer that stands; why there is none, if not. A peer that has come
@@ -222,7 +236,7 @@ impl Agent {
     /// Whether every descriptor lies in memory that the loaded peer has registered. False for a peer that
     /// is unknown or lost.
     pub fn check_remote(&self, peer: &str, list: &DescriptorList) -> bool {
-        let core = self.shared.core.lock();
+        let Ok(core) = self.running_core() else { return false };
         let Ok((_, peer)) = core.endpoint.loaded_peer(peer) else { return false };
         let regions = peer.regions();
         drop(core);
@@ -235,7 +249,7 @@ impl Agent {
     /// Forgets what we may do to a peer: transfers to it are cancelled and drained; a peer that has stopped is dead
     /// before the wait for it ends. Its notifications stay. Unknown peers are ignored.
     pub fn invalidate(&self, peer: &str) {
-        if self.shared.stopped.load(Ordering::Acquire) {
+        if self.check_running().is_err() {
             return;
         }
         let key = {
@@ -260,8 +274,11 @@ impl Agent {
 
     /// Cancels and drains transfers, says goodbye to peers, ends the progress thread. Later calls that could
     /// move anything are errors. Idempotent; of several callers at once, none returns before it is over. Takes three
-    /// seconds at most; a peer that has been silent for one is not waited for.
+    /// seconds at most; a peer that has been silent for one is not waited for. In a forked child it does nothing.
     pub fn shutdown(&self) {
+        if self.shared.is_forked() {
+            return;
+        }
         let mut progress = self.progress.lock();
         let Some(handle) = progress.take() else { return };
         self.shared.stop();
@@ -270,16 +287,24 @@ impl Agent {
         }
     }
 
-    /// Whether it may still be used: an error once it has been shut down.
-    pub fn check_running(&self) -> Result<(), ShutDown> {
+    /// Whether this process was forked from the one that has the agent.
+    pub fn is_forked(&self) -> bool {
+        self.shared.is_forked()
+    }
+
+    /// Whether it may still be used: an error once it has been shut down, and in a forked child.
+    pub fn check_running(&self) -> Result<(), NotRunning> {
+        let agent = || self.name().to_owned();
         match self.shared.stopped.load(Ordering::Acquire) {
-            true => Err(ShutDown { agent: self.name().into() }),
+            _ if self.shared.is_forked() => Err(NotRunning::ForkedChild { agent: agent() }),
+            true => Err(NotRunning::ShutDown { agent: agent() }),
             false => Ok(()),
         }
     }
 
     /// The core, locked, of an agent that has not been shut down: it cannot be as long as the lock is held.
-    fn running_core(&self) -> Result<MutexGuard<'_, Core>, ShutDown> {
+    fn running_core(&self) -> Result<MutexGuard<'_, Core>, NotRunning> {
+        self.check_running()?; // asked first, for in a forked child the lock may be held for ever
         let core = self.shared.core.lock();
         self.check_running().map(|()| core)
     }
@@ -319,6 +344,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            // Not ours to close, detach or free: another process goes on with it.
+            std::mem::forget((Arc::clone(&self.shared), self.progress.get_mut().take()));
+        }
         self.shutdown();
     }
 }

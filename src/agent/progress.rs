@@ -19,6 +19,7 @@ use crate::proto::endpoint::{Endpoint, Peer};
 
 use super::core::Core;
 use super::inbox::Inbox;
+use super::process::Home;
 use super::signal::Signal;
 use super::sockets::timespec;
 
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub core: Mutex<Core>,
     pub signal: Arc<Signal>,
     pub stopped: AtomicBool,
+    home: Home,
     busy: Arc<AtomicBool>,
     /// A copy of the core's epoll handle, to park on without the lock.
     epoll: rustix::fd::OwnedFd,
@@ -54,7 +56,7 @@ const REVOKE_LIMIT: Duration = Duration::from_secs(1);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 /// What is added to the peer deadline where a wait is to end with the peer's death at the latest: the engine's ticks,
 /// and the time that its fabrics take to let go.
-const DEATH_MARGIN: Duration = Duration::from_secs(1);
+const DEATH_MARGIN: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub fn new(
@@ -66,9 +68,15 @@ impl Shared {
         signal: Arc<Signal>,
     ) -> std::io::Result<Self> {
         let (waker, busy) = (core.waker(), core.busy());
-        let epoll = core.epoll().try_clone_to_owned()?;
+        let epoll = core.handle().try_clone_to_owned()?;
         let (core, stopped) = (Mutex::new(core), AtomicBool::new(false));
-        Ok(Self { name, settings, unavailable, inbox, core, signal, stopped, busy, epoll, waker })
+        let home = Home::here()?;
+        Ok(Self { name, settings, unavailable, inbox, core, signal, stopped, home, busy, epoll, waker })
+    }
+
+    /// Whether this process was forked from the one that has the agent: nothing may be touched then, no lock either.
+    pub fn is_forked(&self) -> bool {
+        !self.home.is_here()
     }
 
     /// The progress thread's body; ends after [`Shared::stop`].
@@ -99,6 +107,9 @@ impl Shared {
 
     /// Drives one bounded step, if nobody else is driving. Returns whether anything happened.
     pub fn lend_a_hand(&self) -> bool {
+        if self.is_forked() {
+            return false;
+        }
         let Some(mut core) = self.core.try_lock() else { return false };
         let worked = core.drive(Instant::now());
         MutexGuard::unlock_fair(core);
@@ -113,7 +124,7 @@ impl Shared {
     /// Blocks until `done`, or until `deadline`. Drives while there is something to drive.
     pub fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
         let mut last_work = Instant::now();
-        loop {
+        while !self.is_forked() {
             let epoch = self.signal.epoch();
             if done() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return;
@@ -136,6 +147,7 @@ impl Shared {
 
     /// Cancels a transfer.
     pub fn cancel(&self, id: TransferId) {
+        debug_assert!(!self.is_forked(), "whoever cancels has asked");
         self.command(|endpoint| endpoint.cancel(id));
     }
 

@@ -18,6 +18,11 @@ impl Registered {
         RegionKey(self.next_key)
     }
 
+    /// How many registrations there are.
+    pub fn len(&self) -> usize {
+        self.keys.values().map(Vec::len).sum()
+    }
+
     /// Remembers a descriptor under its key.
     pub fn insert(&mut self, kind: MemoryKind, descriptor: Descriptor, key: RegionKey) {
         self.keys.entry((kind, descriptor)).or_default().push(key);
@@ -46,6 +51,7 @@ mod tests {
             let key = registered.next_key();
             registered.insert(MemoryKind::Dram, descriptor, key);
         }
+        assert_eq!(registered.len(), 2);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), Some(RegionKey(2)));
         assert_eq!(registered.remove(MemoryKind::Vram, descriptor), None);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), Some(RegionKey(1)));

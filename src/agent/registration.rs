@@ -98,6 +98,7 @@ impl Agent {
                      and must not be used for anything else"
                 );
                 core.quarantine.insert(key, memory);
+                core.mishaps.quarantines += 1;
             }
             let free: Vec<_> = free.into_iter().map(|(key, _)| key).collect();
             core.deregister_below(&free);

@@ -70,16 +70,20 @@ impl Transfer {
     /// The error as a text that names the transfer and the peer; empty unless it failed.
     pub fn error_text(&self) -> String {
         match self.error() {
+            None if self.is_out_of_reach() => {
+                let Self { id, peer, .. } = self;
+                format!("transfer {id} with peer '{peer}' is another process's: this one was forked from it")
+            }
             Some(error) => format!("transfer {} with peer '{}': {error}", self.id, self.peer),
             None => String::new(),
         }
     }
 
-    /// Cancels it if it is not over. True once no byte of it can land any more. Waits for the peer until a second
+    /// Cancels it if it is not over. True once no byte of it can land any more. Waits for the peer until two seconds
     /// after the peer deadline, so that a peer which has stopped is dead before, and its death is the answer. False
-    /// remains for a peer that lives and does not let go; the memory must not be reused then.
+    /// remains for a peer that lives and does not let go, and for a forked child; the memory must not be reused then.
     pub fn release(&self) -> bool {
-        if self.outcome.get().is_none() {
+        if self.outcome.get().is_none() && !self.shared.is_forked() {
             self.shared.cancel(self.id);
             let deadline = self.shared.death_deadline();
             self.shared.wait_until(Some(deadline), || self.outcome.get().is_some());
@@ -87,8 +91,14 @@ impl Transfer {
         self.outcome.get().is_some()
     }
 
+    /// Whether it was under way when this process was forked: it goes on elsewhere, and nothing is seen of it here.
+    fn is_out_of_reach(&self) -> bool {
+        self.shared.is_forked() && self.outcome.get().is_none()
+    }
+
     fn peek(&self) -> TransferState {
         match self.outcome.get() {
+            None if self.is_out_of_reach() => TransferState::Failure,
             None => TransferState::InProgress,
             Some(Ok(())) => TransferState::Success,
             Some(Err(_)) => TransferState::Failure,
@@ -98,7 +108,9 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        if !self.release() {
+        if self.shared.is_forked() {
+            std::mem::forget(Arc::clone(&self.shared)); // as when an agent is dropped there
+        } else if !self.release() {
             tracing::error!(
                 transfer = %self.id,
                 peer = self.peer,

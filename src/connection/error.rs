@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::agent::address::ConnectionInfoError;
-use crate::agent::{CreateError, LoadError, NotifyError};
+use crate::agent::{CreateError, LoadError, NotRunning, NotifyError};
 use crate::proto::tagged::{MessageError, Tag};
 
 use super::memory::Access;
@@ -69,6 +69,14 @@ pub enum ConnectError {
         /// Where.
         address: SocketAddr,
     },
+    /// This process cannot use it.
+    #[error("cannot connect to {address}: {source}")]
+    NotRunning {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: NotRunning,
+    },
     /// It is being closed.
     #[error("cannot connect to {address}: the connections of this rank have been closed")]
     Closed {
@@ -127,6 +135,9 @@ pub enum Cause {
     /// The handle is none of this rank's.
     #[error("there is no such connection: it was made by another manager")]
     Unknown,
+    /// This process cannot use it.
+    #[error(transparent)]
+    NotRunning(#[from] NotRunning),
     /// It is being closed.
     #[error("the connections of this rank have been closed")]
     Closed,

@@ -102,6 +102,9 @@ impl Hub {
 
     /// Begins an operation, unless the connections are being closed.
     pub fn enter(&self) -> Result<Operation<'_>, Cause> {
+        if self.agent.is_forked() {
+            self.agent.check_running()?; // says so
+        }
         if self.gate.enter() { Ok(Operation(self)) } else { Err(Cause::Closed) }
     }
 

@@ -45,13 +45,15 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use crate::agent::address::parse_connection_info;
-use crate::agent::{Agent, AgentConfig};
+use crate::agent::{Agent, AgentConfig, spawn};
 use crate::config::EngineSettings;
 use crate::config::rendezvous::RendezvousSettings;
 use crate::proto::tagged::Role;
 use crate::proto::tagged::message::Message;
 
 use self::hub::Hub;
+
+use self::error::Cause;
 
 pub use self::error::{ConnectError, MessageFailure, OpenError};
 pub use self::memory::{Access, Buffer};
@@ -97,8 +99,7 @@ impl Connections {
 
     fn serve(&self, name: &str, service: fn(&Hub)) -> Result<(), OpenError> {
         let hub = Arc::clone(&self.hub);
-        let thread = std::thread::Builder::new().name(name.into());
-        let handle = thread.spawn(move || service(&hub)).map_err(OpenError::Thread)?;
+        let handle = spawn(name, move || service(&hub)).map_err(OpenError::Thread)?;
         self.services.lock().push(handle);
         Ok(())
     }
@@ -116,7 +117,11 @@ impl Connections {
     /// The connection that this end has asked for at an address; made on the first call, and again when the one
     /// there was is lost. Blocks while connecting.
     pub fn connect(&self, address: SocketAddr) -> Result<ConnectionId, ConnectError> {
-        let _operation = self.hub.enter().map_err(|_| ConnectError::Closed { address })?;
+        let closed = |cause| match cause {
+            Cause::NotRunning(source) => ConnectError::NotRunning { address, source },
+            _ => ConnectError::Closed { address },
+        };
+        let _operation = self.hub.enter().map_err(closed)?;
         if self.ranks.get(self.rank) == Some(&address) {
             return Err(ConnectError::Oneself { address });
         }
@@ -146,16 +151,23 @@ impl Connections {
 
     /// The name of the agent at the other end.
     pub fn peer(&self, connection: ConnectionId) -> Option<String> {
+        if self.hub.agent.is_forked() {
+            return None;
+        }
         self.hub.state.lock().ends.get(connection.0 as usize).map(|end| end.peer.clone())
     }
 
     /// Whether it has not been closed.
     pub fn is_open(&self) -> bool {
-        !self.hub.is_closing()
+        !self.hub.is_closing() && !self.hub.agent.is_forked()
     }
 
-    /// Ends every operation with an error, waits for them to leave, says goodbye to the peers. Idempotent.
+    /// Ends every operation with an error, waits for them to leave, says goodbye to the peers. Idempotent. In a forked
+    /// child it does nothing.
     pub fn close(&self) {
+        if self.hub.agent.is_forked() {
+            return;
+        }
         let mut services = self.services.lock();
         self.hub.close();
         for thread in services.drain(..) {
@@ -172,6 +184,10 @@ impl Connections {
 
 impl Drop for Connections {
     fn drop(&mut self) {
+        if self.hub.agent.is_forked() {
+            // Another process's, which goes on with it.
+            std::mem::forget((Arc::clone(&self.hub), std::mem::take(self.services.get_mut())));
+        }
         self.close();
     }
 }

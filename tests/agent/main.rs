@@ -1,5 +1,7 @@
 //! The agent through its public API, two in one process, on every lane that this machine has.
 
+mod child;
+mod ends;
 mod errors;
 mod logged;
 mod pair;
@@ -41,5 +43,28 @@ on_every_lane!(
     crate::errors::shutdown_is_over_for_every_caller => shutdown_is_over_for_every_caller,
     crate::errors::a_released_transfer_is_quiet => a_released_transfer_is_quiet,
     crate::errors::a_dropped_transfer_is_cancelled => a_dropped_transfer_is_cancelled,
+    crate::ends::a_killed_peer_is_noticed => a_killed_peer_is_noticed,
+    crate::ends::a_fork_that_holds_closed_sockets_costs_nothing => a_fork_that_holds_closed_sockets_costs_nothing,
+    crate::ends::a_forked_child_is_refused_and_its_parent_unharmed => a_forked_child_is_refused,
+    crate::ends::a_stopped_peer_is_let_go_of_by_its_death => a_stopped_peer_is_let_go_of_by_its_death,
+    crate::ends::deregistering_under_a_stopped_peer_is_bounded => deregistering_under_a_stopped_peer_is_bounded,
+    crate::ends::shutting_down_under_a_stopped_peer_is_bounded => shutting_down_under_a_stopped_peer_is_bounded,
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
+);
+
+/// Lanes whose control stream is a Unix socket, on which the kernel names the process.
+macro_rules! on_lanes_of_one_host {
+    ($($lane:ident => $name:ident),* $(,)?) => {
+        $(#[test] fn $name() {
+            if Lane::$lane != Lane::Ucx || pair::ucx_serves(stringify!($name)) {
+                ends::a_killed_peer_is_noticed_though_its_fork_holds_its_sockets(Lane::$lane);
+            }
+        })*
+    };
+}
+
+on_lanes_of_one_host!(
+    Local => a_killed_peer_whose_fork_lives_is_noticed_local,
+    StreamUnix => a_killed_peer_whose_fork_lives_is_noticed_stream_unix,
+    Ucx => a_killed_peer_whose_fork_lives_is_noticed_ucx,
 );

@@ -82,6 +82,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/stream/mod.rs", "implements the trait's method"),
     // Leaves.
     ("src/connection/memory.rs", "copies to and from memory that C++ names by address"),
+    ("src/agent/process.rs", "fork handlers and signal masks"),
     ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
     ("src/connection/rendezvous/libmpi.rs", "calls the MPI that the host has loaded"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),

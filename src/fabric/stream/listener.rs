@@ -15,7 +15,7 @@ use rustix::net::RecvFlags;
 
 use super::address::StreamAddress;
 use super::frame::{PREFACE_BYTES, decode_preface};
-use super::readiness::{Readiness, Source};
+use super::readiness::{Readiness, Source, Watched};
 use super::{StreamConfig, socket};
 use crate::error::FabricError;
 
@@ -35,7 +35,7 @@ pub(super) struct Listener {
 #[derive(Debug)]
 struct Caller {
     id: u32,
-    socket: OwnedFd,
+    socket: Watched,
     deadline: Instant,
     preface: [u8; PREFACE_BYTES],
     filled: usize,
@@ -103,7 +103,7 @@ impl Listener {
     }
 
     /// Hands over the oldest caller that asked for `link_id`.
-    pub(super) fn claim(&mut self, link_id: [u8; 16]) -> Option<OwnedFd> {
+    pub(super) fn claim(&mut self, link_id: [u8; 16]) -> Option<Watched> {
         let at = self.callers.iter().position(|caller| caller.link_id == Some(link_id))?;
         self.callers.remove(at).map(|caller| caller.socket)
     }
@@ -135,9 +135,9 @@ impl Listener {
     fn admit(&mut self, socket: OwnedFd, readiness: &mut Readiness, now: Instant) {
         let id = self.next_caller;
         self.next_caller = self.next_caller.wrapping_add(1);
-        if readiness.watch(socket.as_fd(), Source::Caller(id), EventFlags::IN).is_err() {
+        let Ok(socket) = readiness.adopt(socket, Source::Caller(id), EventFlags::IN) else {
             return; // out of kernel memory: the caller sees its connection close and may come again
-        }
+        };
         if self.callers.len() >= CALLERS_MAX {
             tracing::debug!(waiting = CALLERS_MAX, "too many unclaimed data connections; the oldest goes");
             self.callers.pop_front();

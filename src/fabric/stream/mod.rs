@@ -98,7 +98,6 @@ pub struct StreamFabric {
     turns: VecDeque<Side>,
     /// Whose turn it was when the last poll ran out of budget.
     next_turn: Option<Side>,
-    /// Last: closing a socket takes it out of the epoll set, so the set may go after them.
     readiness: Readiness,
 }
 

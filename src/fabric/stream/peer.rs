@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 
 use super::fault;
 use super::frame::encode_preface;
-use super::readiness::{Readiness, Source};
+use super::readiness::{Readiness, Source, Watched};
 use super::receiver::{Receiver, Workspace};
 use super::sender::{Sender, Turn};
 use super::socket::{self, Dialed, Target};
@@ -41,7 +41,7 @@ pub(super) struct Peer {
 
 #[derive(Debug)]
 struct Outbound {
-    socket: OwnedFd,
+    socket: Watched,
     target: Target,
     phase: Phase,
 }
@@ -56,7 +56,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Inbound {
-    socket: OwnedFd,
+    socket: Watched,
     receiver: Receiver,
 }
 
@@ -93,7 +93,7 @@ impl Peer {
     }
 
     /// Takes the peer's connection; a second one is closed.
-    pub(super) fn attach(&mut self, socket: OwnedFd, readiness: &Readiness) -> Result<(), FabricError> {
+    pub(super) fn attach(&mut self, socket: Watched, readiness: &Readiness) -> Result<(), FabricError> {
         if self.inbound.is_some() {
             tracing::debug!(peer = %self.key, "a second data connection for one link was turned away");
             return Ok(());
@@ -221,13 +221,13 @@ impl Outbound {
         while let Some(target) = targets.pop_front() {
             match target.dial() {
                 Ok(Dialed::Up(socket)) => {
-                    watch(&socket, key, readiness, EventFlags::empty())?;
+                    let socket = adopt(socket, key, readiness, EventFlags::empty())?;
                     let mut outbound = Self { socket, target, phase: Phase::Dialing(targets) };
                     outbound.establish(key, link_id, readiness)?;
                     return Ok(outbound);
                 }
                 Ok(Dialed::Pending(socket)) => {
-                    watch(&socket, key, readiness, EventFlags::OUT)?;
+                    let socket = adopt(socket, key, readiness, EventFlags::OUT)?;
                     return Ok(Self { socket, target, phase: Phase::Dialing(targets) });
                 }
                 Err(error) => {
@@ -258,21 +258,21 @@ impl Outbound {
     }
 }
 
-fn watch(
-    socket: &OwnedFd,
+fn adopt(
+    socket: OwnedFd,
     key: PeerKey,
     readiness: &Readiness,
     interest: EventFlags,
-) -> Result<(), FabricError> {
+) -> Result<Watched, FabricError> {
     readiness
-        .watch(socket.as_fd(), Source::Outbound(key), interest)
+        .adopt(socket, Source::Outbound(key), interest)
         .map_err(|error| fault::of_call("epoll_ctl", &error, "watching our connection to the peer"))
 }
 
 /// Watches our established connection for its end and, if `wanted`, for room to write.
 fn arm(
     key: PeerKey,
-    socket: &OwnedFd,
+    socket: &Watched,
     armed: &mut bool,
     wanted: bool,
     readiness: &Readiness,

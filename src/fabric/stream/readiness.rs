@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -35,15 +36,23 @@ pub(super) enum Source {
 /// The epoll set and its timer.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     timer: OwnedFd,
     due: Option<Instant>,
+}
+
+/// A connection that is watched, until it is dropped: then it leaves the set and ends for the peer, which closing it
+/// alone would do neither of while a child of the host's holds it that was forked meanwhile.
+#[derive(Debug)]
+pub(super) struct Watched {
+    socket: OwnedFd,
+    epoll: Arc<OwnedFd>,
 }
 
 impl Readiness {
     /// An empty set.
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let readiness = Self { epoll, timer, due: None };
@@ -51,7 +60,13 @@ impl Readiness {
         Ok(readiness)
     }
 
-    /// Watches a descriptor until it is closed.
+    /// Watches a connection.
+    pub(super) fn adopt(&self, socket: OwnedFd, source: Source, interest: EventFlags) -> io::Result<Watched> {
+        self.watch(socket.as_fd(), source, interest)?;
+        Ok(Watched { socket, epoll: Arc::clone(&self.epoll) })
+    }
+
+    /// Watches a descriptor that lives as long as this set.
     pub(super) fn watch(&self, fd: BorrowedFd<'_>, source: Source, interest: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, source.into_data(), interest)?)
     }
@@ -104,6 +119,19 @@ impl Readiness {
         let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting);
         debug_assert!(set.is_ok(), "{set:?}");
         self.due = when;
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = epoll::delete(&self.epoll, &self.socket);
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both); // it may never have been connected
     }
 }
 

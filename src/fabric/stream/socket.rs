@@ -90,7 +90,7 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 }
 
 /// The outcome of a pending dial whose socket has become writable.
-pub(super) fn finish(socket: &OwnedFd, target: &Target) -> Result<(), FabricError> {
+pub(super) fn finish(socket: impl AsFd, target: &Target) -> Result<(), FabricError> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => Err(refused(target, error)),
@@ -99,7 +99,7 @@ pub(super) fn finish(socket: &OwnedFd, target: &Target) -> Result<(), FabricErro
 
 /// Sets up a connection that we send on. The kernel's own buffer sizes stay: between 200 KiB and 4 MiB no size
 /// measured better, and a size set by hand ends TCP's own tuning of it.
-pub(super) fn tune_outbound(socket: &OwnedFd, target: &Target) {
+pub(super) fn tune_outbound(socket: impl AsFd, target: &Target) {
     if let Target::Tcp(_) = target {
         // Not worth failing for: a small frame that is delayed is still right.
         let _ = sockopt::set_tcp_nodelay(socket, true);

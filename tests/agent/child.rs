@@ -1,0 +1,213 @@
+//! Another process with an agent: what can be killed, stopped and forked.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use baton::agent::{Agent, TransferRequest, TransferState};
+use baton::desc::{Descriptor, TransferOp};
+
+use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually};
+
+/// The other process. Killed when it is dropped.
+pub struct Other {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    /// Its agent.
+    pub name: String,
+    info: String,
+    pool: Descriptor,
+    /// A process that it has forked.
+    orphan: Option<i32>,
+}
+
+impl Other {
+    /// A process with an agent and a registered pool.
+    pub fn spawn(lane: Lane, len: usize) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "child::other_process", "--ignored", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the same program starts again");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let pool = Descriptor { addr: 0, len: len as u64, device: 0 };
+        let (name, info) = (String::new(), String::new());
+        let mut other = Self { child, stdin, stdout: BufReader::new(stdout), name, info, pool, orphan: None };
+        let said = other.ask(&format!("{lane:?} {len}"));
+        let words: Vec<&str> = said.split(' ').collect();
+        let [name, info, addr] = words[..] else { panic!("{said}") };
+        (other.name, other.info) = (name.to_owned(), info.to_owned());
+        other.pool.addr = addr.parse().expect("an address");
+        other
+    }
+
+    /// Loads it.
+    pub fn load(&self, ours: &Agent) {
+        assert_eq!(ours.load_at(&self.info).expect("loads"), self.name);
+    }
+
+    /// A write of all of `from` into its pool.
+    pub fn write_from(&self, from: &Pool) -> TransferRequest {
+        let (peer, remote) = (self.name.clone(), dram(vec![self.pool]));
+        TransferRequest { op: TransferOp::Write, local: from.all(), remote, peer, sync_message: None }
+    }
+
+    /// Sends a line and waits for the answer; the process's end ends the wait, too.
+    pub fn ask(&mut self, line: &str) -> String {
+        writeln!(self.stdin, "{line}").expect("it reads");
+        loop {
+            let mut answer = String::new();
+            assert_ne!(self.stdout.read_line(&mut answer).expect("text"), 0, "the other process has ended");
+            if let Some(answer) = answer.trim_end().strip_prefix('@') {
+                return answer.to_owned();
+            }
+        }
+    }
+
+    /// Makes it fork a process that holds all that it has, and does nothing.
+    pub fn fork(&mut self) {
+        self.orphan = Some(self.ask("fork").parse().expect("a process id"));
+    }
+
+    pub fn kill(&self) -> Instant {
+        let now = Instant::now();
+        signal(self.child.id() as i32, libc::SIGKILL);
+        now
+    }
+
+    /// Stops it; it has stopped when this returns.
+    pub fn stop(&self) {
+        let (pid, mut status) = (self.child.id() as i32, 0);
+        signal(pid, libc::SIGSTOP);
+        // SAFETY: `status` is writable; the child is ours.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED) }, pid);
+        assert!(libc::WIFSTOPPED(status), "it has ended: {status:#x}");
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        if let Some(orphan) = self.orphan {
+            signal(orphan, libc::SIGKILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: no memory is involved; the process is one that this test has started and not waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "signal {signal} to process {pid}");
+}
+
+/// Not a test: the process that [`Other::spawn`] starts.
+#[test]
+#[ignore = "the other process of the tests"]
+fn other_process() {
+    let mut lines = std::io::stdin().lines().map_while(Result::ok);
+    let Some(first) = lines.next() else { return };
+    let (lane, len) = first.split_once(' ').expect("lane and length");
+    let lane = [Lane::Local, Lane::StreamUnix, Lane::StreamTcp, Lane::Ucx]
+        .into_iter()
+        .find(|known| format!("{known:?}") == lane)
+        .expect("a lane");
+    let agent = agent("other", lane);
+    let pool = Pool::new(len.parse().expect("a length"), 0xee);
+    pool.register(&agent);
+    println!("\n@{} {} {}", agent.name(), agent.connection_info(), pool.desc(0, 0).addr);
+    for line in lines {
+        let answer = match line.split_once(' ').unwrap_or((&line, "")) {
+            ("fork", _) => fork(|| {
+                loop {
+                    // SAFETY: waits for a signal, and touches nothing.
+                    unsafe { libc::pause() };
+                }
+            })
+            .to_string(),
+            ("be_forked", peer) => be_forked(&agent, &pool, peer),
+            ("lose", peer) => {
+                eventually("the loss", || agent.loaded_link(peer).is_err().then_some(()));
+                cpu_of_an_idle_agent(&agent).to_string()
+            }
+            ("load", info) => agent.load_at(info).expect("loads"),
+            _ => panic!("{line:?} is no order"),
+        };
+        println!("@{answer}");
+    }
+}
+
+/// Forks; `child` runs there and never returns. Killed by a clock if by nobody else.
+fn fork(child: impl FnOnce()) -> i32 {
+    // SAFETY: the child uses what its parent had, none of its threads, and ends by a signal or _exit.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: no memory is involved.
+            unsafe { libc::alarm(WATCHDOG.as_secs() as u32) };
+            child();
+            // SAFETY: ends the process without running what the parent is to run.
+            unsafe { libc::_exit(0) }
+        }
+        pid if pid > 0 => pid,
+        _ => panic!("fork: {}", std::io::Error::last_os_error()),
+    }
+}
+
+/// Tries everything in a forked child, with a transfer under way; then the parent goes on. Says what was wrong.
+fn be_forked(agent: &Agent, pool: &Pool, peer: &str) -> String {
+    let (name, addr) = peer.split_once(' ').expect("a name and an address");
+    let theirs = Descriptor { addr: addr.parse().expect("an address"), ..pool.all().descs[0] };
+    let request = TransferRequest {
+        op: TransferOp::Write,
+        local: pool.all(),
+        remote: dram(vec![theirs]),
+        peer: name.to_owned(),
+        sync_message: None,
+    };
+    let transfer = agent.submit(&request).expect("taken");
+    let child = fork(|| {
+        let says_so = |text: String| text.contains("a forked child cannot use it");
+        let good = [
+            agent.submit(&request).is_err_and(|error| says_so(error.to_string())),
+            agent.notify(name, b"x").is_err_and(|error| says_so(error.to_string())),
+            agent.load_at("127.0.0.1:1").is_err_and(|error| says_so(error.to_string())),
+            // SAFETY: refused; and a pool is leaked.
+            unsafe { agent.register(&pool.all()) }.is_err_and(|error| says_so(error.to_string())),
+            agent.take_notifications().is_empty() && agent.local_blob().is_empty(),
+            !agent.check_remote(name, &dram(vec![theirs])),
+            transfer.wait(Some(WATCHDOG)) != TransferState::InProgress,
+        ];
+        agent.deregister(&pool.all());
+        agent.invalidate(name);
+        agent.shutdown();
+        // SAFETY: this process ends without looking at either again.
+        unsafe {
+            drop(std::ptr::read(&raw const transfer));
+            drop(std::ptr::read(agent));
+        }
+        let bad = good.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
+        // SAFETY: ends the process without running what the parent is to run.
+        unsafe { libc::_exit(bad) }
+    });
+    let mut status = 0;
+    // SAFETY: `status` is writable; the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    let unharmed = transfer.wait(Some(WATCHDOG)) == TransferState::Success
+        && agent.submit(&request).expect("taken").wait(Some(WATCHDOG)) == TransferState::Success;
+    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status), unharmed) {
+        (true, 0, true) => "well".to_owned(),
+        (exited, code, unharmed) => format!("exited {exited} with {code}, parent unharmed {unharmed}"),
+    }
+}
+
+/// Milliseconds of processor that all of this process uses in a third of a second in which nothing happens.
+fn cpu_of_an_idle_agent(agent: &Agent) -> u128 {
+    let used = || {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+    };
+    let before = used();
+    agent.park_for_notifications(Instant::now() + Duration::from_millis(300), || false);
+    (used() - before).as_millis()
+}

@@ -1,0 +1,120 @@
+//! Peers in processes of their own that are killed, stop, or are forked; and what our calls make of it.
+
+use std::time::{Duration, Instant};
+
+use baton::agent::{Agent, AgentConfig, TransferState};
+use baton::config::EngineSettings;
+
+use crate::child::Other;
+use crate::pair::{Lane, Pool, WATCHDOG, eventually, settings, unique};
+
+const LEN: usize = 32 << 20;
+
+/// An agent that bears so much silence.
+fn patient(lane: Lane, peer_timeout: Duration) -> (Agent, Pool) {
+    let settings = EngineSettings { peer_timeout, ..settings(lane) };
+    let agent = Agent::new(AgentConfig { name: unique("ours"), settings }).expect("an agent opens");
+    let pool = Pool::new(LEN, 3);
+    pool.register(&agent);
+    (agent, pool)
+}
+
+fn await_loss(ours: &Agent, other: &Other, since: Instant, what: &str) -> String {
+    let text = eventually("the loss", || ours.loaded_link(&other.name).err()).to_string();
+    println!("{what}: noticed after {:?}: {text}", since.elapsed());
+    text
+}
+
+pub fn a_killed_peer_is_noticed(lane: Lane) {
+    let (ours, pool) = patient(lane, WATCHDOG * 2);
+    let other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    let transfer = ours.submit(&other.write_from(&pool)).expect("taken");
+    await_loss(&ours, &other, other.kill(), &format!("{lane:?}"));
+    assert_ne!(transfer.wait(Some(WATCHDOG)), TransferState::InProgress);
+    let counters = ours.counters();
+    assert_eq!((counters.streams, counters.transfers, counters.mishaps.peers_lost), (0, 0, 1));
+}
+
+/// Its sockets stay open: only the process tells, and only on one host.
+pub fn a_killed_peer_is_noticed_though_its_fork_holds_its_sockets(lane: Lane) {
+    let (ours, _pool) = patient(lane, WATCHDOG * 2);
+    let mut other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    other.fork();
+    let text = await_loss(&ours, &other, other.kill(), &format!("{lane:?}, forked"));
+    assert!(text.contains("process has ended"), "{text}");
+}
+
+/// What is closed is closed for the peer, and asks for nothing more here, though a fork holds it.
+pub fn a_fork_that_holds_closed_sockets_costs_nothing(lane: Lane) {
+    let (ours, _pool) = patient(lane, WATCHDOG * 2);
+    let mut other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    other.ask(&format!("load {}", ours.connection_info()));
+    other.fork();
+    ours.shutdown();
+    let cpu_ms: u32 = other.ask(&format!("lose {}", ours.name())).parse().expect("milliseconds");
+    assert!(cpu_ms < 150, "an idle agent has used {cpu_ms} ms of 300");
+}
+
+pub fn a_forked_child_is_refused_and_its_parent_unharmed(lane: Lane) {
+    let (ours, pool) = patient(lane, WATCHDOG * 2);
+    let mut other = Other::spawn(lane, LEN);
+    other.ask(&format!("load {}", ours.connection_info()));
+    let order = format!("be_forked {} {}", ours.name(), pool.desc(0, 0).addr);
+    assert_eq!(other.ask(&order), "well");
+    assert!(pool.bytes().iter().all(|byte| *byte == 0xee), "the bytes came");
+}
+
+/// A release, a drop and an invalidation wait for the peer's death, and are right then.
+pub fn a_stopped_peer_is_let_go_of_by_its_death(lane: Lane) {
+    let peer_timeout = Duration::from_millis(1500);
+    for way in ["release", "drop", "invalidate"] {
+        let (ours, pool) = patient(lane, peer_timeout);
+        let other = Other::spawn(lane, LEN);
+        other.load(&ours);
+        other.stop();
+        let begun = Instant::now();
+        let transfer = ours.submit(&other.write_from(&pool)).expect("taken");
+        match way {
+            "release" => assert!(transfer.release(), "the peer is dead by now"),
+            "drop" => drop(transfer),
+            _ => ours.invalidate(&other.name),
+        }
+        println!("{lane:?}: {way} with a stopped peer took {:?}", begun.elapsed());
+        let counters = ours.counters();
+        assert_eq!((counters.transfers, counters.streams), (0, 0), "{way}");
+        assert!(begun.elapsed() >= peer_timeout / 2, "{way}: nobody has proven anything by then");
+    }
+}
+
+/// A peer that could write by itself keeps memory busy until it is dead; others cannot touch it any more.
+pub fn deregistering_under_a_stopped_peer_is_bounded(lane: Lane) {
+    let (ours, pool) = patient(lane, Duration::from_secs(4));
+    let other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    other.stop();
+    let begun = Instant::now();
+    ours.deregister(&pool.all());
+    let counters = ours.counters();
+    println!("{lane:?}: deregistering under a stopped peer took {:?}: {counters:?}", begun.elapsed());
+    let quarantined = usize::from(lane == Lane::Ucx);
+    assert_eq!((counters.regions, counters.quarantined), (0, quarantined));
+    eventually("the end of the quarantine", || (ours.counters().quarantined == 0).then_some(()));
+    assert_eq!(ours.counters().mishaps.quarantines, quarantined as u64);
+}
+
+pub fn shutting_down_under_a_stopped_peer_is_bounded(lane: Lane) {
+    let (ours, pool) = patient(lane, WATCHDOG * 2);
+    let other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    other.stop();
+    let transfer = ours.submit(&other.write_from(&pool)).expect("taken");
+    let begun = Instant::now();
+    ours.shutdown();
+    println!("{lane:?}: shutting down under a stopped peer took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < WATCHDOG, "it has waited for the peer");
+    assert_ne!(transfer.wait(None), TransferState::InProgress, "nobody waits for ever");
+    assert_eq!(ours.counters().transfers + ours.counters().regions, 0);
+}
