@@ -43,10 +43,10 @@ fn peer_lost_at_any_moment(style: Style, seed: u64) {
 /// The host's first contact is invalidate, then load; it may do so at any later time too. Its transfers are
 /// cancelled, the stream stays, though nobody else has loaded anybody for a moment.
 fn invalidate_then_load(style: Style, seed: u64) {
-    let mut pair = Pair::new(style, seed);
+    let mut pair = Pair::apart(style, seed);
     let n = pair.chance.within(0..2);
     pair.nodes[n].endpoint.invalidate(NAMES[1 - n]);
-    pair.dial(n);
+    pair.call(n);
     pair.drive("both up", |pair| pair.is_up());
     pair.host.stream_opened();
     let key = pair.key(n);

@@ -17,14 +17,14 @@ on_every_style!(crossing_dials, memory_registered_meanwhile, a_lane_breaks_meanw
 
 /// Both dial, at once or one a little later: one stream is left, nobody has to dial again.
 fn crossing_dials(style: Style, seed: u64) {
-    let mut pair = Pair::new(style, seed);
+    let mut pair = Pair::apart(style, seed);
     let first = pair.chance.within(0..2);
-    pair.dial(first);
+    pair.call(first);
     let steps = pair.chance.within(0..30);
     pair.steps(steps);
     let second = 1 - first;
     if pair.nodes[second].endpoint.standing(NAMES[first]) == Standing::Absent {
-        pair.dial(second);
+        pair.call(second);
     }
     pair.drive("both up", |pair| pair.is_up());
     pair.host.stream_opened();
@@ -45,14 +45,14 @@ fn crossing_dials(style: Style, seed: u64) {
 /// Memory that comes and goes while the handshake is under way is known to the peer once it is over.
 fn memory_registered_meanwhile(style: Style, seed: u64) {
     let memories: Vec<_> = (0..6).map(|byte| Memory::new(&[byte; 64])).collect();
-    let mut pair = Pair::new(style, seed); // after the memories, so that its fabrics go before them
+    let mut pair = Pair::apart(style, seed); // after the memories, so that its fabrics go before them
     let n = pair.chance.within(0..2);
-    pair.dial(n);
+    pair.call(n);
     for memory in &memories {
         let steps = pair.chance.within(0..8);
         pair.steps(steps);
         let n = pair.chance.within(0..2);
-        let key = pair.nodes[n].register(memory);
+        let key = pair.nodes[n].register(memory.span()).expect("DRAM");
         if pair.chance.percent(40) {
             let steps = pair.chance.within(0..8);
             pair.steps(steps);
@@ -73,9 +73,9 @@ fn memory_registered_meanwhile(style: Style, seed: u64) {
 
 /// A lane that breaks after one side has said that it is up: the two never disagree on the lane.
 fn a_lane_breaks_meanwhile(style: Style, seed: u64) {
-    let mut pair = Pair::new(style, seed);
+    let mut pair = Pair::apart(style, seed);
     let n = pair.chance.within(0..2);
-    pair.dial(0);
+    pair.call(0);
     let phase = |pair: &Pair| pair.nodes[n].endpoint.peers().next().map(|(_, peer)| peer.phase());
     pair.drive("lanes are settled", |pair| {
         matches!(phase(pair), Some(SessionPhase::Announced | SessionPhase::Up))
@@ -93,7 +93,9 @@ fn a_lane_breaks_meanwhile(style: Style, seed: u64) {
 /// Two nodes of one net, with sessions that say which is which.
 fn two(names: [&str; 2]) -> [Node; 2] {
     let net = SimNet::new(config(Style::Framed, 1));
-    [0, 1].map(|n| Node::new(&net, names[n], SessionId([n as u8 + 1; 16]), DEADLINES))
+    [0, 1].map(|n| {
+        Node::new(net.open().expect("an eventfd"), names[n], SessionId([n as u8 + 1; 16]), DEADLINES)
+    })
 }
 
 /// Dials, changes the hello, and returns why the dialer and the acceptor closed the stream.
@@ -142,7 +144,8 @@ fn a_stale_session_is_refused_by_name() {
 #[test]
 fn another_agent_of_a_live_ones_name_is_refused() {
     let net = SimNet::new(config(Style::Framed, 1));
-    let node = |name, byte| Node::new(&net, name, SessionId([byte; 16]), DEADLINES);
+    let node =
+        |name, byte| Node::new(net.open().expect("an eventfd"), name, SessionId([byte; 16]), DEADLINES);
     let (mut first, mut second, mut to) = (node("ctx", 1), node("ctx", 2), node("gen", 3));
     let now = Instant::now();
     let (expected, accepted) = (session(&to), to.endpoint.open_accepted(now).expect("room"));

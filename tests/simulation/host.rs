@@ -12,6 +12,7 @@ use baton::proto::transfer::TransferError;
 
 use crate::chance::Chance;
 use crate::memory::Memory;
+use crate::net::{NAMES, Watch};
 
 /// See the [module](self).
 pub struct Host {
@@ -30,6 +31,36 @@ pub struct Host {
     open_ends: usize,
     broken: bool,
     sent: u64,
+}
+
+impl Watch for Host {
+    fn delivered(&mut self, n: usize, from: &str, message: &[u8]) {
+        assert_eq!(from, NAMES[1 - n]);
+        self.take_message(n, message);
+    }
+
+    fn ended(&mut self, n: usize, id: TransferId, outcome: Result<(), TransferError>) {
+        self.take_end(n, id, outcome);
+    }
+
+    fn stream_broken(&mut self, _n: usize, _wire: usize) {
+        self.broken = true;
+    }
+
+    /// Once both sides have let go, nothing can land any more and unread notes are gone.
+    fn stream_closed(&mut self, _n: usize, _wire: usize) {
+        self.open_ends = self.open_ends.saturating_sub(1);
+        if self.open_ends == 0 {
+            self.notes.iter_mut().for_each(VecDeque::clear);
+            std::mem::take(&mut self.dirty).into_iter().for_each(|index| self.poison(index));
+        }
+    }
+
+    fn stepped(&mut self, step: u64) {
+        if step.is_multiple_of(64) {
+            self.check();
+        }
+    }
 }
 
 /// Memory that transfers write to.
@@ -194,9 +225,8 @@ impl Host {
         self.notes[n].pop_back();
     }
 
-    /// A message has come to node `n`.
     #[track_caller]
-    pub fn delivered(&mut self, n: usize, message: &[u8]) {
+    fn take_message(&mut self, n: usize, message: &[u8]) {
         if !self.trusts {
             return;
         }
@@ -218,9 +248,8 @@ impl Host {
         self.check_in_place(index, "at its sync message");
     }
 
-    /// A transfer of node `n` has ended.
     #[track_caller]
-    pub fn ended(&mut self, n: usize, id: TransferId, outcome: Result<(), TransferError>) {
+    fn take_end(&mut self, n: usize, id: TransferId, outcome: Result<(), TransferError>) {
         let index = *self.by_id.get(&(n, id)).expect("only what was submitted ends");
         assert!(self.live.remove(&index), "{id} ended twice");
         self.transfers[index].end = Some(outcome.clone());
@@ -266,20 +295,6 @@ impl Host {
     /// A stream has come up: what is lost now, both sides lose.
     pub fn stream_opened(&mut self) {
         (self.open_ends, self.broken) = (2, false);
-    }
-
-    /// A node lets go of the stream.
-    pub fn stream_broken(&mut self) {
-        self.broken = true;
-    }
-
-    /// It has, and all has ended that hung on it there. Once both have, nothing can land any more and unread notes are gone.
-    pub fn stream_closed(&mut self) {
-        self.open_ends = self.open_ends.saturating_sub(1);
-        if self.open_ends == 0 {
-            self.notes.iter_mut().for_each(VecDeque::clear);
-            std::mem::take(&mut self.dirty).into_iter().for_each(|index| self.poison(index));
-        }
     }
 
     /// Holds all memory against what it may be.

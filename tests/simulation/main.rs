@@ -19,11 +19,13 @@ mod host;
 mod hostile;
 mod memory;
 mod mix;
+mod net;
 mod node;
 mod pair;
 #[cfg(feature = "planted")]
 mod planted;
 mod seeds;
+mod storm;
 mod time;
 mod wire;
 mod work;

@@ -51,6 +51,21 @@ impl Memory {
         inner
     }
 
+    /// Copies the part to register out, after a look at the guards.
+    #[track_caller]
+    pub fn copy_to(&self, out: &mut [u8]) {
+        assert_eq!(out.len() as u64, self.span().len);
+        let mut guards = [0; 2 * GUARD_BYTES];
+        let (before, after) = guards.split_at_mut(GUARD_BYTES);
+        let end = GUARD_BYTES + out.len();
+        for (at, out) in [(0, before), (GUARD_BYTES, out), (end, after)] {
+            // SAFETY: the source is within the allocation (the three add up to its size), `out` is referenced, hence
+            // not part of it.
+            unsafe { self.base.as_ptr().add(at).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) }
+        }
+        assert!(guards.iter().all(|byte| *byte == GUARD), "a guard was written to");
+    }
+
     fn write_at(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.layout.size());
         // SAFETY: the target is within the allocation (asserted), `bytes` is referenced, hence not part of it.

@@ -4,15 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use baton::desc::{MemoryKind, OpToken, PeerKey, Region, RegionKey, Segment, SessionId, TransferOp};
+use baton::desc::{MemoryKind, OpToken, PeerKey, Region, RegionKey, Segment, SessionId, Span, TransferOp};
 use baton::error::FabricError;
-use baton::fabric::sim::{SimFabric, SimNet};
+use baton::fabric::sim::SimFabric;
 use baton::fabric::{Batch, Fabric, Landing, Link, Posted, Sink};
 use baton::proto::endpoint::{Action, Endpoint, Identity, LaneSpec, Placement};
 use baton::proto::section::{AnnouncedRegion, FabricAddress, FabricKey, HostId, Section};
 use baton::proto::session::Deadlines;
-
-use crate::memory::Memory;
 
 /// See the [module](self).
 pub struct Node {
@@ -30,8 +28,7 @@ const LANE: &str = "sim";
 
 impl Node {
     /// A node without peers and regions.
-    pub fn new(net: &SimNet, name: &str, session: SessionId, deadlines: Deadlines) -> Self {
-        let fabric = net.open().expect("an eventfd");
+    pub fn new(fabric: SimFabric, name: &str, session: SessionId, deadlines: Deadlines) -> Self {
         let limits = fabric.limits();
         let lane = LaneSpec {
             name: LANE,
@@ -57,16 +54,16 @@ impl Node {
         Self { endpoint, fabric, posted, handed_back, tags: BTreeMap::new(), next_region: 1 }
     }
 
-    /// Registers memory with the fabric and announces it.
-    pub fn register(&mut self, memory: &Memory) -> RegionKey {
+    /// Registers memory of a [`Memory`](crate::memory::Memory) with the fabric and announces it.
+    pub fn register(&mut self, span: Span) -> Result<RegionKey, FabricError> {
         let key = RegionKey(self.next_region);
         self.next_region += 1;
-        let region = Region { key, kind: MemoryKind::Dram, device: 0, span: memory.span() };
+        let region = Region { key, kind: MemoryKind::Dram, device: 0, span };
         // SAFETY: the memory lives until after the fabric in every run, and Rust never references it.
-        let bytes = unsafe { self.fabric.register(&region) }.expect("DRAM can be registered");
+        let bytes = unsafe { self.fabric.register(&region) }?;
         let keys = if bytes.is_empty() { Vec::new() } else { vec![FabricKey { fabric: 0, bytes }] };
         self.endpoint.add_region(AnnouncedRegion { region, keys }).expect("a sane region");
-        key
+        Ok(key)
     }
 
     /// Polls the fabric, then posts what it had handed back.

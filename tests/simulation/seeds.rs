@@ -5,13 +5,13 @@ use baton::fabric::sim::{SimConfig, SimStyle};
 use crate::chance::Chance;
 
 /// Set to run one seed only.
-const SEED_VARIABLE: &str = "BATON_SIM_SEED";
+pub const SEED_VARIABLE: &str = "BATON_SIM_SEED";
 
 /// A simulated net of some style, its bounds drawn from the seed.
 pub fn config(style: Style, seed: u64) -> SimConfig {
     let mut chance = Chance::new(seed ^ 0x5151);
     let (kind, ordered) = match style {
-        Style::Native => (SimStyle::Native, false),
+        Style::Native | Style::NativeLate => (SimStyle::Native, false),
         Style::NativeOrdered => (SimStyle::Native, true),
         Style::ReadOnly => (SimStyle::ReadOnly, chance.percent(50)),
         Style::Framed => (SimStyle::Framed, true),
@@ -39,6 +39,14 @@ pub enum Style {
     ReadOnly,
     /// Frames that the receiver places.
     Framed,
+    /// One-sided both ways, and a deregistration stops nothing: storms only.
+    NativeLate,
+}
+
+impl Style {
+    /// Every style.
+    pub const ALL: [Self; 5] =
+        [Self::Native, Self::NativeOrdered, Self::ReadOnly, Self::Framed, Self::NativeLate];
 }
 
 /// Makes a case a test on each style: `on_every_style!(case)` in a module gives `case::native` and so on.
@@ -70,12 +78,16 @@ pub fn each_seed(style: Style, case: fn(Style, u64)) {
 
 /// Runs something over so many seeds, or over the one that the environment names.
 pub fn each(seeds: u64, mut case: impl FnMut(u64)) {
-    #[allow(clippy::disallowed_methods)] // the replay line of a failed test, not a setting of the product
-    let only = std::env::var(SEED_VARIABLE).ok().map(|seed| seed.parse().expect("a seed is a number"));
-    for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
+    for seed in number(SEED_VARIABLE).map_or(0..seeds, |seed| seed..seed + 1) {
         let _replay = Replay(seed);
         case(seed);
     }
+}
+
+/// A number from the environment: of a replay, or of how much a nightly run does.
+#[allow(clippy::disallowed_methods)] // the command line of a test, not a setting of the product
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
 
 /// Prints how to repeat the run when it panics.

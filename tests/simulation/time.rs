@@ -44,7 +44,7 @@ fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
 /// again, that is all; if it does not, the stream goes after another deadline.
 fn a_stall_breaks_off(style: Style, seed: u64) {
     let mut pair = Pair::connected(style, seed);
-    pair.stuck = [true; 2];
+    pair.stuck = vec![true; 2];
     let n = pair.chance.within(0..2);
     let Some(index) = pair.submit(n).expect("a loaded peer") else { return };
     let since = pair.now;
@@ -52,7 +52,7 @@ fn a_stall_breaks_off(style: Style, seed: u64) {
     if recovers {
         pair.pass(31_000);
         assert!(pair.host.transfers()[index].end.is_none(), "it drains first");
-        pair.stuck = [false; 2];
+        pair.stuck = vec![false; 2];
     }
     pair.drive("ended", |pair| pair.host.transfers()[index].end.is_some());
     match &pair.host.transfers()[index].end {
@@ -63,7 +63,7 @@ fn a_stall_breaks_off(style: Style, seed: u64) {
     }
     assert!(pair.now - since > DEADLINES.stall);
     assert_eq!(pair.closed.is_empty(), recovers, "{:?}", pair.closed);
-    pair.stuck = [false; 2];
+    pair.stuck = vec![false; 2];
     if !recovers {
         assert_eq!(pair.closed[0].2, "it does not answer an abort");
         assert!(pair.now - since < 2 * DEADLINES.stall + Duration::from_secs(1));
@@ -87,9 +87,9 @@ fn slow_is_not_stalled(style: Style, seed: u64) {
             let n = pair.chance.within(0..2);
             pair.submit(n).expect("a loaded peer");
         }
-        pair.stuck = [true; 2];
+        pair.stuck = vec![true; 2];
         pair.pass(500);
-        pair.stuck = [false; 2];
+        pair.stuck = vec![false; 2];
         pair.polls(1);
     }
     pair.finish();
@@ -102,10 +102,10 @@ fn slow_is_not_stalled(style: Style, seed: u64) {
 /// An acceptor that never answers: the dialer gives up at the handshake's deadline, and so does the acceptor
 /// when the dialer stops in the middle.
 fn a_late_handshake_ends(style: Style, seed: u64) {
-    let mut pair = Pair::new(style, seed);
+    let mut pair = Pair::apart(style, seed);
     let n = pair.chance.within(0..2);
     let since = pair.now;
-    pair.dial(n);
+    pair.call(n);
     let steps = pair.chance.within(0..25);
     let stopped = pair.chance.within(0..2);
     pair.steps(steps);

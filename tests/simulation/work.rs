@@ -1,8 +1,8 @@
 //! What a host does with its endpoint: submit, notify; at random.
 
 use baton::desc::{Descriptor, MemoryKind, RegionKey, Span, TransferOp};
-use baton::proto::endpoint::{CommandError, Submission};
-use baton::proto::plan::{Party, Plan, PlanCaps, PlanError, Side, plan};
+use baton::proto::endpoint::{CommandError, Endpoint, Submission};
+use baton::proto::plan::{Party, PlanCaps, PlanError, Side, plan};
 use baton::proto::regions::{RegionLookup, RegionTable};
 
 use crate::host::Wish;
@@ -60,28 +60,34 @@ impl Pair {
 
     /// Plans as the agent does.
     pub fn plan(&self, n: usize, wish: Wish) -> Result<Submission, PlanError> {
-        let endpoint = &self.nodes[n].endpoint;
-        let ours = endpoint.regions();
-        let peer = endpoint.loaded_peer(NAMES[1 - n]).ok().map(|(_, peer)| peer);
-        let theirs = peer.map(|peer| peer.regions()).unwrap_or_default();
-        let lane = endpoint.lanes()[0];
-        let caps =
-            PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
-        let regions = touched(&ours, &wish.local);
-        let plan = both(&wish, &ours, &theirs, caps)?;
-        let (peer, op, sync_message) = (NAMES[1 - n].into(), wish.op, wish.sync_message);
-        Ok(Submission { peer, op, plan, regions, sync_message })
+        let Wish { op, local, remote, sync_message, .. } = wish;
+        planned(&self.nodes[n].endpoint, NAMES[1 - n], op, &local, &remote, sync_message)
     }
 }
 
-fn both(wish: &Wish, ours: &RegionTable, theirs: &RegionTable, caps: PlanCaps) -> Result<Plan, PlanError> {
+/// Plans a transfer to a peer as the agent does.
+pub fn planned(
+    endpoint: &Endpoint,
+    peer: &str,
+    op: TransferOp,
+    local: &[Descriptor],
+    remote: &[Descriptor],
+    sync_message: Option<Vec<u8>>,
+) -> Result<Submission, PlanError> {
+    let ours = endpoint.regions();
+    let theirs = endpoint.loaded_peer(peer).ok().map(|(_, peer)| peer.regions()).unwrap_or_default();
+    let lane = endpoint.lanes()[0];
+    let caps =
+        PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
+    let regions = touched(&ours, local);
     let kind = MemoryKind::Dram;
-    let local = Side { party: Party::Local, kind, descs: &wish.local, regions: ours };
-    let remote = Side { party: Party::Remote, kind, descs: &wish.remote, regions: theirs };
-    match wish.op {
+    let local = Side { party: Party::Local, kind, descs: local, regions: &*ours };
+    let remote = Side { party: Party::Remote, kind, descs: remote, regions: &*theirs };
+    let plan = match op {
         TransferOp::Read => plan(remote, local, caps),
         TransferOp::Write => plan(local, remote, caps),
-    }
+    }?;
+    Ok(Submission { peer: peer.into(), op, plan, regions, sync_message })
 }
 
 /// The regions of ours that a list touches.

@@ -25,18 +25,42 @@ pub struct SimFabric {
     links: BTreeMap<PeerKey, LinkSide>,
     /// Refusals of `connect` that no poll has reported yet.
     refused: VecDeque<(PeerKey, FabricError)>,
+    /// Operations until one fails.
+    fail_after: Option<u64>,
     wake: Arc<OwnedFd>,
 }
 
 impl SimFabric {
-    pub(super) fn join(world: Arc<Mutex<World>>, wake: OwnedFd) -> Self {
+    /// After so many more operations (registrations, connects, imports, posts, moves of a piece), one fails.
+    pub fn fail_after(&mut self, operations: u64) {
+        self.fail_after = Some(operations);
+    }
+
+    pub(super) fn join(world: Arc<Mutex<World>>, wake: OwnedFd, instead_of: Option<usize>) -> Self {
         let wake = Arc::new(wake);
         let (me, config) = {
             let mut world = world.lock();
-            (world.join(wake.clone()), world.config)
+            (world.join(wake.clone(), instead_of), world.config)
         };
         let rng = Rng::new(config.seed, me);
-        Self { world, config, me, rng, links: BTreeMap::new(), refused: VecDeque::new(), wake }
+        let (links, refused) = (BTreeMap::new(), VecDeque::new());
+        Self { world, config, me, rng, links, refused, fail_after: None, wake }
+    }
+
+    /// Counts an operation: the error of the one that is to fail.
+    fn count(&mut self, call: &'static str) -> Result<(), FabricError> {
+        match &mut self.fail_after {
+            None => Ok(()),
+            Some(0) => {
+                self.fail_after = None;
+                self.world.lock().struck.failed += 1;
+                Err(error(call, FabricErrorKind::Internal, "it was made to fail"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 
     fn attach(&mut self, link: &Link) -> Result<LinkSide, FabricError> {
@@ -118,6 +142,7 @@ impl Fabric for SimFabric {
             let detail = format!("{} memory is not among the limits of this net", region.kind);
             return Err(error("register", FabricErrorKind::Unsupported, detail));
         }
+        self.count("register")?;
         let mut world = self.world.lock();
         // SAFETY: the contract of `Fabric::register` is word for word what the memories ask for.
         unsafe { world.memories.register(self.me, *region) };
@@ -136,7 +161,7 @@ impl Fabric for SimFabric {
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
-        match self.attach(&link) {
+        match self.count("connect").and_then(|()| self.attach(&link)) {
             Ok(side) => drop(self.links.insert(peer, side)),
             Err(error) => self.refused.push_back((peer, error)),
         }
@@ -146,11 +171,16 @@ impl Fabric for SimFabric {
     fn disconnect(&mut self, peer: PeerKey) {
         self.refused.retain(|(refused, _)| *refused != peer);
         if let Some(link) = self.links.remove(&peer) {
-            self.world.lock().leave(link.id, link.side);
+            let mut world = self.world.lock();
+            world.struck.torn += link.torn();
+            world.leave(link.id, link.side);
         }
     }
 
     fn import(&mut self, peer: PeerKey, region: &Region, key: Option<&[u8]>) -> Result<(), FabricError> {
+        if key.is_some() {
+            self.count("import")?;
+        }
         let unknown =
             || error("import", FabricErrorKind::Unreachable, format!("peer {peer} is not connected"));
         let link = self.links.get_mut(&peer).ok_or_else(unknown)?;
@@ -172,6 +202,7 @@ impl Fabric for SimFabric {
     }
 
     fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
+        self.count("post")?;
         let unreachable =
             |what| error("post", FabricErrorKind::Unreachable, format!("peer {peer} is {what}"));
         let link = self.links.get(&peer).ok_or_else(|| unreachable("not connected"))?;
@@ -180,9 +211,10 @@ impl Fabric for SimFabric {
             State::Lost(error) => return Err(error.clone()),
             State::Up => {}
         }
-        let world = self.world.lock();
+        let mut world = self.world.lock();
         self.check(&world, link, &batch)?;
-        if link.in_flight() >= self.config.batches_in_flight {
+        if link.in_flight() >= self.config.batches_in_flight.min(self.config.queue_room) {
+            world.struck.full += 1;
             return Ok(Posted::Full(batch));
         }
         world.rouse(self.me);
@@ -199,8 +231,8 @@ impl Fabric for SimFabric {
         let mut any = self.report_connects(&world, sink);
         any |= self.take_steps(&mut world, budget_bytes, sink);
         any |= self.report_done(sink);
-        any |= self.report_losses(&world, sink);
-        if self.has_work(&world) {
+        any |= self.report_losses(&mut world, sink);
+        if self.has_work(&mut world) {
             world.rouse(self.me);
         } else {
             world.lull(self.me);
@@ -249,7 +281,18 @@ impl SimFabric {
             }
             let (peer, direction) = ready[self.rng.index(ready.len())];
             let piece = left.min(1 + self.rng.below(self.config.piece_bytes));
+            let fails = match (&mut self.fail_after, direction) {
+                (Some(left), Direction::Move) => std::mem::replace(left, left.saturating_sub(1)) == 0,
+                _ => false,
+            };
             let Some(link) = self.links.get_mut(&peer) else { break };
+            if fails {
+                (self.fail_after, world.struck.failed) = (None, world.struck.failed + 1);
+                world.struck.torn += link.torn().min(1);
+                link.fail_front(error("poll", FabricErrorKind::Internal, "it was made to fail"));
+                any = true;
+                continue;
+            }
             let moved = match direction {
                 Direction::Move => link.move_piece(world, self.me, piece, &mut self.rng),
                 Direction::Send => link.send_piece(world, self.me, piece.min(world.room(link.id, link.side))),
@@ -262,12 +305,15 @@ impl SimFabric {
     }
 
     /// What could move now, on which link.
-    fn ready(&self, world: &World) -> Vec<(PeerKey, Direction)> {
+    fn ready(&self, world: &mut World) -> Vec<(PeerKey, Direction)> {
         let framed = self.config.style == SimStyle::Framed;
         let mut ready = Vec::new();
         for (peer, link) in self.links.iter().filter(|(_, link)| matches!(link.state, State::Up)) {
             let open = world.other(link.id, link.side).is_some_and(|end| !end.left);
-            if open && !link.queue.is_empty() && !framed {
+            let reaches = world.reaches(link.id, link.side) && !link.queue.is_empty() && !framed;
+            if reaches && link.done.len() >= self.config.completions {
+                world.struck.completions_full += 1;
+            } else if reaches {
                 ready.push((*peer, Direction::Move));
             }
             if open && !link.queue.is_empty() && framed && world.room(link.id, link.side) > 0 {
@@ -297,9 +343,13 @@ impl SimFabric {
     }
 
     /// Ends what is in flight to peers that have left, once everything they had sent has been taken in.
-    fn report_losses(&mut self, world: &World, sink: &mut dyn Sink) -> bool {
+    fn report_losses(&mut self, world: &mut World, sink: &mut dyn Sink) -> bool {
         let mut any = false;
-        for (peer, link) in self.links.iter_mut().filter(|(_, link)| is_lost(world, link)) {
+        for (peer, link) in &mut self.links {
+            if !is_lost(world, link) {
+                continue;
+            }
+            world.struck.torn += link.torn();
             let lost = error("poll", FabricErrorKind::PeerLost, "the peer has left the net");
             link.done.drain(..).for_each(|(token, outcome)| sink.completed(token, outcome));
             let queued = link.queue.drain(..).map(|flight| flight.batch.token);
@@ -314,22 +364,20 @@ impl SimFabric {
         any
     }
 
-    fn has_work(&self, world: &World) -> bool {
+    fn has_work(&self, world: &mut World) -> bool {
+        let ready = !self.ready(world).is_empty();
         let coming = |link: &LinkSide| {
             matches!(link.state, State::Connecting(_)) && world.other(link.id, link.side).is_some()
         };
-        !self.ready(world).is_empty()
-            || self.links.values().any(|link| !link.done.is_empty() || coming(link) || is_lost(world, link))
+        ready || self.links.values().any(|link| !link.done.is_empty() || coming(link) || is_lost(world, link))
     }
 }
 
 impl Drop for SimFabric {
     fn drop(&mut self) {
         let mut world = self.world.lock();
-        self.links.values().for_each(|link| world.leave(link.id, link.side));
-        world.memories.clear(self.me);
-        world.members[self.me].alive = false;
-        world.members[self.me].keys.clear();
+        world.struck.torn += self.links.values().map(LinkSide::torn).sum::<u64>();
+        world.die(self.me);
     }
 }
 
@@ -343,12 +391,13 @@ enum Direction {
 
 /// Whether the other side has left and all that it had sent has been taken in.
 fn is_lost(world: &World, link: &LinkSide) -> bool {
-    let left = world.other(link.id, link.side).is_none_or(|end| end.left);
+    let left = world.other(link.id, link.side).is_none_or(|end| end.left)
+        && (link.queue.is_empty() || !world.reaches(link.id, link.side));
     let drained = world.inbox(link.id, link.side).is_none_or(|inbox| inbox.items.is_empty());
     matches!(link.state, State::Up) && left && drained
 }
 
-fn parse_address(address: &[u8]) -> Option<usize> {
+pub(super) fn parse_address(address: &[u8]) -> Option<usize> {
     let member = address.strip_prefix(ADDRESS_MAGIC)?.try_into().ok()?;
     Some(u32::from_le_bytes(member) as usize)
 }

@@ -7,8 +7,11 @@
 //! It keeps the fabric contract to the letter and uses every freedom that the contract leaves: bytes move piecewise in
 //! later polls and never at the post, links come up late, one poll takes more steps than the next, and where order is
 //! not promised, batches overtake each other. Everything that is left to chance comes from the seed: fabrics that
-//! are polled in the same order, with the same budgets, behave the same again. Faults beyond that (loss, failing
-//! operations) will be fields of [`SimConfig`].
+//! are polled in the same order, with the same budgets, behave the same again.
+//!
+//! Faults beyond that are asked for: short completion queues are a field of [`SimConfig`], the n-th operation fails
+//! by [`SimFabric::fail_after`], a process that comes back where another was is [`SimNet::reopen`], and a net whose
+//! deregistration does not revoke is [`SimNet::landing_late`]. [`SimNet::struck`] counts what came of them.
 //!
 //! Thread rule: each fabric by one thread at a time, as the contract says; the fabrics of one net may be on different
 //! threads (one lock guards the net), and then the order of events is the scheduler's.
@@ -18,8 +21,10 @@ mod fabric;
 mod link;
 mod memory;
 mod rng;
+mod struck;
 mod world;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -29,6 +34,7 @@ use crate::desc::MemoryKind;
 use crate::error::{FabricError, FabricErrorKind};
 
 pub use fabric::SimFabric;
+pub use struck::Struck;
 use world::World;
 
 /// Which kind of fabric is simulated.
@@ -53,6 +59,8 @@ pub struct SimConfig {
     pub ordered: bool,
     /// Batches that one peer may have in flight.
     pub batches_in_flight: usize,
+    /// Batches that one peer's queue has room for, which may be fewer.
+    pub queue_room: usize,
     /// Segments in one batch.
     pub segments_per_batch: usize,
     /// Bytes in one batch.
@@ -65,6 +73,8 @@ pub struct SimConfig {
     pub connect_polls: u64,
     /// Bytes that a line holds in each direction, framed style.
     pub wire_bytes: u64,
+    /// Batches of one peer that may be over and not reported: nothing moves to it while there are so many.
+    pub completions: usize,
     /// Memory kinds that can be registered. Whatever they say, it is memory of this process.
     pub kinds: &'static [MemoryKind],
 }
@@ -77,12 +87,14 @@ impl SimConfig {
             style,
             ordered: false,
             batches_in_flight: 32,
+            queue_room: usize::MAX,
             segments_per_batch: 4096,
             bytes_per_batch: 4 << 20,
             piece_bytes: 64 << 10,
             steps_per_poll: 8,
             connect_polls: 5,
             wire_bytes: 256 << 10,
+            completions: usize::MAX,
             kinds: &[MemoryKind::Dram],
         }
     }
@@ -102,16 +114,50 @@ pub struct SimNet {
 impl SimNet {
     /// A net without members.
     pub fn new(config: SimConfig) -> Self {
-        Self { world: Arc::new(Mutex::new(World::new(config))) }
+        Self { world: Arc::new(Mutex::new(World::new(config, false))) }
+    }
+
+    /// A net on which neither a deregistration nor the owner's disconnect stops what the other side has posted: it
+    /// lands all the same. Only the end of the owner, of its poster or of the poster's link does.
+    ///
+    /// # Safety
+    /// Whatever is ever registered with a fabric of the net stays mapped, readable, writable and free of Rust
+    /// references until that fabric is dropped, deregistered or not.
+    #[allow(unsafe_code)] // the contract, not a block: the caller vouches for the memory
+    pub unsafe fn landing_late(config: SimConfig) -> Self {
+        Self { world: Arc::new(Mutex::new(World::new(config, true))) }
     }
 
     /// One more member.
     pub fn open(&self) -> Result<SimFabric, FabricError> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
-            FabricError::new("sim", "eventfd", FabricErrorKind::NoResource, errno.raw_os_error(), "")
-        })?;
-        Ok(SimFabric::join(self.world.clone(), wake))
+        Ok(SimFabric::join(self.world.clone(), eventfd_of_a_member()?, None))
     }
+
+    /// A new member at the address of one that is gone, as of a process that was started again. It gives out the
+    /// same keys for the same registrations.
+    pub fn reopen(&self, address: &[u8]) -> Result<SimFabric, FabricError> {
+        let member = fabric::parse_address(address)
+            .filter(|member| self.world.lock().members.get(*member).is_some_and(|member| !member.alive));
+        let Some(member) = member else {
+            return Err(error(
+                "reopen",
+                FabricErrorKind::Unreachable,
+                "no member that is gone has this address",
+            ));
+        };
+        Ok(SimFabric::join(self.world.clone(), eventfd_of_a_member()?, Some(member)))
+    }
+
+    /// How often each fault has struck so far.
+    pub fn struck(&self) -> Struck {
+        self.world.lock().struck()
+    }
+}
+
+fn eventfd_of_a_member() -> Result<OwnedFd, FabricError> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
+        FabricError::new("sim", "eventfd", FabricErrorKind::NoResource, errno.raw_os_error(), "")
+    })
 }
 
 /// A failure of the simulator's own.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::desc::RegionKey;
 
-use super::SimConfig;
 use super::memory::Memories;
+use super::{SimConfig, Struck};
 
 /// Everything behind the net's lock.
 pub(super) struct World {
@@ -15,6 +15,8 @@ pub(super) struct World {
     pub memories: Memories,
     pub members: Vec<Member>,
     pub lines: BTreeMap<[u8; 16], Line>,
+    /// What the members have counted; the rest is the memories'.
+    pub struck: Struck,
 }
 
 /// One fabric, as the others see it.
@@ -37,6 +39,8 @@ pub(super) struct End {
     pub member: usize,
     /// The side has disconnected, or is gone.
     pub left: bool,
+    /// Its process is gone, and its memory with it.
+    pub dead: bool,
     /// Frames on the way to this side.
     pub inbox: Wire,
 }
@@ -63,13 +67,24 @@ pub(super) enum Item {
 
 impl World {
     /// An empty net.
-    pub fn new(config: SimConfig) -> Self {
-        Self { config, memories: Memories::default(), members: Vec::new(), lines: BTreeMap::new() }
+    pub fn new(config: SimConfig, lands_late: bool) -> Self {
+        let (memories, struck) = (Memories::new(lands_late), Struck::default());
+        Self { config, memories, members: Vec::new(), lines: BTreeMap::new(), struck }
     }
 
-    /// Adds a member and returns its number.
-    pub fn join(&mut self, wake: Arc<OwnedFd>) -> usize {
-        self.members.push(Member { alive: true, keys: BTreeMap::new(), wake });
+    /// How often each fault has struck.
+    pub fn struck(&self) -> Struck {
+        Struck { landed_late: self.memories.landed_late(), ..self.struck }
+    }
+
+    /// Adds a member, in the place of one that is gone if there is one to replace, and returns its number.
+    pub fn join(&mut self, wake: Arc<OwnedFd>, instead_of: Option<usize>) -> usize {
+        let new = Member { alive: true, keys: BTreeMap::new(), wake };
+        if let Some((at, member)) = instead_of.and_then(|at| Some((at, self.members.get_mut(at)?))) {
+            *member = new;
+            return at;
+        }
+        self.members.push(new);
         self.memories.add_member();
         self.members.len() - 1
     }
@@ -80,7 +95,7 @@ impl World {
         if ends.len() == 2 {
             return None;
         }
-        ends.push(End { member, left: false, inbox: Wire::default() });
+        ends.push(End { member, left: false, dead: false, inbox: Wire::default() });
         let side = ends.len() - 1;
         self.rouse_other(id, side);
         Some(side)
@@ -96,6 +111,27 @@ impl World {
         if empty {
             self.lines.remove(&id);
         }
+    }
+
+    /// A member's process is gone: it leaves every line, for good where it has left before.
+    pub fn die(&mut self, member: usize) {
+        let mut sides = Vec::new();
+        for (id, line) in &mut self.lines {
+            for (side, end) in line.ends.iter_mut().enumerate().filter(|(_, end)| end.member == member) {
+                end.dead = true;
+                sides.push((*id, side));
+            }
+        }
+        sides.into_iter().for_each(|(id, side)| self.leave(id, side));
+        self.memories.clear(member);
+        self.members[member].alive = false;
+        self.members[member].keys.clear();
+    }
+
+    /// Whether what this side posts still reaches the memory of the other: it is there and has not left, or has left
+    /// a net on which that does not help.
+    pub fn reaches(&self, id: [u8; 16], side: usize) -> bool {
+        self.other(id, side).is_some_and(|end| !end.left || (self.memories.land_late() && !end.dead))
     }
 
     /// The other end of a line, once it is there.

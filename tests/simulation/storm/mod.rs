@@ -1,0 +1,315 @@
+//! The storm: a few hosts that do all that hosts do, at random, while everything that can go wrong does.
+//!
+//! ```text
+//!   run_storm(seed)  =  storm (hosts and faults at random)  ->  calm (no more faults: all must end)  ->  afterwards
+//!                       (new streams, on which everything must succeed)  ->  the counters are back at zero
+//! ```
+//!
+//! [`ledger`] and [`notes`] judge after every step; `hosts` is what hosts do, `faults` what befalls them, [`coverage`]
+//! counts it. Which faults a run has is drawn from its seed, so that each also strikes alone. A broken rule, a
+//! panic or a hang is a [`Violation`], which says how to run it again.
+
+pub mod coverage;
+mod faults;
+mod hosts;
+mod ledger;
+pub mod many;
+mod notes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use baton::desc::SessionId;
+use baton::fabric::Fabric;
+use baton::fabric::sim::{SimConfig, SimNet, SimStyle};
+use baton::proto::session::Deadlines;
+use thiserror::Error;
+
+use crate::chance::Chance;
+use crate::net::{NAMES, Net};
+use crate::node::Node;
+use crate::seeds::Style;
+use coverage::Coverage;
+use faults::Plan;
+use ledger::Ledger;
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, Error)]
+#[error(
+    "{case}, seed {seed}, step {step}: {text}\nreplay: BATON_SIM_SEED={seed} BATON_SIM_TRACE=1 cargo test --test \
+     simulation -- --exact storm::many::{case} --nocapture"
+)]
+pub struct Violation {
+    /// The test that runs it.
+    pub case: &'static str,
+    pub seed: u64,
+    /// Where the run was.
+    pub step: u64,
+    /// What did not hold.
+    pub text: String,
+}
+
+/// See the [module](self). Returns how often each fault has struck.
+pub fn run_storm(seed: u64, traces: bool) -> Result<Coverage, Violation> {
+    let mut storm = Storm::new(seed, traces);
+    let outcome = catch_unwind(AssertUnwindSafe(|| storm.run()));
+    let text = match outcome {
+        Ok(Ok(())) => return Ok(storm.coverage()),
+        Ok(Err(text)) => text,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+            format!("a panic: {text}")
+        }
+    };
+    let step = storm.net.steps;
+    // After a panic nothing of it can be trusted; it is not worth tearing down.
+    std::mem::forget(storm);
+    Err(Violation { case: "storm_of_a_thousand_seeds", seed, step, text })
+}
+
+/// One run.
+struct Storm {
+    /// Before the hosts' memory, which is in the net: see [`Net`].
+    net: Net<Ledger>,
+    sim: SimNet,
+    plan: Plan,
+    coverage: Coverage,
+    /// Every session each node has had, the last one included: what old blobs speak of.
+    sessions: Vec<Vec<SessionId>>,
+    /// Until when each node is stopped or not started yet.
+    frozen_until: Vec<Option<Instant>>,
+    /// Whether a frozen node is one that has not started yet: nobody can dial it.
+    is_down: Vec<bool>,
+    stuck_until: Vec<Option<Instant>>,
+    /// Nodes that are shutting down: until when they may take their time, and how far they are.
+    leaving: Vec<Option<hosts::Leaving>>,
+}
+
+/// As the agent's, but shorter where only virtual time would be lost.
+const DEADLINES: Deadlines = Deadlines {
+    handshake: Duration::from_secs(5),
+    peer: Duration::from_secs(5),
+    stall: Duration::from_secs(30),
+};
+/// A transfer stalls, drains and is then ended with its stream, while others before it do the same.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(150);
+/// After the last fault, everything ends within this.
+const CALM_LIMIT: Duration = Duration::from_secs(150);
+/// On a whole net, everything succeeds within this.
+const AFTERWARDS_LIMIT: Duration = Duration::from_secs(20);
+/// Steps that no phase exceeds, whatever the clock says.
+const PHASE_STEPS_MAX: u64 = 300_000;
+
+impl Storm {
+    fn new(seed: u64, traces: bool) -> Self {
+        let mut chance = Chance::new(seed ^ 0x5708);
+        let style = Style::ALL[(seed % Style::ALL.len() as u64) as usize];
+        let plan = Plan::draw(&mut chance);
+        let sim = sim_net(style, seed, &mut chance);
+        let count = if chance.percent(60) { 2 } else { 3 };
+        let mut sessions = Vec::new();
+        let mut nodes = Vec::new();
+        for name in &NAMES[..count] {
+            let session = SessionId(chance.id());
+            let fabric = sim.open().expect("an eventfd");
+            nodes.push(Node::new(fabric, name, session, DEADLINES));
+            sessions.push(vec![session]);
+        }
+        let mut net = Net::new(nodes, Ledger::new(count, style), chance);
+        net.traces = traces;
+        net.weather = plan.weather(seed, net.now);
+        let mut storm = Self {
+            net,
+            sim,
+            plan,
+            coverage: Coverage::default(),
+            sessions,
+            frozen_until: vec![None; count],
+            is_down: vec![false; count],
+            stuck_until: vec![None; count],
+            leaving: vec![None; count],
+        };
+        storm.net.trace(|_| format!("{style:?}, {count} nodes, {:?}", storm.plan));
+        (0..count).for_each(|n| storm.register_all(n));
+        storm
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..self.plan.beats {
+            let steps = self.net.chance.within(0..40);
+            self.walk(steps)?;
+            self.beat();
+        }
+        self.calm()?;
+        self.afterwards()?;
+        self.check_counters()
+    }
+
+    /// So many steps.
+    fn walk(&mut self, steps: usize) -> Result<(), String> {
+        for _ in 0..steps {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.wake_up();
+        self.go_on_leaving();
+        self.go_on_deregistering();
+        self.net.step();
+        if let Some(text) = self.net.host.violation.take() {
+            return Err(text);
+        }
+        let now = self.net.now;
+        match self.net.host.overdue(now) {
+            None => Ok(()),
+            Some(transfer) => {
+                let (op, from, to) = (transfer.op, NAMES[transfer.initiator], NAMES[transfer.responder]);
+                Err(format!(
+                    "a {op} from {from} to {to} has not ended in {TRANSFER_LIMIT:?}\n{}",
+                    self.net.state()
+                ))
+            }
+        }
+    }
+
+    /// Steps until `done`, within a limit of virtual time.
+    fn drive(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), String> {
+        let (until, last) = (self.net.now + limit, self.net.steps + PHASE_STEPS_MAX);
+        while !done(self) {
+            if self.net.now > until || self.net.steps > last {
+                return Err(format!(
+                    "not within {limit:?} and {PHASE_STEPS_MAX} steps: {what}\n{}",
+                    self.net.state()
+                ));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// No more faults: everything that is under way ends.
+    fn calm(&mut self) -> Result<(), String> {
+        self.net.trace(|_| "calm".into());
+        self.end_faults();
+        let idle = |storm: &mut Self| {
+            storm.leaving.iter().all(Option::is_none)
+                && storm.net.is_quiet()
+                && storm.net.host.live() == 0
+                && storm.net.host.areas.iter().all(|area| !area.is_revoked)
+        };
+        self.drive("everything ends", CALM_LIMIT, idle)?;
+        self.net.steps(200);
+        match self.net.host.missing_note() {
+            None => Ok(()),
+            Some(text) => Err(text),
+        }
+    }
+
+    /// On new streams, everything succeeds.
+    fn afterwards(&mut self) -> Result<(), String> {
+        self.net.trace(|_| "afterwards".into());
+        self.cut_all();
+        self.drive("all streams are gone", AFTERWARDS_LIMIT, |storm| {
+            storm.net.nodes.iter().all(|node| node.endpoint.peers().count() == 0)
+        })?;
+        (0..self.net.nodes.len()).for_each(|n| self.register_all(n));
+        let pairs: Vec<_> = self.pairs();
+        self.drive("all meet again", AFTERWARDS_LIMIT, |storm| {
+            storm.pairs().into_iter().for_each(|(n, to)| storm.meet(n, to, false));
+            storm.pairs().into_iter().all(|(n, to)| storm.is_loaded(n, to))
+        })?;
+        let first = self.net.host.transfers.len();
+        for (n, to) in pairs {
+            self.notify(n, to).map_err(|error| format!("afterwards: {error}"))?;
+            for _ in 0..2 {
+                self.submit(n, to).map_err(|error| format!("afterwards: {error}"))?;
+            }
+        }
+        self.drive("all that comes afterwards ends", AFTERWARDS_LIMIT, |storm| {
+            storm.net.host.live() == 0 && storm.net.is_quiet()
+        })?;
+        for transfer in &self.net.host.transfers[first..] {
+            if let Some(Err(error)) = &transfer.end {
+                return Err(format!("a {} failed though nothing was wrong any more: {error}", transfer.op));
+            }
+        }
+        self.net.host.missing_note().map_or(Ok(()), Err)
+    }
+
+    /// Nothing is left of what is over.
+    fn check_counters(&mut self) -> Result<(), String> {
+        self.cut_all();
+        self.drive("all streams are gone", AFTERWARDS_LIMIT, |storm| {
+            storm.net.nodes.iter().all(|node| node.endpoint.peers().count() == 0)
+        })?;
+        for (node, name) in self.net.nodes.iter().zip(NAMES) {
+            let endpoint = &node.endpoint;
+            if endpoint.is_busy() || endpoint.is_revoking() || node.holds_batches() || !node.posted.is_empty()
+            {
+                return Err(format!("{name} is still busy with nobody:\n{}", self.net.state()));
+            }
+        }
+        self.net.host.check_over();
+        self.net.host.violation.take().map_or(Ok(()), Err)
+    }
+
+    fn coverage(&self) -> Coverage {
+        self.coverage.with(self.net.weather.struck, self.sim.struck())
+    }
+
+    /// Every (node, other node).
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let count = self.net.nodes.len();
+        (0..count).flat_map(|n| (0..count).filter(move |to| *to != n).map(move |to| (n, to))).collect()
+    }
+
+    /// Another process takes node `n`'s place, under its name and address.
+    fn restart(&mut self, n: usize, silent: bool) {
+        let session = SessionId(self.net.chance.id());
+        self.sessions[n].push(session);
+        let address = self.net.nodes[n].fabric.address();
+        let sim = self.sim.clone();
+        self.net.replace(n, silent, || {
+            let fabric = sim.reopen(&address).expect("its process is gone");
+            Node::new(fabric, NAMES[n], session, DEADLINES)
+        });
+        self.net.host.crashed(n);
+        self.leaving[n] = None;
+        self.register_all(n);
+    }
+}
+
+fn sim_net(style: Style, seed: u64, chance: &mut Chance) -> SimNet {
+    let (kind, ordered) = match style {
+        Style::Native => (SimStyle::Native, false),
+        Style::NativeOrdered => (SimStyle::Native, true),
+        Style::NativeLate => (SimStyle::Native, chance.percent(50)),
+        Style::ReadOnly => (SimStyle::ReadOnly, chance.percent(50)),
+        Style::Framed => (SimStyle::Framed, true),
+    };
+    let config = SimConfig {
+        ordered,
+        batches_in_flight: chance.within(1..6),
+        queue_room: if chance.percent(40) { chance.within(1..4) } else { usize::MAX },
+        segments_per_batch: chance.within(1..6),
+        bytes_per_batch: chance.within(16..200) as u64,
+        piece_bytes: chance.within(8..200) as u64,
+        steps_per_poll: chance.within(1..6) as u64,
+        wire_bytes: chance.within(200..2000) as u64,
+        completions: if chance.percent(40) { chance.within(1..3) } else { usize::MAX },
+        ..SimConfig::new(kind, seed)
+    };
+    match style {
+        // SAFETY: the memory is the ledger's, which the net drops after the nodes and their fabrics, and never references.
+        Style::NativeLate => unsafe { SimNet::landing_late(config) },
+        _ => SimNet::new(config),
+    }
+}
