@@ -17,6 +17,7 @@ use baton::desc::{Descriptor, RegionKey, Span, TransferId, TransferOp};
 use baton::proto::transfer::TransferError;
 
 use super::notes::Notes;
+use super::{Broken, Rule};
 use crate::chance::Chance;
 use crate::memory::Memory;
 use crate::net::{NAMES, Watch};
@@ -28,7 +29,7 @@ pub struct Ledger {
     pub areas: Vec<Area>,
     pub transfers: Vec<Transfer>,
     /// The first rule that was broken.
-    pub violation: Option<String>,
+    pub violation: Option<Broken>,
     style: Style,
     memory: Memory,
     /// What was there after the last step.
@@ -210,7 +211,7 @@ impl Ledger {
         (transfer.wire, transfer.due) = (wire, due);
         let initiator = transfer.initiator;
         if self.ids.insert((initiator, id), index).is_some() {
-            self.fail(format!("{} gave {id} twice", NAMES[initiator]));
+            self.fail(Rule::EndedOnce, format!("{} gave {id} twice", NAMES[initiator]));
         }
     }
 
@@ -261,7 +262,7 @@ impl Ledger {
         self.look();
         if let Some(index) = self.open.first() {
             let text = format!("transfer {index} still has its lease though everything is over");
-            self.fail(text);
+            self.fail(Rule::Leak, text);
         }
     }
 
@@ -270,8 +271,8 @@ impl Ledger {
         self.notes.missing(&self.gone)
     }
 
-    fn fail(&mut self, text: String) {
-        self.violation.get_or_insert(text);
+    fn fail(&mut self, rule: Rule, text: String) {
+        self.violation.get_or_insert(rule.broken(text));
     }
 
     /// Holds every byte that has changed since the last look against who may change it.
@@ -281,29 +282,32 @@ impl Ledger {
             return;
         }
         let changed = (0..self.found.len()).filter(|at| self.found[*at] != self.seen[*at]);
-        let wrong = changed.into_iter().find_map(|at| self.wrong(at).map(|why| (at, why)));
+        let wrong = changed.into_iter().find_map(|at| self.wrong(at).map(|(rule, why)| (at, rule, why)));
         std::mem::swap(&mut self.seen, &mut self.found);
-        if let Some((at, why)) = wrong {
+        if let Some((at, rule, why)) = wrong {
             let area = self.areas.iter().rposition(|area| area.at <= at).unwrap_or_default();
             let (node, offset) = (NAMES[self.areas[area].node], at - self.areas[area].at);
             let (was, is) = (self.found[at], self.seen[at]);
-            self.fail(format!("byte {offset} of {node}'s area {area} went from {was:#x} to {is:#x}: {why}"));
+            self.fail(
+                rule,
+                format!("byte {offset} of {node}'s area {area} went from {was:#x} to {is:#x}: {why}"),
+            );
         }
     }
 
     /// Why this byte may not have changed to what it is.
-    fn wrong(&self, at: usize) -> Option<String> {
+    fn wrong(&self, at: usize) -> Option<(Rule, String)> {
         let Some(index) = (self.lease[at] as usize).checked_sub(1) else {
-            return Some("it is leased to nobody".into());
+            return Some((Rule::LateWrite, "it is leased to nobody".into()));
         };
         let transfer = &self.transfers[index];
         let stale = |piece: &Piece| self.areas[piece.source].generation != piece.generations[0];
         if self.is_fenced(transfer) {
-            Some(format!("transfer {index} was said to be quiet there"))
+            Some((Rule::LateWrite, format!("transfer {index} was said to be quiet there")))
         } else if self.found[at] == self.may[at] || transfer.is_orphan || transfer.pieces.iter().any(stale) {
             None
         } else {
-            Some(format!("transfer {index} brings {:#x}", self.may[at]))
+            Some((Rule::WrongByte, format!("transfer {index} brings {:#x}", self.may[at])))
         }
     }
 
@@ -318,7 +322,10 @@ impl Ledger {
         let same = |piece: &&Piece| self.areas[piece.target].generation == piece.generations[1];
         if let Some(piece) = transfer.pieces.iter().filter(same).find(|piece| !whole(piece)) {
             let (len, op, target) = (piece.len, transfer.op, piece.target);
-            self.fail(format!("{len} bytes of {op} {index} in area {target} are not in place at {when}"));
+            self.fail(
+                Rule::Coverage,
+                format!("{len} bytes of {op} {index} in area {target} are not in place at {when}"),
+            );
         }
     }
 
@@ -423,7 +430,8 @@ impl Ledger {
         let index =
             message.get(1..9).and_then(|bytes| Some(u64::from_le_bytes(*bytes.first_chunk()?) as usize));
         let Some(transfer) = index.and_then(|index| self.transfers.get_mut(index)) else {
-            return self.fail(format!("{} got a message that nobody sent: {message:02x?}", NAMES[n]));
+            return self
+                .fail(Rule::Message, format!("{} got a message that nobody sent: {message:02x?}", NAMES[n]));
         };
         let index = index.unwrap_or_default(); // invariant: it was Some just before
         let expected = (transfer.responder, transfer.initiator) == (n, from) && transfer.has_message;
@@ -431,9 +439,12 @@ impl Ledger {
         let late = transfer.end.is_some() && !transfer.is_orphan;
         let (op, is_broken) = (transfer.op, self.gone.contains(&(transfer.wire, from)));
         if !expected || twice {
-            self.fail(format!("the message of {op} {index} came to {} once too often", NAMES[n]));
+            self.fail(
+                Rule::Message,
+                format!("the message of {op} {index} came to {} once too often", NAMES[n]),
+            );
         } else if late && !is_broken {
-            self.fail(format!("the message of {op} {index} came after its end"));
+            self.fail(Rule::Message, format!("the message of {op} {index} came after its end"));
         } else if op == TransferOp::Write {
             self.check_in_place(index, "its message");
         }
@@ -447,7 +458,7 @@ impl Watch for Ledger {
             Some(b's') => self.take_message(n, from, message),
             _ => {
                 if let Err(text) = self.notes.take(from, n, message, &self.gone) {
-                    self.fail(text);
+                    self.fail(Rule::Notification, text);
                 }
             }
         }
@@ -455,7 +466,7 @@ impl Watch for Ledger {
 
     fn ended(&mut self, n: usize, id: TransferId, outcome: Result<(), TransferError>) {
         let Some(index) = self.ids.remove(&(n, id)) else {
-            return self.fail(format!("{id} of {} ended, and was not under way", NAMES[n]));
+            return self.fail(Rule::EndedOnce, format!("{id} of {} ended, and was not under way", NAMES[n]));
         };
         let transfer = &mut self.transfers[index];
         transfer.end = Some(outcome.clone());
@@ -465,7 +476,7 @@ impl Watch for Ledger {
         match outcome {
             Ok(()) => {
                 if has_message && !delivered {
-                    self.fail(format!("{op} {index} succeeded before its message was queued"));
+                    self.fail(Rule::Message, format!("{op} {index} succeeded before its message was queued"));
                 }
                 self.check_in_place(index, "its success");
                 self.release(index);
@@ -474,7 +485,10 @@ impl Watch for Ledger {
                 // Of a read the message says that the owner is done, not that the reader may trust what it has.
                 let is_whole = !is_broken && !self.gone.contains(&(wire, responder));
                 if op == TransferOp::Write && delivered && is_whole {
-                    self.fail(format!("{op} {index} failed ({error}), and its message had been delivered"));
+                    self.fail(
+                        Rule::Message,
+                        format!("{op} {index} failed ({error}), and its message had been delivered"),
+                    );
                 }
                 if is_broken && !self.is_fenced(&self.transfers[index]) {
                     self.transfers[index].is_orphan = true;

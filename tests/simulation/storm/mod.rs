@@ -15,6 +15,7 @@ mod hosts;
 mod ledger;
 pub mod many;
 mod notes;
+mod violation;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -23,7 +24,6 @@ use baton::desc::SessionId;
 use baton::fabric::Fabric;
 use baton::fabric::sim::{SimConfig, SimNet, SimStyle};
 use baton::proto::session::Deadlines;
-use thiserror::Error;
 
 use crate::chance::Chance;
 use crate::net::{NAMES, Net};
@@ -32,40 +32,24 @@ use crate::seeds::Style;
 use coverage::Coverage;
 use faults::Plan;
 use ledger::Ledger;
-
-/// A rule that did not hold.
-#[derive(Clone, Debug, Error)]
-#[error(
-    "{case}, seed {seed}, step {step}: {text}\nreplay: BATON_SIM_SEED={seed} BATON_SIM_TRACE=1 cargo test --test \
-     simulation -- --exact storm::many::{case} --nocapture"
-)]
-pub struct Violation {
-    /// The test that runs it.
-    pub case: &'static str,
-    pub seed: u64,
-    /// Where the run was.
-    pub step: u64,
-    /// What did not hold.
-    pub text: String,
-}
+pub use violation::{Broken, Held, Rule, Violation};
 
 /// See the [module](self). Returns how often each fault has struck.
 pub fn run_storm(seed: u64, traces: bool) -> Result<Coverage, Violation> {
     let mut storm = Storm::new(seed, traces);
     let outcome = catch_unwind(AssertUnwindSafe(|| storm.run()));
-    let text = match outcome {
+    let Broken { rule, text } = match outcome {
         Ok(Ok(())) => return Ok(storm.coverage()),
-        Ok(Err(text)) => text,
+        Ok(Err(broken)) => broken,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-            format!("a panic: {text}")
+            Rule::Panic.broken(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text"))
         }
     };
     let step = storm.net.steps;
     // After a panic nothing of it can be trusted; it is not worth tearing down.
     std::mem::forget(storm);
-    Err(Violation { case: "storm_of_a_thousand_seeds", seed, step, text })
+    Err(Violation { rule, seed, step, text })
 }
 
 /// One run.
@@ -135,7 +119,7 @@ impl Storm {
         storm
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Held {
         for _ in 0..self.plan.beats {
             let steps = self.net.chance.within(0..40);
             self.walk(steps)?;
@@ -147,48 +131,39 @@ impl Storm {
     }
 
     /// So many steps.
-    fn walk(&mut self, steps: usize) -> Result<(), String> {
+    fn walk(&mut self, steps: usize) -> Held {
         for _ in 0..steps {
             self.step()?;
         }
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), String> {
+    fn step(&mut self) -> Held {
         self.wake_up();
         self.go_on_leaving();
         self.go_on_deregistering();
         self.net.step();
-        if let Some(text) = self.net.host.violation.take() {
-            return Err(text);
+        if let Some(broken) = self.net.host.violation.take() {
+            return Err(broken);
         }
         let now = self.net.now;
         match self.net.host.overdue(now) {
             None => Ok(()),
             Some(transfer) => {
                 let (op, from, to) = (transfer.op, NAMES[transfer.initiator], NAMES[transfer.responder]);
-                Err(format!(
-                    "a {op} from {from} to {to} has not ended in {TRANSFER_LIMIT:?}\n{}",
-                    self.net.state()
-                ))
+                let text = format!("a {op} from {from} to {to} has not ended in {TRANSFER_LIMIT:?}");
+                Err(Rule::Hang.broken(format!("{text}\n{}", self.net.state())))
             }
         }
     }
 
     /// Steps until `done`, within a limit of virtual time.
-    fn drive(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        mut done: impl FnMut(&mut Self) -> bool,
-    ) -> Result<(), String> {
+    fn drive(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> Held {
         let (until, last) = (self.net.now + limit, self.net.steps + PHASE_STEPS_MAX);
         while !done(self) {
             if self.net.now > until || self.net.steps > last {
-                return Err(format!(
-                    "not within {limit:?} and {PHASE_STEPS_MAX} steps: {what}\n{}",
-                    self.net.state()
-                ));
+                let text = format!("not within {limit:?} and {PHASE_STEPS_MAX} steps: {what}");
+                return Err(Rule::Hang.broken(format!("{text}\n{}", self.net.state())));
             }
             self.step()?;
         }
@@ -196,7 +171,7 @@ impl Storm {
     }
 
     /// No more faults: everything that is under way ends.
-    fn calm(&mut self) -> Result<(), String> {
+    fn calm(&mut self) -> Held {
         self.net.trace(|_| "calm".into());
         self.end_faults();
         let idle = |storm: &mut Self| {
@@ -207,14 +182,11 @@ impl Storm {
         };
         self.drive("everything ends", CALM_LIMIT, idle)?;
         self.net.steps(200);
-        match self.net.host.missing_note() {
-            None => Ok(()),
-            Some(text) => Err(text),
-        }
+        self.check_notes()
     }
 
     /// On new streams, everything succeeds.
-    fn afterwards(&mut self) -> Result<(), String> {
+    fn afterwards(&mut self) -> Held {
         self.net.trace(|_| "afterwards".into());
         self.cut_all();
         self.drive("all streams are gone", AFTERWARDS_LIMIT, |storm| {
@@ -228,9 +200,9 @@ impl Storm {
         })?;
         let first = self.net.host.transfers.len();
         for (n, to) in pairs {
-            self.notify(n, to).map_err(|error| format!("afterwards: {error}"))?;
+            self.notify(n, to).map_err(|error| Rule::Afterwards.broken(error))?;
             for _ in 0..2 {
-                self.submit(n, to).map_err(|error| format!("afterwards: {error}"))?;
+                self.submit(n, to).map_err(|error| Rule::Afterwards.broken(error))?;
             }
         }
         self.drive("all that comes afterwards ends", AFTERWARDS_LIMIT, |storm| {
@@ -238,14 +210,15 @@ impl Storm {
         })?;
         for transfer in &self.net.host.transfers[first..] {
             if let Some(Err(error)) = &transfer.end {
-                return Err(format!("a {} failed though nothing was wrong any more: {error}", transfer.op));
+                let text = format!("a {} failed though nothing was wrong any more: {error}", transfer.op);
+                return Err(Rule::Afterwards.broken(text));
             }
         }
-        self.net.host.missing_note().map_or(Ok(()), Err)
+        self.check_notes()
     }
 
     /// Nothing is left of what is over.
-    fn check_counters(&mut self) -> Result<(), String> {
+    fn check_counters(&mut self) -> Held {
         self.cut_all();
         self.drive("all streams are gone", AFTERWARDS_LIMIT, |storm| {
             storm.net.nodes.iter().all(|node| node.endpoint.peers().count() == 0)
@@ -254,11 +227,17 @@ impl Storm {
             let endpoint = &node.endpoint;
             if endpoint.is_busy() || endpoint.is_revoking() || node.holds_batches() || !node.posted.is_empty()
             {
-                return Err(format!("{name} is still busy with nobody:\n{}", self.net.state()));
+                let text = format!("{name} is still busy with nobody:\n{}", self.net.state());
+                return Err(Rule::Leak.broken(text));
             }
         }
         self.net.host.check_over();
         self.net.host.violation.take().map_or(Ok(()), Err)
+    }
+
+    fn check_notes(&self) -> Held {
+        let missing = self.net.host.missing_note();
+        missing.map_or(Ok(()), |text| Err(Rule::Notification.broken(text)))
     }
 
     fn coverage(&self) -> Coverage {
