@@ -122,7 +122,7 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("commit", Frame::Commit(commit.clone())),
         ("commit-read", Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit })),
         ("ack", Frame::Ack { id }),
-        ("progress", Frame::Progress { id }),
+        ("progress", Frame::Progress { id, done: 3 }),
         ("fail", Frame::Fail { id, text: "no such region" }),
         ("abort", Frame::Abort { id, issued: 5 }),
         ("aborted", Frame::Aborted { id, sent: 6 }),

@@ -103,7 +103,7 @@ impl World {
                 sync_message: (bytes.below(2) == 1).then(|| bytes.string()),
             }),
             10 | 11 => Frame::Ack { id },
-            12 => Frame::Progress { id },
+            12 => Frame::Progress { id, done: small },
             13 => Frame::Fail { id, text: str::from_utf8(bytes.string()).unwrap_or("not text") },
             14 => Frame::Abort { id, issued: small },
             15 => Frame::Aborted { id, sent: small },
