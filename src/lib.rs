@@ -32,3 +32,4 @@ pub mod planted;
 pub mod proto;
 pub mod sync;
 pub mod trace;
+pub mod trust;

@@ -6,9 +6,11 @@ use super::backend::{self, Backend, NixlBackend, NixlChoice};
 use super::environment::{Environment, SettingError};
 use super::lanes::LaneChoice;
 use super::nearest::did_you_mean;
-use super::variables;
+use super::{trust, variables};
+use crate::trust::Secret;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything about an agent that a person can set from outside.
@@ -34,6 +36,8 @@ pub struct EngineSettings {
     pub ucx_transports: Option<String>,
     /// UCX was asked for by name: its absence is [`backend::ucx_unavailable`], not a fallback.
     pub ucx_required: bool,
+    /// The key that peers must have too; without one, peers are not authenticated.
+    pub secret: Option<Arc<Secret>>,
 }
 
 impl Default for EngineSettings {
@@ -49,6 +53,7 @@ impl Default for EngineSettings {
             ucx_library: None,
             ucx_transports: None,
             ucx_required: false,
+            secret: None,
         }
     }
 }
@@ -92,6 +97,7 @@ impl EngineSettings {
             ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
             ucx_transports: ucx_transports(environment),
             ucx_required: nixl.explicit && lanes.ucx,
+            secret: trust::secret(environment)?,
         };
         Ok((settings, warnings))
     }

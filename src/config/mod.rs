@@ -29,6 +29,7 @@ pub mod rules;
 pub mod serving;
 pub mod staging;
 pub mod transceiver;
+pub mod trust;
 pub mod variables;
 
 pub use engine::{

@@ -5,7 +5,10 @@
 
 use super::engine::milliseconds;
 use super::environment::{Environment, SettingError};
+use super::trust;
+use crate::trust::Secret;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the environment says about meeting the other ranks.
@@ -19,12 +22,21 @@ pub struct RendezvousSettings {
     pub mpi: bool,
     /// How long the ranks wait for each other (`BATON_RENDEZVOUS_TIMEOUT_MS`).
     pub timeout: Duration,
+    /// The key that all ranks must have; without one, ranks are not authenticated.
+    pub secret: Option<Arc<Secret>>,
     launcher: Environment,
 }
 
 impl Default for RendezvousSettings {
     fn default() -> Self {
-        Self { meeting: None, told: None, mpi: true, timeout: TIMEOUT, launcher: Environment::default() }
+        Self {
+            meeting: None,
+            told: None,
+            mpi: true,
+            timeout: TIMEOUT,
+            secret: None,
+            launcher: Environment::default(),
+        }
     }
 }
 
@@ -45,6 +57,7 @@ impl RendezvousSettings {
             told: told(environment)?,
             mpi: !environment.is_on("TLLM_DISABLE_MPI"),
             timeout: milliseconds(environment, "BATON_RENDEZVOUS_TIMEOUT_MS", TIMEOUT)?,
+            secret: trust::secret(environment)?,
             launcher: environment.clone(),
         })
     }

@@ -106,6 +106,11 @@ pub const VARIABLES: &[Variable] = &[
         "milliseconds without progress after which a wait fails (100 to 600000)",
     ),
     baton("BATON_CONNECT_TIMEOUT_MS", "5000", "milliseconds a connection to a peer may take (100 to 600000)"),
+    baton(
+        "BATON_PSK_FILE",
+        "",
+        "file with the key (64 hex digits) that peers must have too: authenticates and encrypts all but RDMA payload",
+    ),
     baton("BATON_UCX_LIBRARY", "libucp.so.0", "path of the libucp to open instead of the system's"),
     baton(
         "BATON_RENDEZVOUS",

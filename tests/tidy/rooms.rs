@@ -13,12 +13,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &[]),
     // Bugs on purpose, for the rooms that the simulation runs.
     ("planted", &[]),
-    ("config", &["desc", "error"]),
+    ("trust", &[]),
+    ("config", &["desc", "error", "trust"]),
     ("proto", &["desc", "error", "planted"]),
     ("device", &["desc", "error"]),
-    ("fabric", &["desc", "error", "device"]),
-    ("agent", &["desc", "error", "sync", "config", "proto", "fabric", "device"]),
-    ("connection", &["desc", "error", "sync", "config", "proto", "agent"]),
+    ("fabric", &["desc", "error", "trust", "device"]),
+    ("agent", &["desc", "error", "sync", "trust", "config", "proto", "fabric", "device"]),
+    ("connection", &["desc", "error", "sync", "trust", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
     ("ffi", &["desc", "error", "config", "host", "trace", "agent", "connection", "transceiver"]),
     // The program sits on top; only the seams' bridge is not its business.
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "host",
             "trace",
+            "trust",
             "proto",
             "device",
             "fabric",
@@ -51,6 +53,8 @@ const CRATE_OWNERS: &[(&str, &str)] = &[
     ("cudarc", "src/device/"),
     ("ucx_sys", "src/fabric/ucx"),
     ("tracing_subscriber", "src/trace.rs"),
+    ("snow", "src/trust/"),
+    ("ring", "src/trust/"),
 ];
 
 /// What `proto` may not touch: it has no clock, thread, socket, file, environment or log.
