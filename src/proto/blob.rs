@@ -75,6 +75,11 @@ impl Blob {
     /// Reads a blob: the first `BATON` entry of a document, whatever else stands in it. A notice to stock agents
     /// ahead of it is skipped.
     pub fn decode(bytes: &[u8]) -> Result<Self, BlobError> {
+        Self::decode_with_section(bytes).map(|(blob, _)| blob)
+    }
+
+    /// As [`Blob::decode`], with the bytes of the section, which a MAC covers as they stand.
+    pub fn decode_with_section(bytes: &[u8]) -> Result<(Self, &[u8]), BlobError> {
         let Document { agent, connections } = document(bytes)?;
         check_name(agent)?;
         let ours = connections.iter().find(|connection| connection.backend == BACKEND);
@@ -85,7 +90,7 @@ impl Blob {
         };
         let section = Section::decode(ours.blob)
             .map_err(|error| BlobError::Section { agent: agent.to_owned(), error })?;
-        Ok(Self { name: agent.to_owned(), section })
+        Ok((Self { name: agent.to_owned(), section }, ours.blob))
     }
 
     /// Whether a peer would take this blob.

@@ -211,6 +211,14 @@ impl Section {
     }
 }
 
+/// What the MAC of an encoded section covers: everything but itself. `None` where there is no whole section head.
+pub fn authenticated_parts(bytes: &[u8]) -> Option<[&[u8]; 2]> {
+    let (head, rest) = bytes.split_at_checked(MAGIC.len() + 4)?; // magic and version
+    let mut reader = Reader::new(rest);
+    let mac = reader.bytes("MAC").ok()?;
+    Some([head, &rest[4 + mac.len()..]]) // behind its length and itself
+}
+
 impl AnnouncedRegion {
     /// Appends the region.
     pub fn encode(&self, writer: &mut Writer<'_>) {

@@ -26,6 +26,9 @@ pub const CURE: &str = "put the Baton library on that side too, or remove it her
 /// What a side without Baton is.
 pub const WITHOUT: &str = "TensorRT-LLM without Baton";
 
+/// What stands for the name of an agent that tells it only to those who authenticate.
+pub const NAMELESS: &str = "(one that tells its name only to peers with its key)";
+
 /// Longest hello: a notice, whose agent's name has a bound, and padding.
 pub const HELLO_MAX_BYTES: usize = 4096;
 /// How many bytes of a message it takes to see that it is one.
@@ -70,6 +73,11 @@ pub fn hello(agent: &str) -> Vec<u8> {
     text.resize(text.len() + with_request.next_multiple_of(256) - with_request, b' ');
     text.extend([COMMAND, SEND].concat());
     framed(&text)
+}
+
+/// The [`hello`] of an agent whose name is not for everybody; one who authenticates says it later.
+pub fn nameless_hello() -> Vec<u8> {
+    hello(NAMELESS)
 }
 
 /// The answer to a stock agent that has connected: the notice, then the shadow. `agent` is our name.

@@ -207,3 +207,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_mac_covers_everything_but_itself() {
+    let mut section = sample();
+    section.mac = None;
+    let bare = encoded(&section);
+    section.mac = Some([9; 32]);
+    let sealed = encoded(&section);
+    let parts = |bytes: &[u8]| authenticated_parts(bytes).map(|parts| parts.concat());
+    assert_eq!(parts(&bare), parts(&sealed));
+    assert_eq!(parts(&bare).map(|covered| covered.len()), Some(bare.len() - 4));
+    assert!((0..12).all(|len| parts(&sealed[..len]).is_none()), "no head, no parts");
+}

@@ -141,6 +141,7 @@ fn decode_reason(value: u8) -> Result<RefuseReason, DecodeError> {
         4 => RefuseReason::Crossed,
         5 => RefuseReason::Malformed,
         6 => RefuseReason::Unavailable,
+        7 => RefuseReason::KeyWanted,
         value => return Err(DecodeError::BadValue { field: "reason", value: u64::from(value) }),
     })
 }

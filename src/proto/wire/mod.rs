@@ -223,6 +223,8 @@ pub enum RefuseReason {
     Malformed = 5,
     /// The agent is shutting down or has no room.
     Unavailable = 6,
+    /// The acceptor takes part only with a key, and the dialer has shown none.
+    KeyWanted = 7,
 }
 
 /// Longest control frame, in bytes, after the handshake.
