@@ -91,7 +91,8 @@ impl Node {
             pid: rustix::process::getpid().as_raw_pid(),
             uid: rustix::process::geteuid().as_raw(),
         };
-        self.fabric.connect(PEER, Link { address, link_id: [9; 16], credentials: Some(credentials) });
+        self.fabric
+            .connect(PEER, Link { address, link_id: [9; 16], credentials: Some(credentials), keys: None });
     }
 
     fn poll(&mut self) -> bool {

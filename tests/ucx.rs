@@ -133,7 +133,7 @@ fn bad_keys_addresses_and_regions_are_refused_by_name() {
     }
     let good = b.fabric.address();
     for (peer, bad) in [(5, vec![]), (6, good[..good.len() - 1].to_vec()), (7, vec![0xff; good.len()])] {
-        let link = Link { address: bad, link_id: [0; 16], credentials: None };
+        let link = Link { address: bad, link_id: [0; 16], credentials: None, keys: None };
         a.fabric.connect(PeerKey(peer), link);
         a.poll_until(|record| !record.connected.is_empty());
         let (who, outcome) = a.record.connected.remove(0);
@@ -259,7 +259,7 @@ fn another_process_behind_the_address_is_noticed() {
         .iter()
         .fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     forged[body..].copy_from_slice(&fnv.to_le_bytes());
-    a.fabric.connect(PEER, Link { address: forged, link_id: [0; 16], credentials: None });
+    a.fabric.connect(PEER, Link { address: forged, link_id: [0; 16], credentials: None, keys: None });
     a.poll_until(|record| !record.connected.is_empty());
     let error = a.record.connected.remove(0).1.expect_err("the nonce is another");
     assert_eq!(error.kind, FabricErrorKind::Unreachable, "{error}");
@@ -390,7 +390,7 @@ impl Side {
     fn link_to(&mut self, target: &Target, with_pid: bool) {
         let pid = target.child.id() as i32;
         let credentials = with_pid.then_some(Credentials { pid, uid: 0 });
-        let link = Link { address: target.address.clone(), link_id: [0; 16], credentials };
+        let link = Link { address: target.address.clone(), link_id: [0; 16], credentials, keys: None };
         let span = Span { addr: target.addr, len: target.len };
         let region = Region { key: THEIRS, kind: MemoryKind::Dram, device: 0, span };
         self.connect(link, region, &target.key);
@@ -430,7 +430,8 @@ impl Side {
 fn pair(test: &str, len: u64) -> Option<(Side, Side)> {
     let (mut a, mut b) = (Side::open(test, len)?, Side::open(test, len)?);
     let own = Some(Credentials { pid: std::process::id() as i32, uid: 0 });
-    let link = |side: &Side| Link { address: side.fabric.address(), link_id: [0; 16], credentials: own };
+    let link =
+        |side: &Side| Link { address: side.fabric.address(), link_id: [0; 16], credentials: own, keys: None };
     let (to_a, to_b) = (link(&a), link(&b));
     a.connect(to_b, b.region(THEIRS), &b.key);
     b.connect(to_a, a.region(THEIRS), &a.key);

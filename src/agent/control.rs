@@ -1,4 +1,5 @@
-//! A control stream: a non-blocking socket that carries whole frames. It knows lengths, not meanings.
+//! A control stream: a non-blocking socket that carries whole frames, sealed once the two sides have shown each
+//! other the key. It knows lengths, not meanings.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::fabric::Credentials;
 use crate::proto::wire::{FRAME_MAX_BYTES, HELLO_MAX_BYTES, LENGTH_BYTES, check_length};
+use crate::trust::{Channel, LinkKeys, TrustError};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -20,6 +22,15 @@ pub(super) struct ControlStream {
     /// Whether the last write left bytes behind.
     blocked: bool,
     max_frame_bytes: usize,
+    seal: Option<Seal>,
+}
+
+/// What a sealed stream has besides.
+#[derive(Debug)]
+struct Seal {
+    channel: Box<Channel>,
+    /// Bytes that have come and are not opened yet: the beginning of a record.
+    unopened: Vec<u8>,
 }
 
 /// What a read found.
@@ -49,7 +60,24 @@ impl ControlStream {
             written: 0,
             blocked: false,
             max_frame_bytes: HELLO_MAX_BYTES,
+            seal: None,
         }
+    }
+
+    /// From here on all is sealed, both ways: what has come and is not parsed was so already.
+    pub fn secure(&mut self, channel: Box<Channel>) -> io::Result<()> {
+        let unopened = self.input.split_off(self.parsed);
+        self.seal.insert(Seal { channel, unopened }).open(&mut self.input)
+    }
+
+    /// Whether the other side has shown that it has our key: with the first record of its that opened.
+    pub fn is_secured(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// The keys of the data link with this id, if the stream is sealed.
+    pub fn link_keys(&self, link_id: &[u8; 16]) -> Option<LinkKeys> {
+        self.seal.as_ref().map(|seal| seal.channel.link_keys(link_id))
     }
 
     /// Lowers the bound on frames to what is allowed after the handshake.
@@ -66,13 +94,17 @@ impl ControlStream {
     pub fn fill(&mut self) -> io::Result<Intake> {
         self.input.drain(..self.parsed);
         self.parsed = 0;
-        let start = self.input.len();
-        self.input.resize(start + READ_BYTES, 0);
-        let outcome = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut self.input[start..]));
-        self.input.truncate(start + outcome.unwrap_or(0));
+        let into = self.seal.as_mut().map_or(&mut self.input, |seal| &mut seal.unopened);
+        let start = into.len();
+        into.resize(start + READ_BYTES, 0);
+        let outcome = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut into[start..]));
+        into.truncate(start + outcome.unwrap_or(0));
         match outcome {
             Ok(0) => Ok(Intake::Closed),
-            Ok(_) => Ok(Intake::Some),
+            Ok(_) => {
+                let opened = self.seal.as_mut().map(|seal| seal.open(&mut self.input));
+                opened.transpose().map(|_| Intake::Some)
+            }
             Err(Errno::AGAIN) => Ok(Intake::Nothing),
             Err(errno) => Err(errno.into()),
         }
@@ -119,7 +151,10 @@ impl ControlStream {
 
     /// Queues bytes and writes what the socket takes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.output.extend_from_slice(bytes);
+        match &mut self.seal {
+            None => self.output.extend_from_slice(bytes),
+            Some(seal) => seal.channel.seal(bytes, &mut self.output).map_err(untrusted)?,
+        }
         self.flush()
     }
 
@@ -143,6 +178,19 @@ impl ControlStream {
         self.written = 0;
         Ok(())
     }
+}
+
+impl Seal {
+    /// Opens every whole record into `input`.
+    fn open(&mut self, input: &mut Vec<u8>) -> io::Result<()> {
+        let opened = self.channel.open(&mut self.unopened, input).map_err(untrusted)?;
+        self.unopened.drain(..opened);
+        Ok(())
+    }
+}
+
+fn untrusted(error: TrustError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl AsFd for ControlStream {

@@ -15,6 +15,7 @@ use crate::fabric::{Batch, Credentials, Fabric, Link, Pinning, Posted};
 use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::TransferError;
+use crate::trust::Secret;
 
 use super::Mishaps;
 use super::control::{ControlStream, Intake};
@@ -23,6 +24,7 @@ use super::lobby::{Arrival, Lobby};
 use super::progress::STEP_BYTES;
 use super::regions::Registered;
 use super::registration::Quarantine;
+use super::seal;
 use super::signal::Signal;
 use super::tap::Tap;
 use super::transfer::Outcome;
@@ -43,12 +45,14 @@ pub(super) struct Core {
     streams: HashMap<PeerKey, ControlStream>,
     /// The processes at the other ends of streams on this host.
     processes: HashMap<PeerKey, OwnedFd>,
-    lobby: Lobby,
+    pub(super) lobby: Lobby,
     /// Batches that a fabric handed back, by lane.
     handed_back: VecDeque<(usize, PeerKey, Batch)>,
     broken: Vec<(PeerKey, String)>,
     inbox: Arc<Inbox>,
     signal: Arc<Signal>,
+    /// What peers must have too.
+    secret: Option<Arc<Secret>>,
     next_tick: Instant,
     /// Whether transfers are under way: what pollers look at before they lend a hand.
     busy: Arc<AtomicBool>,
@@ -69,6 +73,7 @@ impl Core {
         lobby: Lobby,
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
+        secret: Option<Arc<Secret>>,
     ) -> io::Result<Self> {
         let watch = Watch::new()?;
         let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -95,6 +100,7 @@ impl Core {
             broken: Vec::new(),
             inbox,
             signal,
+            secret,
             next_tick: Instant::now(),
             busy: Arc::default(),
             waker,
@@ -122,9 +128,9 @@ impl Core {
         !self.streams.is_empty() || !self.lobby.is_idle()
     }
 
-    /// Takes over a socket that was dialed for `key`; forgets the peer where it cannot be watched.
-    pub fn adopt(&mut self, key: PeerKey, socket: OwnedFd) -> io::Result<()> {
-        let adopted = self.insert_stream(key, ControlStream::new(socket));
+    /// Takes over a stream that was dialed for `key`; forgets the peer where it cannot be watched.
+    pub fn adopt(&mut self, key: PeerKey, stream: ControlStream) -> io::Result<()> {
+        let adopted = self.insert_stream(key, stream);
         if let Err(error) = &adopted {
             self.let_go(key, &error.to_string());
         }
@@ -189,7 +195,7 @@ impl Core {
         if let Some(guest) = self.lobby.guest(token) {
             self.watch.forget(guest); // it may be closed now; if not, it comes back
         }
-        let blob = || self.endpoint.blob().encode();
+        let blob = || seal::sealed_blob(self.endpoint.blob(), self.secret.as_deref());
         let arrivals = self.lobby.serve(token, now, blob);
         let stays = self.lobby.guest(token).map(|_| token);
         let mut guests: Vec<u32> = stays.into_iter().collect();
@@ -225,6 +231,9 @@ impl Core {
             tracing::warn!("an incoming connection was closed: there are too many peers already");
             return;
         };
+        if stream.is_secured() {
+            self.endpoint.note_authenticated(key);
+        }
         if let Err(error) = self.insert_stream(key, stream) {
             self.broken.push((key, error.to_string()));
         }
@@ -386,11 +395,14 @@ impl Core {
     }
 
     fn link(&mut self, key: PeerKey, link_id: [u8; 16]) {
-        let credentials = self.streams.get(&key).and_then(ControlStream::credentials);
+        let stream = self.streams.get(&key);
+        let credentials = stream.and_then(ControlStream::credentials);
+        let keys = stream.and_then(|stream| stream.link_keys(&link_id)).map(Arc::new);
         let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
         for fabric in &mut self.fabrics {
             if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
-                fabric.connect(key, Link { address: theirs.address.clone(), link_id, credentials });
+                let (address, keys) = (theirs.address.clone(), keys.clone());
+                fabric.connect(key, Link { address, link_id, credentials, keys });
             }
         }
     }

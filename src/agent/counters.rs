@@ -2,6 +2,7 @@
 
 use super::Agent;
 use super::core::Core;
+use super::lobby::Refused;
 
 /// A look at an agent. What it holds is zero again once everything has been given back; what went wrong only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Counters {
     pub unread: bool,
     /// What has gone wrong.
     pub mishaps: Mishaps,
+    /// Connections, and claims to a peer's name, that were turned away.
+    pub refused: Refused,
 }
 
 /// What has gone wrong since the agent was made.
@@ -58,6 +61,7 @@ impl Core {
             transfers: self.transfers.len(),
             unread: false,
             mishaps: self.mishaps,
+            refused: Refused { fences: self.endpoint.fences_refused(), ..self.lobby.refused() },
         }
     }
 }

@@ -2,20 +2,22 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::desc::PeerKey;
+use crate::desc::{PeerKey, SessionId};
 use crate::proto::blob::Blob;
-use crate::proto::endpoint::{CROSSED, Standing};
+use crate::proto::endpoint::{CROSSED, KEY_WANTED, Standing};
 use crate::proto::section::{Endpoint, Section};
+use crate::trust::{Secret, TrustError};
 
 use super::address::parse_connection_info;
+use super::control::ControlStream;
 use super::core::Core;
 use super::foreign::Told;
 use super::open::{random, uses_unix};
+use super::seal::{open_blob, shake_hands};
 use super::sockets::{FetchError, dial, fetch_blob};
 use super::{Agent, LoadError};
 
@@ -44,11 +46,12 @@ impl Agent {
         self.check_running()?;
         let _span = tracing::info_span!("load", agent = self.name(), peer).entered();
         let name = || peer.to_owned();
-        let blob = Blob::decode(blob)
+        let (blob, verdict) = open_blob(blob, self.secret())
             .map_err(|source| self.loading.logged(self.name(), LoadError::Blob { peer: name(), source }))?;
         if blob.name != peer {
             return Err(LoadError::OtherName { peer: name(), found: blob.name });
         }
+        verdict.map_err(|source| LoadError::Trust { peer: name(), source })?;
         if peer == self.name() {
             return Err(LoadError::Oneself { peer: name() });
         }
@@ -57,7 +60,7 @@ impl Agent {
         loop {
             let standing = {
                 let mut core = self.shared.core.lock();
-                let standing = core.endpoint.fence(peer, blob.section.session);
+                let standing = core.endpoint.standing_of(peer, blob.section.session);
                 core.drive(Instant::now());
                 standing
             };
@@ -66,21 +69,25 @@ impl Agent {
                 Standing::Connecting(key) => key,
                 Standing::Absent => self.dial_peer(peer, &blob.section, deadline)?,
             };
-            match self.await_up(peer, key, deadline)? {
+            let session = blob.section.session;
+            match self.await_up(peer, session, key, deadline)? {
+                Some(reason) if reason == KEY_WANTED => {
+                    return Err(LoadError::Trust { peer: name(), source: TrustError::KeyWanted });
+                }
                 Some(reason) if reason != CROSSED => {
                     return Err(LoadError::Refused { peer: name(), reason });
                 }
                 _ if Instant::now() >= deadline => return Err(self.load_timeout(peer)),
-                _ => self.give_way(peer, deadline),
+                _ => self.give_way(peer, session, deadline),
             }
         }
     }
 
     /// Our stream gave way to one that the peer knows of: waits a moment for that one. It may also be one that
     /// the peer has yet to find dead, and dialing on and on would not make it do so sooner.
-    fn give_way(&self, peer: &str, deadline: Instant) {
+    fn give_way(&self, peer: &str, session: SessionId, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + GIVE_WAY);
-        self.shared.wait_for(deadline, |core| core.endpoint.standing(peer) != Standing::Absent);
+        self.shared.wait_for(deadline, |core| core.endpoint.standing_of(peer, session) != Standing::Absent);
     }
 
     /// Loads a peer from `ip:port`: fetches its blob from its listener, then as [`Agent::load_blob`].
@@ -100,7 +107,7 @@ impl Agent {
             .map_err(|source| LoadError::Address { peer: connection_info.into(), source })?;
         let deadline = Instant::now() + self.shared.settings.connect_timeout;
         let bytes = self.fetch(connection_info, address, deadline)?;
-        let decoded = Blob::decode(&bytes);
+        let decoded = Blob::decode(&bytes); // whether it is to be trusted is for load_blob to say
         let failed = |source| LoadError::Blob { peer: connection_info.into(), source };
         let name = decoded.map_err(|source| self.loading.logged(self.name(), failed(source)))?.name;
         self.load_blob(&name, &bytes).map(|()| name)
@@ -108,10 +115,11 @@ impl Agent {
 
     fn fetch(&self, peer: &str, address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let peer = || peer.to_owned();
-        fetch_blob(address, self.name(), deadline).map_err(|error| match error {
+        fetch_blob(address, self.name(), self.secret(), deadline).map_err(|error| match error {
             FetchError::Foreign(foreign) => {
                 self.loading.logged(self.name(), LoadError::Foreign { peer: peer(), address, foreign })
             }
+            FetchError::Trust(source) => LoadError::Trust { peer: peer(), source },
             FetchError::Io(error) => LoadError::Fetch { peer: peer(), address, reason: error.to_string() },
         })
     }
@@ -119,12 +127,12 @@ impl Agent {
     /// Tries the peer's endpoints in order, and hands the first socket to the engine.
     fn dial_peer(&self, peer: &str, section: &Section, deadline: Instant) -> Result<PeerKey, LoadError> {
         let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };
-        let socket = self.dial_endpoints(peer, section, deadline)?;
+        let stream = self.dial_endpoints(peer, section, deadline)?;
         let random = random().map_err(system("random bytes"))?;
         let mut core = self.running_core()?;
         let now = Instant::now();
         let key = core.endpoint.open_dialed(peer, section.session, random, now);
-        core.adopt(key, socket).map_err(system("watching its socket"))?;
+        core.adopt(key, stream).map_err(system("watching its socket"))?;
         core.farewells.insert(key, None);
         core.drive(now);
         drop(core);
@@ -132,7 +140,14 @@ impl Agent {
         Ok(key)
     }
 
-    fn dial_endpoints(&self, peer: &str, section: &Section, deadline: Instant) -> Result<OwnedFd, LoadError> {
+    /// The first endpoint that answers; with a key, one that has shown it. A side that has another one is not asked
+    /// again by another way.
+    fn dial_endpoints(
+        &self,
+        peer: &str,
+        section: &Section,
+        deadline: Instant,
+    ) -> Result<ControlStream, LoadError> {
         let host = self.shared.core.lock().endpoint.identity().section.host;
         let same_host = section.host == host && uses_unix(&self.shared.settings);
         let mut attempts = Vec::new();
@@ -140,8 +155,9 @@ impl Agent {
             if matches!(endpoint, Endpoint::UnixAbstract(_)) && !same_host {
                 continue;
             }
-            match dial(endpoint, deadline) {
-                Ok(socket) => return Ok(socket),
+            match self.dial_endpoint(endpoint, deadline) {
+                Ok(stream) => return Ok(stream),
+                Err(FetchError::Trust(source)) => return Err(LoadError::Trust { peer: peer.into(), source }),
                 Err(error) => attempts.push(format!("{endpoint}: {error}")),
             }
         }
@@ -149,10 +165,30 @@ impl Agent {
         Err(LoadError::Unreachable { peer: peer.into(), attempts })
     }
 
-    /// Waits until the name is up, or its stream is gone: then the reason is returned.
-    fn await_up(&self, peer: &str, key: PeerKey, deadline: Instant) -> Result<Option<String>, LoadError> {
+    fn dial_endpoint(&self, endpoint: &Endpoint, deadline: Instant) -> Result<ControlStream, FetchError> {
+        let secret = self.secret();
+        let mut stream = ControlStream::new(dial(endpoint, secret.is_some(), deadline)?);
+        if let Some(secret) = secret {
+            shake_hands(&mut stream, &[], secret, deadline)?;
+        }
+        Ok(stream)
+    }
+
+    /// The key that peers must have, if any.
+    fn secret(&self) -> Option<&Secret> {
+        self.shared.settings.secret.as_deref()
+    }
+
+    /// Waits until this instance of the peer is up, or its stream is gone: then the reason is returned.
+    fn await_up(
+        &self,
+        peer: &str,
+        session: SessionId,
+        key: PeerKey,
+        deadline: Instant,
+    ) -> Result<Option<String>, LoadError> {
         let is_gone = |core: &Core| core.endpoint.peer(key).is_none();
-        let is_up = |core: &Core| matches!(core.endpoint.standing(peer), Standing::Up(_));
+        let is_up = |core: &Core| matches!(core.endpoint.standing_of(peer, session), Standing::Up(_));
         self.shared.wait_for(deadline, |core| is_gone(core) || is_up(core));
         let mut core = self.shared.core.lock();
         let farewell = core.farewells.remove(&key).flatten();

@@ -13,6 +13,7 @@ use crate::proto::endpoint::CommandError;
 use crate::proto::plan::PlanError;
 use crate::proto::regions::RegionError;
 use crate::proto::stock::CURE;
+use crate::trust::TrustError;
 
 use super::address::{AdvertiseError, ConnectionInfoError};
 use super::foreign::Foreign;
@@ -174,6 +175,14 @@ pub enum LoadError {
         address: SocketAddr,
         /// What it is.
         foreign: Foreign,
+    },
+    /// The peer, or its blob, is not trusted, or does not trust us.
+    #[error("cannot load agent '{peer}': {source}")]
+    Trust {
+        /// The peer.
+        peer: String,
+        /// Why, and what to do.
+        source: TrustError,
     },
     /// None of the peer's endpoints can be reached.
     #[error("cannot connect to agent '{peer}': {attempts}")]

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::proto::stock::{self, CURE, Opening, WITHOUT};
 use crate::proto::zeromq::{self, Asker};
+use crate::trust;
 
 /// What runs at the other end instead of Baton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,6 +33,8 @@ pub(super) enum Opener {
         /// Its length.
         len: usize,
     },
+    /// One who begins or answers a handshake with a key.
+    Sealed,
     /// Nobody that we know; a frame of Baton's, most likely.
     Frame,
     /// A side without Baton.
@@ -40,6 +43,11 @@ pub(super) enum Opener {
 
 /// Who speaks, by the first bytes of a connection.
 pub(super) fn opener(first_bytes: &[u8]) -> Opener {
+    match trust::starts_like_opening(first_bytes) {
+        None => return Opener::Unclear,
+        Some(true) => return Opener::Sealed,
+        Some(false) => {}
+    }
     if zeromq::is_zeromq(first_bytes) {
         return Opener::Foreign(Foreign::ZeroMq);
     }
@@ -112,6 +120,7 @@ mod tests {
         assert_eq!(opener(&zeromq::greeting()), Opener::Foreign(Foreign::ZeroMq));
         assert_eq!(opener(b"\xff\0\0\0\0\0\0\0"), Opener::Unclear);
         assert_eq!(opener(b"GET / HTTP/1.1\r\n"), Opener::Frame);
+        assert_eq!((opener(b"BT"), opener(b"BTNK\x01")), (Opener::Unclear, Opener::Sealed));
         assert_eq!(opener(b""), Opener::Unclear);
     }
 

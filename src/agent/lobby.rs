@@ -1,15 +1,21 @@
 //! Connections that have come in and have not said what they want: an agent's hello, a request for our
 //! blob, a side without Baton, or something that does not belong here. Bounded in number, bytes and time.
+//!
+//! With a key, nobody gets a word about us, nor a frame of theirs read, before a record of theirs has opened.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::proto::wire::{Frame, HELLO_MAX_BYTES};
+use crate::proto::stock;
+use crate::proto::wire::{Frame, HELLO_MAX_BYTES, RefuseReason};
+use crate::trust::{self, Asked, OPENING_BYTES, Purpose, Responder, Secret, TrustError};
 
 use super::control::{ControlStream, Intake};
 use super::foreign::{Foreign, Opener, Rebuff, Told, log_visit, opener};
-use super::sockets::accept;
+use super::seal::seed;
+use super::sockets::{ONLY_WITH_A_KEY, accept, stranger};
 
 /// Connections that may be undecided at one time; further ones are closed.
 const UNDECIDED_MAX: usize = 64;
@@ -33,6 +39,22 @@ pub(super) struct Lobby {
     /// Set while accepting rests.
     rest_until: Option<Instant>,
     told: Told,
+    /// What guests have to show that they have, too.
+    secret: Option<Arc<Secret>>,
+    refused: Refused,
+}
+
+/// How many were turned away, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Without a key here: connections to the Unix socket by other users.
+    pub other_users: u64,
+    /// One side has a key and the other has none.
+    pub one_key_alone: u64,
+    /// The keys differ, or what came did not authenticate: another key, altered or replayed bytes.
+    pub not_authentic: u64,
+    /// Streams that would have fenced off a live peer of the same name.
+    pub fences: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +64,13 @@ struct Guest {
     stage: Stage,
 }
 
+impl Guest {
+    /// The host it comes from, for people.
+    fn whence(&self) -> String {
+        self.stream.peer_address().map_or_else(|| "this host".into(), |peer| peer.ip().to_string())
+    }
+}
+
 /// How far one has come.
 #[derive(Debug)]
 enum Stage {
@@ -49,7 +78,7 @@ enum Stage {
     Undecided,
     /// Our blob is under way to it; it is closed by the other side, or at the limit.
     Served,
-    /// It is no Baton agent, and is told so; it is closed by the other side, or at the limit.
+    /// It cannot be served, and is told so; it is closed by the other side, or at the limit.
     TurnedAway(Rebuff),
 }
 
@@ -67,10 +96,15 @@ pub(super) enum Arrival {
 }
 
 impl Lobby {
-    /// The lobby of the agent of this name, with these listening sockets.
-    pub fn new(name: String, listeners: Vec<OwnedFd>) -> Self {
+    /// The lobby of the agent of this name, with these listening sockets, for those who have our key, if we have one.
+    pub fn new(name: String, listeners: Vec<OwnedFd>, secret: Option<Arc<Secret>>) -> Self {
         let next_token = listeners.len() as u32;
-        Self { name, listeners: (0..).zip(listeners).collect(), next_token, ..Self::default() }
+        Self { name, listeners: (0..).zip(listeners).collect(), next_token, secret, ..Self::default() }
+    }
+
+    /// How many were turned away at the door, and why.
+    pub fn refused(&self) -> Refused {
+        self.refused
     }
 
     /// The listening sockets, by token.
@@ -137,6 +171,14 @@ impl Lobby {
                     break;
                 }
             };
+            if let Some(uid) = stranger(&socket, self.secret.is_some()) {
+                self.refused.other_users += 1;
+                if self.told.first_time(format!("uid {uid}")) {
+                    let agent = &self.name;
+                    tracing::warn!(agent, uid, "a connection of another user was closed: {ONLY_WITH_A_KEY}");
+                }
+                continue;
+            }
             if self.undecided.len() >= UNDECIDED_MAX {
                 tracing::warn!("an incoming connection was closed: {UNDECIDED_MAX} are undecided already");
                 continue;
@@ -156,16 +198,88 @@ impl Lobby {
         now: Instant,
         blob: impl FnOnce() -> Vec<u8>,
     ) -> Vec<Arrival> {
-        let closed = !matches!(guest.stream.fill(), Ok(Intake::Some | Intake::Nothing));
+        let intake = guest.stream.fill();
+        if let (Err(error), true) = (&intake, guest.stream.is_secured()) {
+            self.tell_refusal(&guest, &error.to_string());
+            self.refused.not_authentic += 1;
+            return Vec::new();
+        }
+        let closed = !matches!(intake, Ok(Intake::Some | Intake::Nothing));
+        if guest.stream.is_secured() {
+            return self.hear_frame(token, guest, closed, now, blob);
+        }
         match opener(guest.stream.unparsed()) {
             Opener::Unclear if closed => Vec::new(),
             Opener::Unclear => self.keep_waiting(token, guest),
             Opener::Foreign(foreign) => self.rebuff(token, guest, foreign, now),
-            Opener::Fetcher { len } => {
-                guest.stream.skip(len);
-                self.answer(token, guest, now, blob)
-            }
+            Opener::Fetcher { len } => self.hear_fetcher(token, guest, len, now, blob),
+            Opener::Sealed => self.shake_hands(token, guest, closed, now, blob),
+            Opener::Frame if self.secret.is_some() => self.hear_frame_without_key(token, guest, now),
             Opener::Frame => self.hear_frame(token, guest, closed, now, blob),
+        }
+    }
+
+    /// One asks for our blob in the words of first contact. One with a key goes on with a handshake.
+    fn hear_fetcher(
+        &mut self,
+        token: u32,
+        mut guest: Guest,
+        len: usize,
+        now: Instant,
+        blob: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<Arrival> {
+        let has_key = guest.stream.unparsed()[..len] == stock::nameless_hello();
+        guest.stream.skip(len);
+        match (has_key, self.secret.is_some()) {
+            (false, false) => self.answer(token, guest, now, blob),
+            (true, true) if guest.stream.unparsed().is_empty() => self.keep_waiting(token, guest),
+            (true, true) => self.shake_hands(token, guest, false, now, blob),
+            (true, false) => self.refuse(token, guest, TrustError::KeyWanted, now),
+            (false, true) => self.refuse(token, guest, TrustError::KeyMissing, now),
+        }
+    }
+
+    /// One begins a handshake: it is answered if it has our key, and told if not. What it says next shows that it
+    /// has not only repeated somebody's first words.
+    fn shake_hands(
+        &mut self,
+        token: u32,
+        mut guest: Guest,
+        closed: bool,
+        now: Instant,
+        blob: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<Arrival> {
+        let Some(secret) = self.secret.clone() else {
+            return self.refuse(token, guest, TrustError::KeyWanted, now);
+        };
+        let Ok(seed) = seed() else { return Vec::new() };
+        match Responder::handle(&secret, Purpose::Control, seed, guest.stream.unparsed()) {
+            Ok(Asked::Unclear) if closed => Vec::new(),
+            Ok(Asked::Unclear) => self.keep_waiting(token, guest),
+            Err(error) => self.refuse(token, guest, error, now),
+            Ok(Asked::Answer(channel, answer)) => {
+                if guest.stream.send(&answer).is_err() {
+                    return Vec::new();
+                }
+                guest.stream.skip(OPENING_BYTES);
+                if let Err(error) = guest.stream.secure(channel) {
+                    self.tell_refusal(&guest, &error.to_string());
+                    self.refused.not_authentic += 1;
+                    return Vec::new();
+                }
+                self.hear_frame(token, guest, closed, now, blob)
+            }
+        }
+    }
+
+    /// A frame in the clear, and we have a key: one of Baton's is told so, unread; anything else is closed.
+    fn hear_frame_without_key(&mut self, token: u32, mut guest: Guest, now: Instant) -> Vec<Arrival> {
+        match guest.stream.next_frame() {
+            Ok(_) => self.refuse(token, guest, TrustError::KeyMissing, now),
+            Err(error) => {
+                tracing::warn!(%error, "an incoming connection was closed: it does not speak Baton's protocol");
+                Vec::new()
+            }
         }
     }
 
@@ -192,6 +306,36 @@ impl Lobby {
         }
     }
 
+    /// Turns one away over its key, in words that say nothing about us, and tells the log.
+    fn refuse(&mut self, token: u32, mut guest: Guest, error: TrustError, now: Instant) -> Vec<Arrival> {
+        self.tell_refusal(&guest, &error.to_string());
+        let words = match error {
+            TrustError::KeyMissing => {
+                let (mut words, text) = (Vec::new(), TrustError::KeyWanted.to_string());
+                Frame::Refuse { reason: RefuseReason::KeyWanted, text: &text }.encode(0, &mut words);
+                words
+            }
+            error => trust::refusal(error),
+        };
+        match error {
+            TrustError::KeyMissing | TrustError::KeyWanted => self.refused.one_key_alone += 1,
+            _ => self.refused.not_authentic += 1,
+        }
+        (guest.stage, guest.since) = (Stage::TurnedAway(Rebuff::Told), now);
+        if guest.stream.send(&words).is_err() {
+            return Vec::new();
+        }
+        self.turn_away(token, guest)
+    }
+
+    /// Logs why one was not let in, once for each host and reason.
+    fn tell_refusal(&mut self, guest: &Guest, why: &str) {
+        let from = guest.whence();
+        if self.told.first_time(format!("{why} {from}")) {
+            tracing::error!(agent = self.name, "a connection from {from} was refused: {why}");
+        }
+    }
+
     /// Answers with our blob.
     fn answer(
         &mut self,
@@ -212,10 +356,9 @@ impl Lobby {
 
     /// Begins to turn away one who is no Baton agent, and tells the log.
     fn rebuff(&mut self, token: u32, mut guest: Guest, foreign: Foreign, now: Instant) -> Vec<Arrival> {
-        let from =
-            guest.stream.peer_address().map_or_else(|| "this host".into(), |peer| peer.ip().to_string());
-        log_visit(&mut self.told, &self.name, foreign, &from);
-        let (rebuff, words) = Rebuff::new(foreign, &self.name);
+        log_visit(&mut self.told, &self.name, foreign, &guest.whence());
+        let name = if self.secret.is_some() { stock::NAMELESS } else { &self.name };
+        let (rebuff, words) = Rebuff::new(foreign, name);
         (guest.stage, guest.since) = (Stage::TurnedAway(rebuff), now);
         if guest.stream.send(&words).is_err() {
             return Vec::new();
@@ -268,83 +411,4 @@ impl Guest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::sockets::{fetch_blob, listen_tcp, listen_unix};
-    use std::net::Ipv4Addr;
-
-    const WATCHDOG: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn a_blob_larger_than_a_socket_takes_arrives_whole() {
-        let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
-        let mut lobby = Lobby::new("ctx".into(), vec![listener]);
-        let blob: Vec<u8> = (0..24u32 << 20).map(|at| (at >> 10) as u8).collect();
-        let deadline = Instant::now() + WATCHDOG;
-        let fetching =
-            std::thread::spawn(move || fetch_blob((Ipv4Addr::LOCALHOST, port).into(), "gen", deadline));
-        let mut guests = Vec::new();
-        while !fetching.is_finished() {
-            for token in [&[0], &guests[..]].concat() {
-                let arrivals = lobby.serve(token, Instant::now(), || blob.clone());
-                guests.extend(arrivals.iter().filter_map(|arrival| match arrival {
-                    Arrival::Guest(token) => Some(*token),
-                    _ => None,
-                }));
-            }
-            std::thread::yield_now();
-        }
-        let fetched = fetching.join().expect("the fetcher lives").expect("the blob comes");
-        assert!(fetched == blob, "{} bytes of {}", fetched.len(), blob.len());
-    }
-
-    #[test]
-    fn a_listener_that_cannot_accept_rests_and_is_watched_again() {
-        // A connected socket is no listener: accepting fails, as it does without descriptors.
-        let name = format!("baton-lobby-{}", std::process::id());
-        let listener = listen_unix(name.as_bytes()).expect("a listener");
-        let no_listener =
-            std::os::unix::net::UnixStream::connect_addr(&abstract_name(&name)).expect("it listens").into();
-        let mut lobby = Lobby::new("ctx".into(), vec![no_listener]);
-        let now = Instant::now();
-        assert!(lobby.is_idle());
-        assert!(matches!(lobby.serve(0, now, Vec::new)[..], [Arrival::Rest]));
-        assert!(!lobby.is_idle(), "time has to bring it back");
-        assert!(!lobby.expire(now));
-        assert!(lobby.expire(now + REST) && lobby.is_idle());
-        drop(listener);
-    }
-
-    fn abstract_name(name: &str) -> std::os::unix::net::SocketAddr {
-        use std::os::linux::net::SocketAddrExt as _;
-        std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name")
-    }
-
-    #[test]
-    fn a_served_guest_that_asks_again_is_closed() {
-        use std::io::{Read as _, Write as _};
-        let (listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).expect("a port");
-        let mut lobby = Lobby::new("ctx".into(), vec![listener]);
-        let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
-        let mut fetch = Vec::new();
-        Frame::Fetch.encode(0, &mut fetch);
-        let token = match lobby.serve(0, Instant::now(), Vec::new)[..] {
-            [Arrival::Guest(token)] => token,
-            ref other => panic!("{other:?}"),
-        };
-        client.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
-        client.write_all(&fetch).expect("written");
-        while matches!(lobby.undecided.get(&token).expect("it waits").stage, Stage::Undecided) {
-            lobby.serve(token, Instant::now(), || vec![1]);
-        }
-        client.write_all(&fetch).expect("written");
-        let deadline = Instant::now() + WATCHDOG;
-        while lobby.guest(token).is_some() {
-            assert!(Instant::now() < deadline, "it is still served");
-            lobby.serve(token, Instant::now(), || vec![1]);
-        }
-        let mut answer = Vec::new();
-        let _ = client.read_to_end(&mut answer); // a reset is as good an end
-        assert!(answer.len() < 64, "one answer, not two: {}", answer.len());
-    }
-}
+mod tests;

@@ -33,6 +33,7 @@ mod process;
 mod progress;
 mod regions;
 mod registration;
+mod seal;
 mod signal;
 mod sockets;
 mod stall;
@@ -62,6 +63,7 @@ use self::progress::Shared;
 pub use self::counters::{Counters, Mishaps};
 pub use self::error::{CreateError, LoadError, NotRunning, NotifyError, RegisterError, SubmitError};
 pub use self::foreign::Foreign;
+pub use self::lobby::Refused;
 pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
 pub(crate) use self::process::spawn;
@@ -150,7 +152,8 @@ impl Agent {
         if self.shared.is_forked() {
             return Vec::new();
         }
-        let blob = self.shared.core.lock().endpoint.blob().encode();
+        let blob = self.shared.core.lock().endpoint.blob();
+        let blob = seal::sealed_blob(blob, self.shared.settings.secret.as_deref());
         [stock::notice(self.name()), blob].concat()
     }
 

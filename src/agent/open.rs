@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::backend;
 use crate::desc::SessionId;
@@ -75,12 +76,7 @@ fn open_over(
         reason = advertised.reason,
         "listening; peers are told this address"
     );
-    if !advertised.ip.is_loopback() {
-        tracing::warn!(
-            address = connection_info,
-            "peers are not authenticated: whoever reaches this address can read and write registered memory"
-        );
-    }
+    tell_trust(&name, &settings, advertised.ip, &connection_info);
     let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
@@ -106,15 +102,39 @@ fn open_over(
     let core = Core::new(
         endpoint,
         fabrics,
-        Lobby::new(name.clone(), listeners),
+        Lobby::new(name.clone(), listeners, settings.secret.clone()),
         Arc::clone(&inbox),
         Arc::clone(&signal),
+        settings.secret.clone(),
     )
     .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");
     let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
 }
+
+/// Says which key peers must have, or warns, once for the process, that none is asked for where strangers may come.
+fn tell_trust(agent: &str, settings: &EngineSettings, ip: std::net::IpAddr, address: &str) {
+    match &settings.secret {
+        Some(secret) => {
+            let key = secret.fingerprint();
+            tracing::info!(
+                agent,
+                key,
+                "peers must have the key of BATON_PSK_FILE; two that match show the same"
+            );
+        }
+        None if !ip.is_loopback() && !WARNED.swap(true, Ordering::Relaxed) => tracing::warn!(
+            address,
+            "peers are not authenticated: whoever reaches this address can read and write registered memory; set \
+             BATON_PSK_FILE on all sides to a file with one key"
+        ),
+        None => {}
+    }
+}
+
+/// Whether this process has been warned that peers are not authenticated.
+static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// Listens on the port that is asked for, or on a free one where it is taken: the ranks of one host share
 /// their environment, so only one of them can have it.

@@ -155,7 +155,7 @@ impl Agent {
             for pinning in &pinned.pinnings {
                 // SAFETY: the caller vouches for this very span until deregister returns, which unpins it last, or
                 // quarantines it and says so.
-                unsafe { pinning.pin(region) }.map_err(|source| self.refused(list, index, source))?;
+                unsafe { pinning.pin(region) }.map_err(|source| self.unregistrable(list, index, source))?;
             }
         }
         Ok(pinned)
@@ -172,7 +172,7 @@ impl Agent {
         for _ in 0..ANNOUNCED_PER_TURN {
             let Some(region) = pinned.regions.front().copied() else { break };
             let keys = register_below(&mut core, &region);
-            let keys = keys.map_err(|source| self.refused(list, *done, source))?;
+            let keys = keys.map_err(|source| self.unregistrable(list, *done, source))?;
             core.endpoint.add_region(AnnouncedRegion { region, keys }).map_err(|source| {
                 core.deregister_below(&[region.key]);
                 RegisterError::BadRegion { agent: self.name().to_owned(), index: *done, source }
@@ -185,7 +185,7 @@ impl Agent {
         Ok(())
     }
 
-    fn refused(&self, list: &DescriptorList, index: usize, source: FabricError) -> RegisterError {
+    fn unregistrable(&self, list: &DescriptorList, index: usize, source: FabricError) -> RegisterError {
         let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
         RegisterError::Fabric { agent, index, descriptor, source }
     }

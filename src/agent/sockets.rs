@@ -17,12 +17,15 @@ use rustix::net::{
 
 use thiserror::Error;
 
+use crate::fabric::Credentials;
 use crate::proto::section::Endpoint;
 use crate::proto::stock;
-use crate::proto::wire::Frame;
+use crate::proto::wire::{Frame, RefuseReason};
+use crate::trust::{Secret, TrustError};
 
 use super::control::{ControlStream, Intake};
 use super::foreign::{Foreign, Opener, opener};
+use super::seal::shake_hands;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
@@ -59,17 +62,34 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Connects to an endpoint of a peer before `deadline`.
-pub(super) fn dial(endpoint: &Endpoint, deadline: Instant) -> io::Result<OwnedFd> {
+/// Connects to an endpoint of a peer before `deadline`. A Unix socket of another user is not it, unless a key will
+/// show who that is.
+pub(super) fn dial(endpoint: &Endpoint, with_key: bool, deadline: Instant) -> io::Result<OwnedFd> {
     match endpoint {
         Endpoint::UnixAbstract(name) => {
             let socket = new_socket(AddressFamily::UNIX)?;
             connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+            if let Some(uid) = stranger(&socket, with_key) {
+                let own = rustix::process::geteuid().as_raw();
+                let text = format!("it belongs to uid {uid} and we run as uid {own}: {ONLY_WITH_A_KEY}");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
             Ok(socket)
         }
         Endpoint::Tcp { ip, port } => dial_tcp(SocketAddr::new(*ip, *port), deadline),
     }
 }
+
+/// The user at the other end of a Unix socket, where it is not ours and no key will show that it may be there.
+pub(super) fn stranger(socket: &impl std::os::fd::AsFd, with_key: bool) -> Option<u32> {
+    let credentials = Credentials::of_peer(socket.as_fd()).ok().flatten()?;
+    let own = rustix::process::geteuid().as_raw();
+    (!with_key && credentials.uid != own).then_some(credentials.uid)
+}
+
+/// What another user on this host needs.
+pub(super) const ONLY_WITH_A_KEY: &str =
+    "agents of different users on one host need a key in common (BATON_PSK_FILE on both sides)";
 
 /// Connects to a TCP address before `deadline`.
 pub(super) fn dial_tcp(address: SocketAddr, deadline: Instant) -> io::Result<OwnedFd> {
@@ -91,15 +111,23 @@ pub(super) enum FetchError {
     /// The other side does without Baton.
     #[error("{0} listens there")]
     Foreign(Foreign),
+    /// The other side has another key than we have, or one of the two has none.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The connection, or the answer.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// Asks the Baton agent at `address` for its blob, in words that do no harm to others who may listen there.
-/// `name` is our own.
-pub(super) fn fetch_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Vec<u8>, FetchError> {
-    ask_for_blob(address, name, deadline).map_err(|error| match error {
+/// `name` is our own; with a key it is not told, and all is sealed.
+pub(super) fn fetch_blob(
+    address: SocketAddr,
+    name: &str,
+    secret: Option<&Secret>,
+    deadline: Instant,
+) -> Result<Vec<u8>, FetchError> {
+    ask_for_blob(address, name, secret, deadline).map_err(|error| match error {
         FetchError::Io(error) if hung_up(&error) => match greeter(address, deadline) {
             Some(foreign) => FetchError::Foreign(foreign),
             None => FetchError::Io(error),
@@ -121,7 +149,7 @@ fn greeter(address: SocketAddr, deadline: Instant) -> Option<Foreign> {
         match opener(stream.unparsed()) {
             Opener::Foreign(foreign) => return Some(foreign),
             Opener::Unclear => {}
-            Opener::Fetcher { .. } | Opener::Frame => return None,
+            Opener::Fetcher { .. } | Opener::Frame | Opener::Sealed => return None,
         }
         match stream.fill().ok()? {
             Intake::Some => {}
@@ -131,19 +159,33 @@ fn greeter(address: SocketAddr, deadline: Instant) -> Option<Foreign> {
     }
 }
 
-fn ask_for_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Vec<u8>, FetchError> {
+fn ask_for_blob(
+    address: SocketAddr,
+    name: &str,
+    secret: Option<&Secret>,
+    deadline: Instant,
+) -> Result<Vec<u8>, FetchError> {
     let socket = dial_tcp(address, deadline)?;
     let mut stream = ControlStream::new(socket);
-    stream.send(&stock::hello(name))?;
+    match secret {
+        None => stream.send(&stock::hello(name))?,
+        Some(secret) => {
+            shake_hands(&mut stream, &stock::nameless_hello(), secret, deadline)?;
+            let mut fetch = Vec::new();
+            Frame::Fetch.encode(0, &mut fetch);
+            stream.send(&fetch)?;
+        }
+    }
     loop {
-        match opener(stream.unparsed()) {
+        match if stream.is_secured() { Opener::Frame } else { opener(stream.unparsed()) } {
+            Opener::Sealed => return Err(TrustError::NotOurs.into()),
             Opener::Foreign(foreign) => return Err(FetchError::Foreign(foreign)),
             // Baton answers in a frame, and these are its words to stock agents: whoever says them does not know us.
             Opener::Fetcher { .. } => return Err(FetchError::Foreign(Foreign::Nixl)),
             Opener::Unclear => {}
             Opener::Frame => {
                 if let Some(frame) = stream.next_frame()? {
-                    return Ok(blob_in(frame)?);
+                    return blob_in(frame);
                 }
             }
         }
@@ -158,11 +200,12 @@ fn ask_for_blob(address: SocketAddr, name: &str, deadline: Instant) -> Result<Ve
     }
 }
 
-fn blob_in(frame: &[u8]) -> io::Result<Vec<u8>> {
+fn blob_in(frame: &[u8]) -> Result<Vec<u8>, FetchError> {
     match Frame::decode(frame) {
         Ok((_, Frame::Blob { bytes })) => Ok(bytes.to_vec()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it did not answer with its blob")),
-        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        Ok((_, Frame::Refuse { reason: RefuseReason::KeyWanted, .. })) => Err(TrustError::KeyWanted.into()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it did not answer with its blob").into()),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
     }
 }
 
@@ -175,7 +218,8 @@ fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
-fn wait_for(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Instant) -> io::Result<()> {
+/// Waits until the socket is ready; an error at the deadline.
+pub(super) fn wait_for(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -215,7 +259,7 @@ mod tests {
     fn a_listener_that_never_answers_meets_the_deadline() {
         let (_listener, port) = listen_tcp(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let deadline = Instant::now() + Duration::from_millis(50);
-        let error = fetch_blob((Ipv4Addr::LOCALHOST, port).into(), "gen", deadline).unwrap_err();
+        let error = fetch_blob((Ipv4Addr::LOCALHOST, port).into(), "gen", None, deadline).unwrap_err();
         assert!(matches!(error, FetchError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
         assert!(Instant::now() >= deadline);
     }
@@ -224,7 +268,7 @@ mod tests {
     fn unix_listeners_are_reached_by_name() {
         let name = format!("baton-test-{}", std::process::id());
         let listener = listen_unix(name.as_bytes()).unwrap();
-        let dialed = dial(&Endpoint::UnixAbstract(name.into_bytes()), soon()).unwrap();
+        let dialed = dial(&Endpoint::UnixAbstract(name.into_bytes()), false, soon()).unwrap();
         let accepted = accept(&listener).unwrap().expect("a connection is there");
         let me = ControlStream::new(accepted).credentials().expect("a Unix socket has credentials");
         assert_eq!(me.pid, std::process::id() as i32);

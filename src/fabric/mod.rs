@@ -42,6 +42,7 @@ pub use regions::RegionSet;
 
 use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
 use crate::error::FabricError;
+use crate::trust::LinkKeys;
 
 /// What a fabric can do, as values. The agent plans by these and never asks which fabric it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Link {
     pub link_id: [u8; 16],
     /// The peer's process, when the control stream is a Unix socket.
     pub credentials: Option<Credentials>,
+    /// The keys of the link, where the peer has shown that it has ours.
+    pub keys: Option<Arc<LinkKeys>>,
 }
 
 /// One batch of copies to or from one peer.

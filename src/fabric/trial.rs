@@ -72,7 +72,7 @@ mod tests {
             uid: rustix::process::geteuid().as_raw(),
         };
         let deadline = || Instant::now() + Duration::from_secs(20);
-        let to = |address| Link { address, link_id: [0; 16], credentials: Some(credentials) };
+        let to = |address| Link { address, link_id: [0; 16], credentials: Some(credentials), keys: None };
         let own = fabric.address();
         assert_eq!(link(&mut *fabric, to(own.clone()), deadline()), Ok(()));
         let mut stranger = own;

@@ -1,4 +1,4 @@
-//! What the agents of this process have logged as errors, from whatever thread.
+//! What the agents of this process have logged, from whatever thread.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Mutex, Once};
@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 static LISTENING: Once = Once::new();
 
 /// Begins to collect. For the first line of a test that asks for [`errors_of`].
@@ -18,17 +18,27 @@ pub fn listen() {
 /// The errors that the agent of this (unique) name has logged since then, with their fields.
 pub fn errors_of(agent: &str) -> Vec<String> {
     let wanted = format!("agent={agent:?}");
-    LINES.lock().expect("whole").iter().filter(|line| line.contains(&wanted)).cloned().collect()
+    let lines = LINES.lock().expect("whole");
+    let wanted = |(level, line): &&(Level, String)| *level == Level::ERROR && line.contains(&wanted);
+    lines.iter().filter(wanted).map(|(_, line)| line.clone()).collect()
+}
+
+/// Everything that has been logged since then, at any level.
+pub fn all() -> Vec<String> {
+    LINES.lock().expect("whole").iter().map(|(_, line)| line.clone()).collect()
 }
 
 struct Collector;
 
 impl Subscriber for Collector {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut line = Line(String::new());
+        attributes.record(&mut line);
+        LINES.lock().expect("whole").push((*attributes.metadata().level(), line.0));
         Id::from_u64(1)
     }
 
@@ -39,7 +49,7 @@ impl Subscriber for Collector {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        LINES.lock().expect("whole").push(line.0);
+        LINES.lock().expect("whole").push((*event.metadata().level(), line.0));
     }
 
     fn enter(&self, _: &Id) {}

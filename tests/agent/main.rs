@@ -8,6 +8,7 @@ mod pair;
 mod registration;
 mod strangers;
 mod transfers;
+mod trust;
 
 use pair::Lane;
 
@@ -50,6 +51,7 @@ on_every_lane!(
     crate::ends::deregistering_under_a_stopped_peer_is_bounded => deregistering_under_a_stopped_peer_is_bounded,
     crate::ends::shutting_down_under_a_stopped_peer_is_bounded => shutting_down_under_a_stopped_peer_is_bounded,
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
+    crate::trust::bytes_arrive_with_a_key => bytes_arrive_with_a_key,
 );
 
 /// Lanes whose control stream is a Unix socket, on which the kernel names the process.

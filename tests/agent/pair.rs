@@ -116,7 +116,11 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(lane: Lane, len: usize) -> Self {
-        let (ctx, gene) = (agent("ctx", lane), agent("gen", lane));
+        Self::of((agent("ctx", lane), agent("gen", lane)), len)
+    }
+
+    /// The same of two agents that are there already.
+    pub fn of((ctx, gene): (Agent, Agent), len: usize) -> Self {
         let (ctx_pool, gen_pool) = (Pool::new(len, 0), Pool::new(len, 0xee));
         ctx_pool.fill(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]);
         ctx_pool.register(&ctx);

@@ -20,7 +20,7 @@ pub trait Harness: Sized {
 
     /// How another fabric of this harness reaches `target`.
     fn link(&self, target: &dyn Fabric, link_id: [u8; 16]) -> Link {
-        Link { address: target.address(), link_id, credentials: Some(own_credentials()) }
+        Link { address: target.address(), link_id, credentials: Some(own_credentials()), keys: None }
     }
 
     /// Links over which nobody can be reached, each with its name. `good` would work. The suite demands

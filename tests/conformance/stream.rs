@@ -45,7 +45,7 @@ impl Harness for Tcp4 {
     }
 
     fn link(&self, target: &dyn Fabric, link_id: [u8; 16]) -> Link {
-        Link { address: target.address(), link_id, credentials: None }
+        Link { address: target.address(), link_id, credentials: None, keys: None }
     }
 
     fn bad_links(&self, good: &Link) -> Vec<(&'static str, Link)> {

@@ -95,7 +95,8 @@ impl Node {
                 self.tags.extend(tag.map(|tag| (peer, tag)));
                 let section = self.endpoint.peer(peer).and_then(|peer| peer.section());
                 if let Some(theirs) = section.and_then(|section| section.fabrics.first()) {
-                    let link = Link { address: theirs.address.clone(), link_id, credentials: None };
+                    let link =
+                        Link { address: theirs.address.clone(), link_id, credentials: None, keys: None };
                     self.fabric.connect(peer, link);
                 }
             }

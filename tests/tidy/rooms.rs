@@ -82,6 +82,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/mod.rs", "declares the promise about memory"),
     ("src/fabric/local/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/sim/fabric.rs", "hands the promise on to its leaf"),
+    ("src/fabric/sim/mod.rs", "states a contract that its callers keep"),
     ("src/fabric/ucx/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/stream/mod.rs", "implements the trait's method"),
     // Leaves.

@@ -86,7 +86,7 @@ impl Bench {
     fn connect(&mut self) {
         let tcp = Some(self.listener.local_addr().expect("a bound listener"));
         let address = StreamAddress { unix: None, tcp }.encode();
-        self.fabric.connect(PEER, Link { address, link_id: LINK, credentials: None });
+        self.fabric.connect(PEER, Link { address, link_id: LINK, credentials: None, keys: None });
     }
 
     fn dial(&self, first_bytes: &[u8]) -> TcpStream {
@@ -344,7 +344,7 @@ fn a_dead_unix_socket_falls_back_to_tcp() {
     let tcp = Some(bench.listener.local_addr().expect("a bound listener"));
     let address = StreamAddress { unix: Some(b"baton-nobody-is-here".to_vec()), tcp }.encode();
     let credentials = Some(Credentials { pid: 1, uid: 0 });
-    bench.fabric.connect(PEER, Link { address, link_id: LINK, credentials });
+    bench.fabric.connect(PEER, Link { address, link_id: LINK, credentials, keys: None });
     let _to_fabric = bench.dial(&encode_preface(LINK));
     bench.until("the link is up", |log| log.connected == [Ok(())]);
     assert_eq!(bench.fabric.carrier(PEER), "stream-tcp");

@@ -74,7 +74,10 @@ impl UcxFabric {
 
     /// Connects to its own passive worker, which nobody progresses: what completes is native.
     fn prove_itself(&mut self) -> Result<(), FabricError> {
-        self.start_link(SELF, Link { address: self.address.clone(), link_id: [0; 16], credentials: None });
+        self.start_link(
+            SELF,
+            Link { address: self.address.clone(), link_id: [0; 16], credentials: None, keys: None },
+        );
         let mut verdict = Verdict(None);
         let (mut idle_since, mut idle_steps) = (Instant::now(), 0);
         while verdict.0.is_none() {
@@ -124,7 +127,7 @@ mod tests {
             return println!("skipped: {name} (this UCX is native here)");
         }
         let peer = PeerKey(1);
-        near.connect(peer, Link { address: far.address(), link_id: [0; 16], credentials: None });
+        near.connect(peer, Link { address: far.address(), link_id: [0; 16], credentials: None, keys: None });
         let mut verdict = Verdict(None);
         let end = Instant::now() + std::time::Duration::from_secs(20);
         while verdict.0.is_none() {

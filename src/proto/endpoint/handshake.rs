@@ -10,10 +10,12 @@ use crate::proto::session::{SessionEvent, SessionPhase};
 use crate::proto::wire::{Frame, Hello, MAJOR_FIELD, RefuseReason, VERSION};
 
 use super::peer::LaneState;
-use super::{Action, Endpoint, PEERS_MAX, Peer, Standing};
+use super::{Action, Endpoint, PEERS_MAX, Peer};
 
 /// Prefix of the reason of a stream that closed only because both sides dialed at once.
 pub const CROSSED: &str = "crossed";
+/// Reason of a stream that closed because the peer wants a key shown.
+pub const KEY_WANTED: &str = "the peer wants a key shown";
 
 impl Endpoint {
     /// A stream that we dialed to the agent `name` with this session. Says hello. `random` is 16 fresh
@@ -36,21 +38,11 @@ impl Endpoint {
             .then(|| self.add_peer(Peer::new(String::new(), SessionPhase::Listening, [0; 16], now)))
     }
 
-    /// A newer blob of this name has been loaded: a live stream to another session is fenced off. Returns
-    /// where the name stands after that.
-    pub fn fence(&mut self, name: &str, session: SessionId) -> Standing {
-        let standing = self.standing(name);
-        let key = match standing {
-            Standing::Absent => return standing,
-            Standing::Connecting(key) | Standing::Up(key) => key,
-        };
-        let known = self.peers.get(&key).and_then(|peer| peer.section.as_ref());
-        if known.is_some_and(|section| section.session == session) {
-            return standing;
+    /// The dialer of this stream has shown that it has our key, before its first frame.
+    pub fn note_authenticated(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.authenticated = true;
         }
-        self.close(key, "its host has loaded a newer agent of the same name");
-        self.names.remove(name);
-        Standing::Absent
     }
 
     /// A fabric has connected to the peer, or cannot.
@@ -93,7 +85,7 @@ impl Endpoint {
         if hello.name == self.identity.name {
             return self.refuse(key, RefuseReason::NameTaken, "the dialer has our own name");
         }
-        if let Err((reason, text)) = self.settle_crossing(hello.name, section.session) {
+        if let Err((reason, text)) = self.settle_crossing(key, hello.name, section.session) {
             return self.refuse(key, reason, &text);
         }
         let own = self.encoded_section();
@@ -123,8 +115,14 @@ impl Endpoint {
         }
     }
 
-    /// What a hello meets that comes while the same name has a stream already.
-    fn settle_crossing(&mut self, name: &str, session: SessionId) -> Result<(), (RefuseReason, String)> {
+    /// What a hello meets that comes while the same name has a stream already. A live stream to another session
+    /// gives way only to one that has shown our key: anybody else might use the name to cut a peer off.
+    fn settle_crossing(
+        &mut self,
+        key: PeerKey,
+        name: &str,
+        session: SessionId,
+    ) -> Result<(), (RefuseReason, String)> {
         let dialing = self.peers.iter().find(|(_, peer)| {
             peer.phase == SessionPhase::Greeting && peer.expected == Some(session.0) && peer.name == name
         });
@@ -134,13 +132,16 @@ impl Endpoint {
             }
             self.close(ours, CROSSED);
         }
-        let Some(live) = self.names.get(name).and_then(|key| self.peers.get(key)) else { return Ok(()) };
-        match &live.section {
-            Some(known) if known.session == session => {
-                Err((RefuseReason::Crossed, "a stream between these two agents is up already".into()))
-            }
-            _ => Err((RefuseReason::NameTaken, format!("a live agent is already known as '{name}'"))),
+        let Some(live) = self.names.get(name).copied() else { return Ok(()) };
+        if self.is_session(live, session) {
+            return Err((RefuseReason::Crossed, "a stream between these two agents is up already".into()));
         }
+        if self.peers.get(&key).is_some_and(|peer| peer.authenticated) {
+            self.close(live, "a newer agent of the same name has come and shown the key");
+            return Ok(());
+        }
+        self.fences_refused += 1;
+        Err((RefuseReason::NameTaken, format!("a live agent is already known as '{name}'")))
     }
 
     pub(super) fn handle_welcome(&mut self, key: PeerKey, name: &str, section: &[u8], now: Instant) {
@@ -157,10 +158,17 @@ impl Endpoint {
             let text = format!("agent '{name}' of session {} answered in its place", section.session);
             return self.close(key, &text);
         }
-        if self.names.contains_key(name) {
-            return self.close(key, CROSSED);
+        if let Some(known) = self.names.get(name).copied() {
+            if self.is_session(known, section.session) {
+                return self.close(key, CROSSED);
+            }
+            // Our host has loaded the newer agent, and it has answered: a blob alone, which may be an old one, fences
+            // nobody.
+            self.close(known, "its host has loaded a newer agent of the same name");
         }
-        peer.phase = phase;
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.phase = phase;
+        }
         self.become_known(key, section, now);
     }
 
@@ -221,6 +229,7 @@ impl Endpoint {
     pub(super) fn handle_refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {
         let reason = match reason {
             RefuseReason::Crossed => CROSSED.to_owned(),
+            RefuseReason::KeyWanted => KEY_WANTED.to_owned(),
             _ => format!("the peer refused the stream: {text}"),
         };
         self.close(key, &reason);
@@ -231,6 +240,11 @@ impl Endpoint {
             peer.say(&Frame::Refuse { reason, text });
         }
         self.close(key, &format!("refused: {text}"));
+    }
+
+    /// Whether the agent at the other end of this stream is this instance of it.
+    fn is_session(&self, key: PeerKey, session: SessionId) -> bool {
+        self.peers.get(&key).is_some_and(|peer| peer.session() == Some(session))
     }
 
     fn add_peer(&mut self, peer: Peer) -> PeerKey {

@@ -16,6 +16,8 @@
 mod action;
 mod ask;
 mod clock;
+#[cfg(test)]
+mod fence_tests;
 mod handshake;
 mod incoming;
 mod outgoing;
@@ -29,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey, RegionKey, TransferId};
+use crate::desc::{OpToken, PeerKey, RegionKey, SessionId, TransferId};
 
 use super::blob::Blob;
 use super::regions::RegionTable;
@@ -40,7 +42,7 @@ use super::wire::Frame;
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
-pub use handshake::CROSSED;
+pub use handshake::{CROSSED, KEY_WANTED};
 pub use outgoing::Submission;
 pub use peer::{LaneSpec, Peer};
 
@@ -63,6 +65,7 @@ pub struct Endpoint {
     peers: BTreeMap<PeerKey, Peer>,
     names: HashMap<String, PeerKey>,
     lost: HashMap<String, String>,
+    fences_refused: u64,
     flights: HashMap<u64, Flight>,
     owners: HashMap<TransferId, PeerKey>,
     next_peer: u32,
@@ -123,6 +126,7 @@ impl Endpoint {
             peers: BTreeMap::new(),
             names: HashMap::new(),
             lost: HashMap::new(),
+            fences_refused: 0,
             flights: HashMap::new(),
             owners: HashMap::new(),
             next_peer: 1,
@@ -170,6 +174,23 @@ impl Endpoint {
             Some((key, peer)) if peer.phase == SessionPhase::Up => Standing::Up(key),
             Some((key, _)) => Standing::Connecting(key),
         }
+    }
+
+    /// Where the agent of this name and session stands: absent while another instance of it has the name.
+    pub fn standing_of(&self, name: &str, session: SessionId) -> Standing {
+        match self.standing(name) {
+            Standing::Up(key) | Standing::Connecting(key)
+                if self.peers.get(&key).is_none_or(|peer| peer.session() != Some(session)) =>
+            {
+                Standing::Absent
+            }
+            standing => standing,
+        }
+    }
+
+    /// How often a stream was refused that would have fenced off a live peer of the same name.
+    pub fn fences_refused(&self) -> u64 {
+        self.fences_refused
     }
 
     /// The loaded peer of this name, or the error that says why there is none.

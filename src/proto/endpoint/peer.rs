@@ -54,6 +54,8 @@ pub struct Peer {
     pub(super) link_id: [u8; 16],
     pub(super) expected: Option<[u8; 16]>,
     pub(super) section: Option<Section>,
+    /// It has shown that it has our key.
+    pub(super) authenticated: bool,
     pub(super) regions: Arc<RegionTable>,
     pub(super) lane_states: Vec<LaneState>,
     pub(super) their_lanes: Option<Vec<String>>,
@@ -118,6 +120,7 @@ impl Peer {
             link_id,
             expected: None,
             section: None,
+            authenticated: false,
             regions: Arc::default(),
             lane_states: Vec::new(),
             their_lanes: None,

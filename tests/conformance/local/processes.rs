@@ -203,7 +203,7 @@ impl Peer {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         let uid = rustix::process::geteuid().as_raw();
         let credentials = Some(Credentials { pid, uid });
-        Link { address: self.address.clone(), link_id: [7; 16], credentials }
+        Link { address: self.address.clone(), link_id: [7; 16], credentials, keys: None }
     }
 
     fn kill(&mut self) {

@@ -72,7 +72,7 @@ impl Storm {
             session = sessions[self.net.chance.within(0..sessions.len() - 1)];
             self.coverage.strike(Kind::OldBlob);
         }
-        match self.net.nodes[n].endpoint.fence(NAMES[to], session) {
+        match self.net.nodes[n].endpoint.standing_of(NAMES[to], session) {
             Standing::Up(key) => self.net.nodes[n].endpoint.mark_loaded(key),
             Standing::Connecting(_) => {}
             Standing::Absent if self.dials(n, to) => {}

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use baton::desc::{Descriptor, MemoryKind, PeerKey, SessionId, Span, TransferId, TransferOp};
-use baton::proto::endpoint::{Action, Placement, Standing, Submission};
+use baton::desc::{Descriptor, MemoryKind, PeerKey, Span, TransferId, TransferOp};
+use baton::proto::endpoint::{Action, Placement, Submission};
 use baton::proto::plan::{Party, PlanCaps, Side, plan};
 use baton::proto::wire::{DataHeader, Frame, LENGTH_BYTES};
 
 use super::super::bytes::Bytes;
 use super::peers::their_memory;
-use super::{LANE, MEMORY, THEIRS, World};
+use super::{LANE, MEMORY, World};
 
 impl World {
     pub(super) fn step(&mut self, bytes: &mut Bytes<'_>) {
@@ -168,9 +168,7 @@ impl World {
             0 => self.endpoint.invalidate(name),
             1 => self.endpoint.mark_loaded(key),
             2 => _ = self.endpoint.notify(name, bytes.string()),
-            3 => match self.endpoint.fence(name, SessionId(THEIRS)) {
-                Standing::Absent | Standing::Connecting(_) | Standing::Up(_) => {}
-            },
+            3 => self.endpoint.note_authenticated(key),
             4 => self.endpoint.handle_undelivered(name),
             _ => self.endpoint.mark_loaded(key),
         }

@@ -70,7 +70,11 @@ fn link_with_child(lane: &'static str, fabric: &mut dyn Fabric) -> Result<(), Fa
     let credentials = Credentials { pid: neighbour.pid(), uid: geteuid().as_raw() };
     // It may ask before our connect gives it the leave it needs under Yama, and then asks again.
     neighbour.tell(&hex(&own)).map_err(|error| broken(&format!("takes no address: {error}")))?;
-    trial::link(fabric, Link { address, link_id: LINK_ID, credentials: Some(credentials) }, deadline)?;
+    trial::link(
+        fabric,
+        Link { address, link_id: LINK_ID, credentials: Some(credentials), keys: None },
+        deadline,
+    )?;
     match neighbour.line(deadline) {
         Some(line) if line == OK => Ok(()),
         Some(line) => Err(parse_error(lane, &line).unwrap_or_else(|| broken("gave no outcome"))),
@@ -98,7 +102,7 @@ pub fn serve(lane: &str, settings: &EngineSettings) -> ExitCode {
         let parent = getppid().map_or(0, Pid::as_raw_pid);
         let credentials = Some(Credentials { pid: parent, uid: geteuid().as_raw() });
         let address = unhex(line.trim()).unwrap_or_default();
-        let link = Link { address, link_id: LINK_ID, credentials };
+        let link = Link { address, link_id: LINK_ID, credentials, keys: None };
         match trial::link(&mut *fabric, link, Instant::now() + LIMIT) {
             Ok(()) => say(OK)?,
             Err(error) => say(&error_line(&error))?,
