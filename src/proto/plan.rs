@@ -31,7 +31,7 @@ use super::regions::RegionLookup;
 use crate::desc::{Descriptor, MemoryKind, Segment, Span};
 
 /// Most descriptors in each list of one transfer.
-pub const MAX_DESCRIPTORS: usize = 1 << 20;
+pub const MAX_DESCRIPTORS: usize = 1 << 21;
 
 /// Most segments of one plan, after splitting: bounds what a transfer of absurd length can allocate.
 pub const MAX_SEGMENTS: usize = 1 << 23;

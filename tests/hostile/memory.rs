@@ -1,7 +1,10 @@
-//! What one thread has allocated, and the most that it had at once.
+//! What one thread has allocated, and the most that it had at once; and memory for agents to register.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+
+use baton::agent::{Agent, DescriptorList};
+use baton::desc::{Descriptor, MemoryKind};
 
 /// The most bytes that `run` has allocated at one time, beyond what there was before.
 pub fn peak_of(run: impl FnOnce()) -> usize {
@@ -43,6 +46,36 @@ fn count(bytes: isize) {
     let live = LIVE.get() + bytes;
     LIVE.set(live);
     PEAK.set(PEAK.get().max(live));
+}
+
+/// Memory that outlives every registration of it: leaked, so that no test can break the promise.
+pub struct Pool {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Pool {
+    pub fn new(len: usize, fill: u8) -> Self {
+        let start = Box::leak(vec![fill; len].into_boxed_slice()).as_mut_ptr();
+        Self { start, len }
+    }
+
+    pub fn addr(&self) -> u64 {
+        self.start as u64
+    }
+
+    pub fn register(&self, agent: &Agent) {
+        let descs = vec![Descriptor { addr: self.addr(), len: self.len as u64, device: 0 }];
+        // SAFETY: the memory is leaked, so it stays mapped; it is read through a raw pointer only.
+        unsafe { agent.register(&DescriptorList { kind: MemoryKind::Dram, descs }) }
+            .expect("memory registers");
+    }
+
+    /// A copy of what is in it. Callers read only what no transfer is writing.
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: the allocation is leaked, `len` bytes long and initialised.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }.to_vec()
+    }
 }
 
 #[test]
