@@ -41,7 +41,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate gate build install clean deps python
+.PHONY: help demo test simulate gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,13 @@ build: deps ## the library under its names (build/lib), the engine host, the bat
 	cargo build --release --locked
 	cmake -S . -B build $(if $(BATON_PYTHON),-DBATON_PYTHON=$(BATON_PYTHON))
 	cmake --build build --parallel $(JOBS)
+
+fuzz: deps ## every decoder under libFuzzer: FUZZ_SECONDS=60 or FUZZ_RUNS=10000000 for each, FUZZ_TARGETS="blob ..."
+	scripts/fuzz.sh
+
+# After a change of a format: the inputs that fuzzing and tests/hostile begin with.
+fuzz-seeds:
+	cargo test --locked --test hostile write_the_seeds -- --ignored
 
 install: build ## the library, the program and the engine host under PREFIX
 	cmake --install build --prefix $(PREFIX)
