@@ -14,7 +14,8 @@ use baton::proto::section::{AnnouncedRegion, Endpoint, FabricAddress, FabricKey,
 use baton::proto::stock;
 use baton::proto::tagged::message::Message;
 use baton::proto::tagged::{RecvId, Role, SendId, Tag};
-use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason};
+use baton::proto::transfer::{Run, Runs};
+use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State};
 use baton::proto::zeromq;
 
 use crate::targets::tcp_store::NONCE;
@@ -103,6 +104,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     let id = TransferId(9);
     let hello = Hello { link_id: [7; 16], expected: [8; 16], name: "ctx", section: b"section" };
     let sync_message = Some(&b"done\0"[..]);
+    let (standing, runs) =
+        (Standing::Receiving, |first| Runs::new([Run { first, last: u32::MAX }].into_iter()));
     let commit = Commit { id, op: TransferOp::Write, chunks: 3, bytes: 4096, sync_message };
     vec![
         ("hello", Frame::Hello(hello)),
@@ -122,7 +125,19 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("commit", Frame::Commit(commit.clone())),
         ("commit-read", Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit })),
         ("ack", Frame::Ack { id }),
-        ("progress", Frame::Progress { id, done: 3 }),
+        ("progress", Frame::Progress { id, done: 2 }),
+        ("ask", Frame::Ask { id }),
+        (
+            "state",
+            Frame::State(State {
+                id,
+                standing,
+                committed: true,
+                done: 2,
+                unheard: runs(7),
+                missing: runs(2),
+            }),
+        ),
         ("fail", Frame::Fail { id, text: "no such region" }),
         ("abort", Frame::Abort { id, issued: 5 }),
         ("aborted", Frame::Aborted { id, sent: 6 }),

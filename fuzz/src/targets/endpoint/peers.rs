@@ -2,7 +2,8 @@
 
 use baton::desc::{RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
 use baton::proto::codec::Writer;
-use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason};
+use baton::proto::transfer::{Run, Runs};
+use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State};
 
 use super::super::bytes::Bytes;
 use super::{Known, LANE, MEMORY, OURS, THEIRS, World, announced, section};
@@ -103,7 +104,9 @@ impl World {
                 sync_message: (bytes.below(2) == 1).then(|| bytes.string()),
             }),
             10 | 11 => Frame::Ack { id },
-            12 => Frame::Progress { id, done: small },
+            12 if small % 2 == 0 => Frame::Progress { id, done: bytes.number() as u32 },
+            12 => Frame::Ask { id },
+            13 if small % 2 == 0 => Frame::State(state(id, small, bytes)),
             13 => Frame::Fail { id, text: str::from_utf8(bytes.string()).unwrap_or("not text") },
             14 => Frame::Abort { id, issued: small },
             15 => Frame::Aborted { id, sent: small },
@@ -131,6 +134,24 @@ impl World {
         frame.encode(*tag, &mut bytes);
         self.endpoint.handle_frame(*key, &bytes[LENGTH_BYTES..], self.now);
     }
+}
+
+/// Where a peer says that a transfer of ours stands.
+fn state(id: TransferId, small: u32, bytes: &mut Bytes<'_>) -> State {
+    let mut runs = || {
+        let runs: Vec<_> = (0..bytes.below(4))
+            .map(|_| {
+                let first = bytes.number() as u32;
+                Run { first, last: first.saturating_add(bytes.number() as u32) }
+            })
+            .collect();
+        Runs::new(runs.into_iter())
+    };
+    let (unheard, missing) = (runs(), runs());
+    let standing =
+        [Standing::Unknown, Standing::Receiving, Standing::Failed, Standing::Closing, Standing::Forgotten];
+    let standing = standing[bytes.below(5)];
+    State { id, standing, committed: bytes.below(2) == 1, done: small, unheard, missing }
 }
 
 /// The peer's memory that a transfer of ours may name.
