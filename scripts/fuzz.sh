@@ -30,7 +30,7 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
 done
 echo "fuzz: building the targets"
 RUSTFLAGS="$coverage --cfg fuzzing -Zsanitizer=address" \
-    cargo +nightly build --quiet --release --locked --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$out"
+    cargo +nightly build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$out"
 
 # Longer inputs take longer and find nothing more.
 longest() {

@@ -12,9 +12,10 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, RegionKey, TransferId};
 use crate::fabric::{Batch, Credentials, Fabric, Link, Pinning, Posted};
-use crate::proto::endpoint::{Action, CROSSED, Endpoint, TICK};
+use crate::proto::endpoint::{Action, CROSSED, Endpoint, PEERS_MAX, TICK};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::TransferError;
+use crate::proto::wire::{Frame, RefuseReason};
 use crate::trust::Secret;
 
 use super::Mishaps;
@@ -226,9 +227,13 @@ impl Core {
         }
     }
 
-    fn welcome(&mut self, stream: ControlStream, hello: &[u8], now: Instant) {
+    fn welcome(&mut self, mut stream: ControlStream, hello: &[u8], now: Instant) {
         let Some(key) = self.endpoint.open_accepted(now) else {
-            tracing::warn!("an incoming connection was closed: there are too many peers already");
+            let text = format!("agent '{}' has {PEERS_MAX} peers already", self.endpoint.identity().name);
+            tracing::warn!("an incoming connection was refused: {text}");
+            let mut refusal = Vec::new();
+            Frame::Refuse { reason: RefuseReason::Unavailable, text: &text }.encode(0, &mut refusal);
+            let _ = stream.send(&refusal); // whoever is not told sees the stream close
             return;
         };
         if stream.is_secured() {

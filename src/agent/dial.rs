@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::desc::{PeerKey, SessionId};
 use crate::proto::blob::Blob;
-use crate::proto::endpoint::{CROSSED, KEY_WANTED, Standing};
+use crate::proto::endpoint::{CROSSED, KEY_WANTED, PEERS_MAX, Standing};
 use crate::proto::section::{Endpoint, Section};
 use crate::trust::{Secret, TrustError};
 
@@ -127,6 +127,9 @@ impl Agent {
     /// Tries the peer's endpoints in order, and hands the first socket to the engine.
     fn dial_peer(&self, peer: &str, section: &Section, deadline: Instant) -> Result<PeerKey, LoadError> {
         let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };
+        if self.running_core()?.endpoint.peers().count() >= PEERS_MAX {
+            return Err(LoadError::TooMany { peer: peer.into() });
+        }
         let stream = self.dial_endpoints(peer, section, deadline)?;
         let random = random().map_err(system("random bytes"))?;
         let mut core = self.running_core()?;

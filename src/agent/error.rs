@@ -9,7 +9,7 @@ use crate::config::SettingError;
 use crate::desc::{Descriptor, MemoryKind};
 use crate::error::FabricError;
 use crate::proto::blob::BlobError;
-use crate::proto::endpoint::CommandError;
+use crate::proto::endpoint::{CommandError, PEERS_MAX};
 use crate::proto::plan::PlanError;
 use crate::proto::regions::RegionError;
 use crate::proto::stock::CURE;
@@ -215,6 +215,14 @@ pub enum LoadError {
         peer: String,
         /// What is wrong with each lane.
         reasons: String,
+    },
+    /// There is no room for another peer.
+    #[error(
+        "cannot load agent '{peer}': this agent has {PEERS_MAX} peers already; invalidate those that are not needed"
+    )]
+    TooMany {
+        /// The peer.
+        peer: String,
     },
     /// The system refuses something on our side.
     #[error("cannot load agent '{peer}': {what}: {source}")]

@@ -411,4 +411,7 @@ impl Guest {
 }
 
 #[cfg(test)]
+mod limits;
+
+#[cfg(test)]
 mod tests;

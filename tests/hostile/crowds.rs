@@ -33,17 +33,21 @@ fn peers_up_to_the_limit_are_kept_apart_and_one_more_is_refused() {
         let messages: Vec<_> = of_peer.flat_map(|(_, messages)| messages).collect();
         assert_eq!(messages, [&(number as u32).to_le_bytes().to_vec()], "{}", peer.name());
     }
-    let mut one_more = knock(&agent);
-    let (hello, _) = crate::puppet::hello(&agent, &Papers::default(), None);
-    std::io::Write::write_all(&mut one_more, &hello).expect("said");
-    assert!(closes(&mut one_more), "there is no room");
+    let refusal = Puppet::answer_to(&agent, &crate::puppet::hello(&agent, &Papers::default(), None).0);
+    assert!(refusal.contains("Unavailable") && refusal.contains("has 1024 peers already"), "{refusal}");
+    let other = self::agent("gen");
+    let error = agent.load_blob(other.name(), &other.local_blob()).expect_err("no room either").to_string();
+    assert!(error.contains("this agent has 1024 peers already; invalidate"), "{error}");
+    let error = other.load_blob(agent.name(), &agent.local_blob()).expect_err("no room there").to_string();
+    assert!(
+        error.contains("the peer refused the stream") && error.contains("has 1024 peers already"),
+        "{error}"
+    );
     // Room for it when somebody has left.
     peers.pop();
     eventually("room", || {
-        let mut stream = knock(&agent);
-        let (hello, _) = crate::puppet::hello(&agent, &Papers::default(), None);
-        std::io::Write::write_all(&mut stream, &hello).expect("said");
-        matches!(std::io::Read::read(&mut stream, &mut [0; 16]), Ok(1..)).then_some(())
+        let answer = Puppet::answer_to(&agent, &crate::puppet::hello(&agent, &Papers::default(), None).0);
+        answer.starts_with("Welcome").then_some(())
     });
 }
 

@@ -2,7 +2,7 @@
 //! stream.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 
 use baton::agent::Agent;
 use baton::desc::SessionId;
@@ -10,23 +10,7 @@ use baton::proto::blob::Blob;
 use baton::proto::section::{Endpoint, Section};
 use baton::proto::wire::{Frame, LENGTH_BYTES};
 
-use crate::puppet::{Papers, Puppet, WATCHDOG, agent, closes, eventually, hello, knock};
-
-/// Says a HELLO on a new connection; what is answered, as text.
-fn answer_to(agent: &Agent, hello: &[u8]) -> String {
-    let mut stream = knock(agent);
-    stream.write_all(hello).expect("said");
-    let frame = read_frame(&mut stream);
-    Frame::decode(&frame).map_or_else(|error| error.to_string(), |(_, frame)| format!("{frame:?}"))
-}
-
-fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
-    let mut length = [0; LENGTH_BYTES];
-    stream.read_exact(&mut length).expect("an answer");
-    let mut frame = vec![0; u32::from_le_bytes(length) as usize];
-    stream.read_exact(&mut frame).expect("all of it");
-    frame
-}
+use crate::puppet::{Papers, Puppet, WATCHDOG, agent, closes, eventually, hello, knock, read_frame};
 
 /// A stranger cannot take a live peer's name, whatever session it claims; the peer's stream stays as it is.
 #[test]
@@ -36,7 +20,7 @@ fn a_live_peers_name_is_not_to_be_had() {
     let session = Blob::decode(&gene.local_blob()).expect("its blob").section.session.0;
     for (claimed, reason) in [([9; 16], "NameTaken"), (session, "Crossed")] {
         let papers = Papers { name: gene.name().to_owned(), session: claimed, ..Papers::default() };
-        let answer = answer_to(&ctx, &hello(&ctx, &papers, None).0);
+        let answer = Puppet::answer_to(&ctx, &hello(&ctx, &papers, None).0);
         assert!(answer.starts_with("Refuse") && answer.contains(reason), "{answer}");
         assert_heard(&gene, &ctx);
     }
@@ -46,7 +30,7 @@ fn a_live_peers_name_is_not_to_be_had() {
 fn our_own_name_is_not_to_be_had() {
     let ctx = agent("ctx");
     let papers = Papers { name: ctx.name().to_owned(), ..Papers::default() };
-    let answer = answer_to(&ctx, &hello(&ctx, &papers, None).0);
+    let answer = Puppet::answer_to(&ctx, &hello(&ctx, &papers, None).0);
     assert!(answer.starts_with("Refuse") && answer.contains("our own name"), "{answer}");
 }
 
@@ -115,7 +99,7 @@ fn who_answers_in_anothers_place_is_not_loaded() {
 fn answer_as(listener: &TcpListener, name: &str, section: &Section) {
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
-    let hello = read_frame(&mut stream);
+    let hello = read_frame(&mut stream).expect("a hello");
     let (link, frame) = Frame::decode(&hello).expect("a frame");
     assert!(matches!(frame, Frame::Hello(_)), "{frame:?}");
     let (mut bytes, mut out) = (Vec::new(), Vec::new());
@@ -132,7 +116,7 @@ fn a_replayed_handshake_is_refused_and_harms_nobody() {
     let (ctx, gene) = (agent("ctx"), agent("gen"));
     let overheard = overhear(&ctx, &gene);
     for _ in 0..3 {
-        let answer = answer_to(&ctx, &overheard);
+        let answer = Puppet::answer_to(&ctx, &overheard);
         assert!(answer.starts_with("Refuse") && answer.contains("Crossed"), "{answer}");
         assert_heard(&gene, &ctx);
     }
@@ -143,7 +127,7 @@ fn a_replayed_handshake_is_refused_and_harms_nobody() {
     let mut settings = crate::puppet::settings(|lanes| lanes.stream_tcp = true);
     settings.port = port;
     let restarted = Agent::new(baton::agent::AgentConfig { name, settings }).expect("an agent opens");
-    let answer = answer_to(&restarted, &overheard);
+    let answer = Puppet::answer_to(&restarted, &overheard);
     assert!(answer.starts_with("Refuse") && answer.contains("StaleSession"), "{answer}");
 }
 
@@ -157,7 +141,7 @@ fn overhear(ctx: &Agent, gene: &Agent) -> Vec<u8> {
     let relaying = std::thread::spawn(move || {
         let (mut from, _) = listener.accept().expect("a connection");
         from.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
-        let hello = read_frame(&mut from);
+        let hello = read_frame(&mut from).expect("a hello");
         let whole = [&(hello.len() as u32).to_le_bytes()[..], &hello].concat();
         let mut on = towards.try_clone().expect("a socket");
         on.write_all(&whole).expect("said on");

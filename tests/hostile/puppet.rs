@@ -174,6 +174,14 @@ impl Puppet {
         puppet
     }
 
+    /// Says these bytes, which should be a HELLO, on a new connection; what is answered, as text.
+    pub fn answer_to(agent: &Agent, hello: &[u8]) -> String {
+        let mut stream = knock(agent);
+        stream.write_all(hello).expect("said");
+        let frame = read_frame(&mut stream).expect("an answer");
+        Frame::decode(&frame).map_or_else(|error| error.to_string(), |(_, frame)| format!("{frame:?}"))
+    }
+
     /// Says HELLO and hears WELCOME; opens the lane that it has offered.
     pub fn greet(agent: &Agent, papers: Papers) -> Self {
         let listener = papers.stream.then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
@@ -261,10 +269,15 @@ impl Puppet {
     }
 
     fn frame(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; LENGTH_BYTES];
-        self.control.read_exact(&mut length)?;
-        let mut frame = vec![0; u32::from_le_bytes(length) as usize];
-        self.control.read_exact(&mut frame)?;
-        Ok(frame)
+        read_frame(&mut self.control)
     }
+}
+
+/// The next frame of a control stream, without its length.
+pub fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; LENGTH_BYTES];
+    stream.read_exact(&mut length)?;
+    let mut frame = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut frame)?;
+    Ok(frame)
 }
