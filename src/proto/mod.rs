@@ -3,7 +3,7 @@
 //!
 //! * [`wire`] is the bytes of frames, [`blob`] those of metadata, [`codec`] what both are made of; [`stock`] and
 //!   [`zeromq`] are the few words for those who speak neither;
-//! * [`session`], [`liveness`], [`transfer`] and [`notify`] are the machines, one idea each; [`transition`] is how their
+//! * [`session`], [`liveness`], [`transfer`] and [`events`] are the machines, one idea each; [`transition`] is how their
 //!   tables are written;
 //! * [`grant`] is who may write into which staging slot, for the transceiver to come;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
@@ -12,10 +12,10 @@
 pub mod blob;
 pub mod codec;
 pub mod endpoint;
+pub mod events;
 pub mod grant;
 pub mod liveness;
 mod nixl_document;
-pub mod notify;
 pub mod plan;
 pub mod regions;
 pub mod section;

@@ -18,6 +18,7 @@ macro_rules! table {
     ($phase:ident, $event:ident { $($name:ident : { $($from:ident => $to:ident),* $(,)? }),* $(,)? }) => {
         impl $phase {
             /// The transition table.
+            #[allow(unreachable_patterns)] // a table in which everything has its place
             pub fn on(self, event: $event) -> Result<Self, $crate::proto::transition::BadTransition> {
                 match (event, self) {
                     $($(($event::$name, Self::$from) => Ok(Self::$to),)*)*

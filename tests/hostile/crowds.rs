@@ -7,7 +7,7 @@ use baton::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferId, T
 use baton::proto::endpoint::{PEERS_MAX, TRANSFERS_PER_PEER_MAX};
 use baton::proto::plan::MAX_DESCRIPTORS;
 use baton::proto::section::AnnouncedRegion;
-use baton::proto::wire::{Commit, Frame};
+use baton::proto::wire::{Commit, Event, Frame};
 
 use crate::memory::Pool;
 use crate::puppet::{
@@ -20,7 +20,7 @@ fn peers_up_to_the_limit_are_kept_apart_and_one_more_is_refused() {
     let agent = agent("ctx");
     let mut peers: Vec<_> = (0..PEERS_MAX).map(|_| Puppet::meet(&agent, Papers::default())).collect();
     for (number, peer) in peers.iter_mut().enumerate() {
-        peer.say(&Frame::Notify { sequence: 1, message: &(number as u32).to_le_bytes() });
+        peer.tell(Event::Notify { message: &(number as u32).to_le_bytes() });
     }
     let mut heard = Vec::new();
     eventually("a message of each", || {
@@ -114,12 +114,12 @@ fn a_peer_may_leave_as_many_transfers_unfinished_and_not_one_more() {
     let agent = agent("ctx");
     let commit = |id| {
         let (id, op) = (TransferId(id), TransferOp::Write);
-        Frame::Commit(Commit { id, op, chunks: 1, bytes: 64, sync_message: None })
+        Frame::Commit(Commit { id, op, chunks: 1, bytes: 64, events: 0, sync_message: None })
     };
     let mut peer = Puppet::meet(&agent, Papers { stream: true, ..Papers::default() });
     (0..TRANSFERS_PER_PEER_MAX as u64).for_each(|id| peer.say(&commit(id)));
     // An answer proves that all of that was taken.
-    peer.say(&Frame::RegionRemove { key: RegionKey(9) });
+    peer.tell(Event::RegionRemove { key: RegionKey(9) });
     peer.hear("RegionReleased");
     peer.say(&commit(TRANSFERS_PER_PEER_MAX as u64));
     let words = peer.last_words();

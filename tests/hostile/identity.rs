@@ -8,7 +8,7 @@ use baton::agent::Agent;
 use baton::desc::SessionId;
 use baton::proto::blob::Blob;
 use baton::proto::section::{Endpoint, Section};
-use baton::proto::wire::{Frame, LENGTH_BYTES};
+use baton::proto::wire::{Event, Frame, LENGTH_BYTES};
 
 use crate::puppet::{Papers, Puppet, WATCHDOG, agent, closes, eventually, hello, knock, read_frame};
 
@@ -54,7 +54,7 @@ fn a_refusal_tells_nothing_of_us() {
 fn a_peer_speaks_under_its_own_name_alone() {
     let ctx = agent("ctx");
     let (mut one, two) = (Puppet::meet(&ctx, Papers::default()), Puppet::meet(&ctx, Papers::default()));
-    one.say(&Frame::Notify { sequence: 1, message: two.name().as_bytes() });
+    one.tell(Event::Notify { message: two.name().as_bytes() });
     let heard = eventually("its message", || ctx.take_notifications().pop());
     assert_eq!(heard, (one.name().to_owned(), vec![two.name().as_bytes().to_vec()]));
 }
@@ -65,9 +65,9 @@ fn a_frame_of_another_stream_ends_the_one_that_it_came_on() {
     let ctx = agent("ctx");
     let (mut one, mut two) = (Puppet::meet(&ctx, Papers::default()), Puppet::meet(&ctx, Papers::default()));
     one.tag = two.tag;
-    one.say(&Frame::Notify { sequence: 1, message: b"in another's name" });
+    one.tell(Event::Notify { message: b"in another's name" });
     assert!(closes(&mut one.control));
-    two.say(&Frame::Notify { sequence: 1, message: b"mine" });
+    two.tell(Event::Notify { message: b"mine" });
     let heard = eventually("its message", || ctx.take_notifications().pop());
     assert_eq!(heard, (two.name().to_owned(), vec![b"mine".to_vec()]));
 }

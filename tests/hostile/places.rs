@@ -2,7 +2,7 @@
 //! request that is wrong anywhere.
 
 use baton::desc::{Segment, Span, TransferId};
-use baton::proto::wire::{DataHeader, Frame};
+use baton::proto::wire::{DataHeader, Event, Frame};
 
 use crate::memory::Pool;
 use crate::puppet::{Papers, Puppet, agent, assert_serves, closes};
@@ -49,6 +49,7 @@ fn writes_to_bad_places_fail_their_transfer_and_touch_nothing() {
         op: baton::desc::TransferOp::Write,
         chunks: 1,
         bytes: 128,
+        events: 0,
         sync_message: None,
     };
     puppet.say(&Frame::Commit(commit));
@@ -101,7 +102,14 @@ fn a_chunk_may_have_as_many_descriptors_as_a_header_holds() {
     puppet.send(&header(&puppet, 1, spans), SEGMENTS_MAX);
     let (id, op) = (TransferId(1), baton::desc::TransferOp::Write);
     let bytes = SEGMENTS_MAX as u64;
-    puppet.say(&Frame::Commit(baton::proto::wire::Commit { id, op, chunks: 1, bytes, sync_message: None }));
+    puppet.say(&Frame::Commit(baton::proto::wire::Commit {
+        id,
+        op,
+        chunks: 1,
+        bytes,
+        events: 0,
+        sync_message: None,
+    }));
     puppet.hear("Ack");
     assert!(pool.bytes().chunks_exact(2).all(|pair| pair == [0xAB, 0x55]));
 }
@@ -122,7 +130,7 @@ fn a_data_frame_may_have_its_limits_and_no_byte_more() {
         std::io::Write::write_all(puppet.data.as_mut().expect("a lane"), &head).expect("sent");
         if is_good {
             // It is waited for: what is said elsewhere meanwhile is answered.
-            puppet.say(&Frame::RegionRemove { key: baton::desc::RegionKey(9) });
+            puppet.tell(Event::RegionRemove { key: baton::desc::RegionKey(9) });
             puppet.hear("RegionReleased");
         } else {
             assert!(closes(&mut puppet.control), "header {header}, payload {payload}");
@@ -140,7 +148,7 @@ fn regions_that_wrap_or_are_empty_end_the_stream() {
         let mut region = Vec::new();
         let mut writer = baton::proto::codec::Writer::new(&mut region);
         writer.u32(1).u8(0).u32(0).u64(addr).u64(len).u8(0);
-        puppet.say(&Frame::RegionAdd { region: &region });
+        puppet.tell(Event::RegionAdd { region: &region });
         let words = puppet.last_words();
         assert!(words.contains(text), "{words}");
     }

@@ -11,7 +11,7 @@ use baton::desc::SessionId;
 use baton::fabric::stream::StreamAddress;
 use baton::proto::blob::Blob;
 use baton::proto::section::{AnnouncedRegion, FabricAddress, Section};
-use baton::proto::wire::{DataHeader, Frame, Hello, LENGTH_BYTES};
+use baton::proto::wire::{DataHeader, Event, Frame, Hello, LENGTH_BYTES};
 use parking_lot::{Mutex, MutexGuard};
 
 /// Longest any wait of a test may take.
@@ -131,6 +131,8 @@ pub struct Puppet {
     pub data: Option<TcpStream>,
     /// That of the agent to it.
     pub answers: Option<TcpStream>,
+    /// Events said so far.
+    told: u64,
     papers: Papers,
 }
 
@@ -189,7 +191,8 @@ impl Puppet {
         let (bytes, link_id) = hello(agent, &papers, port);
         let mut control = knock(agent);
         control.write_all(&bytes).expect("said");
-        let mut puppet = Self { control, link_id, tag: tag(link_id), data: None, answers: None, papers };
+        let mut puppet =
+            Self { control, link_id, tag: tag(link_id), data: None, answers: None, told: 0, papers };
         puppet.hear("Welcome");
         if let Some(listener) = listener {
             puppet.open_lane(agent, &listener, link_id);
@@ -212,7 +215,7 @@ impl Puppet {
     /// Exchanges READY.
     pub fn come_up(&mut self) {
         let lanes = if self.papers.stream { vec!["stream"] } else { Vec::new() };
-        self.say(&Frame::Ready { lanes });
+        self.say(&Frame::Ready { lanes, again: false });
         self.hear("Ready");
     }
 
@@ -237,6 +240,12 @@ impl Puppet {
         self.control.write_all(&bytes).expect("said");
     }
 
+    /// Says an event, under the number that is next.
+    pub fn tell(&mut self, event: Event<'_>) {
+        self.told += 1;
+        self.say(&Frame::Event { number: self.told, event });
+    }
+
     /// Sends a data frame whose header says this, with a payload of so many bytes of 0xAB.
     pub fn send(&mut self, header: &DataHeader, payload: usize) {
         let header = header.encode();
@@ -245,13 +254,16 @@ impl Puppet {
         self.data.as_mut().expect("a lane").write_all(&frame).expect("sent");
     }
 
-    /// Hears frames until one whose kind begins like this; that one, as text.
+    /// Hears frames until one of this kind, an event or another; that one, as text.
     #[track_caller]
     pub fn hear(&mut self, kind: &str) -> String {
         loop {
             let frame = self.frame().unwrap_or_else(|error| panic!("no {kind} came: {error}"));
             let (_, frame) = Frame::decode(&frame).expect("what an agent says is well-formed");
-            let text = format!("{frame:?}");
+            let text = match &frame {
+                Frame::Event { event, .. } => format!("{event:?}"),
+                other => format!("{other:?}"),
+            };
             if text.starts_with(kind) {
                 return text;
             }

@@ -15,7 +15,9 @@ use baton::proto::stock;
 use baton::proto::tagged::message::Message;
 use baton::proto::tagged::{RecvId, Role, SendId, Tag};
 use baton::proto::transfer::{Run, Runs};
-use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State};
+use baton::proto::wire::{
+    Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State,
+};
 use baton::proto::zeromq;
 
 use crate::targets::tcp_store::NONCE;
@@ -104,43 +106,35 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     let id = TransferId(9);
     let hello = Hello { link_id: [7; 16], expected: [8; 16], name: "ctx", section: b"section" };
     let sync_message = Some(&b"done\0"[..]);
-    let (standing, runs) =
-        (Standing::Receiving, |first| Runs::new([Run { first, last: u32::MAX }].into_iter()));
-    let commit = Commit { id, op: TransferOp::Write, chunks: 3, bytes: 4096, sync_message };
+    let commit = Commit { id, op: TransferOp::Write, chunks: 3, bytes: 4096, events: 2, sync_message };
+    let standing = Standing::Receiving;
+    let unheard = Runs::new([Run { first: 9, last: u32::MAX }].into_iter());
+    let missing = Runs::new((0..40).map(|at| Run { first: 9 * at, last: 9 * at + 1 }));
     vec![
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome { name: "gen", section: b"" }),
         ("refuse", Frame::Refuse { reason: RefuseReason::NameTaken, text: "taken" }),
         ("fetch", Frame::Fetch),
         ("blob", Frame::Blob { bytes: b"blob" }),
-        ("ready", Frame::Ready { lanes: vec!["local", "stream"] }),
-        ("loaded", Frame::Loaded { loaded: true }),
-        ("heartbeat", Frame::Heartbeat),
-        ("region-add", Frame::RegionAdd { region: b"region" }),
-        ("region-remove", Frame::RegionRemove { key: RegionKey(4) }),
-        ("region-released", Frame::RegionReleased { key: RegionKey(4) }),
-        ("notify", Frame::Notify { sequence: 1, message: b"\0binary\xff" }),
+        ("ready", Frame::Ready { lanes: vec!["local", "stream"], again: false }),
+        ("ready-again", Frame::Ready { lanes: vec!["local"], again: true }),
+        ("heartbeat", Frame::Heartbeat { said: 5, heard: 4, again: true }),
+        ("loaded", Frame::Event { number: 1, event: Event::Loaded { loaded: true } }),
+        ("region-add", Frame::Event { number: 2, event: Event::RegionAdd { region: b"region" } }),
+        ("region-remove", Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } }),
+        ("region-released", Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } }),
+        ("notify", Frame::Event { number: 5, event: Event::Notify { message: b"\0binary\xff" } }),
         ("pull", Frame::Pull { id, chunk: 2, segments: segments.clone() }),
         ("send", Frame::Send { id, chunk: 2, segments }),
         ("commit", Frame::Commit(commit.clone())),
         ("commit-read", Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit })),
-        ("ack", Frame::Ack { id }),
-        ("progress", Frame::Progress { id, done: 2 }),
-        ("ask", Frame::Ask { id }),
-        (
-            "state",
-            Frame::State(State {
-                id,
-                standing,
-                committed: true,
-                done: 2,
-                unheard: runs(7),
-                missing: runs(2),
-            }),
-        ),
+        ("ack", Frame::Ack { id, events: 3 }),
+        ("progress", Frame::Progress { id, done: 3 }),
         ("fail", Frame::Fail { id, text: "no such region" }),
         ("abort", Frame::Abort { id, issued: 5 }),
         ("aborted", Frame::Aborted { id, sent: 6 }),
+        ("ask", Frame::Ask { id }),
+        ("state", Frame::State(State { id, standing, committed: true, done: 7, unheard, missing })),
         ("goodbye", Frame::Goodbye { text: "shutdown" }),
     ]
 }

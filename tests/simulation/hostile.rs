@@ -4,7 +4,7 @@
 use baton::desc::{PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use baton::proto::endpoint::Placement;
 use baton::proto::transfer::TransferError;
-use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason};
+use baton::proto::wire::{Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason};
 
 use crate::chance::Chance;
 use crate::pair::{NAMES, Pair};
@@ -64,24 +64,25 @@ fn any_frame(chance: &mut Chance, addrs: &[u64], mut say: impl FnMut(&Frame<'_>)
     } else {
         chance.pick(&[3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18])
     };
+    let told = |event| Frame::Event { number: u64::from(small), event };
     match kind {
         0 => say(&Frame::Hello(Hello { link_id: [1; 16], expected: [2; 16], name: "ctx", section: bytes })),
         1 => say(&Frame::Welcome { name: NAMES[0], section: bytes }),
         2 => say(&Frame::Refuse { reason: RefuseReason::NameTaken, text: "no" }),
-        3 => say(&Frame::Ready { lanes: vec!["sim", "other"] }),
-        4 => say(&Frame::Loaded { loaded: small > 1 }),
-        5 => say(&Frame::RegionAdd { region: bytes }),
-        6 => say(&Frame::RegionRemove { key }),
-        7 => say(&Frame::RegionReleased { key }),
-        8 => say(&Frame::Notify { sequence: u64::from(small), message: bytes }),
+        3 => say(&Frame::Ready { lanes: vec!["sim", "other"], again: small > 1 }),
+        4 => say(&told(Event::Loaded { loaded: small > 1 })),
+        5 => say(&told(Event::RegionAdd { region: bytes })),
+        6 => say(&told(Event::RegionRemove { key })),
+        7 => say(&told(Event::RegionReleased { key })),
+        8 => say(&told(Event::Notify { message: bytes })),
         9 | 10 => say(&Frame::Pull { id, chunk, segments }),
         11 | 12 => say(&Frame::Send { id, chunk, segments }),
         13 => {
             let sync_message = (small > 1).then_some(bytes);
             let (op, bytes) = (TransferOp::Write, chance.pick(&[0, 64, u64::MAX]));
-            say(&Frame::Commit(Commit { id, op, chunks: small, bytes, sync_message }));
+            say(&Frame::Commit(Commit { id, op, chunks: small, bytes, events: 0, sync_message }));
         }
-        14 => say(&Frame::Ack { id }),
+        14 => say(&Frame::Ack { id, events: 0 }),
         15 => say(&Frame::Fail { id, text: "no" }),
         16 => say(&Frame::Abort { id, issued: small }),
         17 => say(&Frame::Aborted { id, sent: small }),
@@ -101,6 +102,11 @@ impl Pair {
         let mut bytes = Vec::new();
         frame.encode(self.nodes[US].tag(key), &mut bytes);
         self.nodes[US].endpoint.handle_frame(key, &bytes[LENGTH_BYTES..], self.now);
+    }
+
+    /// Events of the other side that ours has taken.
+    fn heard(&self, key: PeerKey) -> u64 {
+        self.nodes[US].endpoint.peer(key).map_or(0, |peer| peer.events_heard())
     }
 
     /// A connected pair whose other side will say only what we inject, and its key on our side.
@@ -149,7 +155,7 @@ fn addr(pair: &Pair, n: usize, memory: usize) -> u64 {
 
 fn commit(id: u64, chunks: u32, bytes: u64) -> Frame<'static> {
     let (id, op) = (TransferId(id), TransferOp::Write);
-    Frame::Commit(Commit { id, op, chunks, bytes, sync_message: None })
+    Frame::Commit(Commit { id, op, chunks, bytes, events: 0, sync_message: None })
 }
 
 /// The one frame that our side says, which fails transfer 9 with a text.
@@ -159,13 +165,19 @@ fn assert_fails(said: &[String], text: &str) {
     assert!(fail.starts_with("Fail { id: TransferId(9)") && fail.contains(text), "{fail}");
 }
 
+/// The one frame that our side says, which acknowledges transfer 9.
+#[track_caller]
+fn assert_acks(said: &[String]) {
+    assert!(said.len() == 1 && said[0].starts_with("Ack { id: TransferId(9)"), "{said:?}");
+}
+
 #[test]
 fn a_chunk_asked_for_twice_is_moved_once() {
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let frames = [pull(&pair, 9, 0, 64), pull(&pair, 9, 0, 64), commit(9, 1, 64), pull(&pair, 9, 0, 64)];
-    assert_eq!(pair.answer(key, &frames), ["Ack { id: TransferId(9) }"]);
+    assert_acks(&pair.answer(key, &frames));
     let said = pair.answer(key, &[Frame::Abort { id: TransferId(9), issued: 0 }]);
-    assert_eq!(said, ["Ack { id: TransferId(9) }"], "it had succeeded");
+    assert_acks(&said); // it had succeeded
     assert!(!pair.nodes[US].endpoint.is_busy());
 }
 
@@ -178,7 +190,7 @@ fn a_commit_with_other_counts_fails_its_transfer() {
     }
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let frames = [pull(&pair, 9, 0, 64), commit(9, 1, 64)];
-    assert_eq!(pair.answer(key, &frames), ["Ack { id: TransferId(9) }"]);
+    assert_acks(&pair.answer(key, &frames));
 }
 
 #[test]
@@ -236,12 +248,16 @@ fn a_read_whose_source_was_revoked_fails_though_it_is_acknowledged() {
         let said = pair.answer(key, &[]);
         assert!(said.iter().any(|frame| frame.starts_with("Commit")), "{said:?}");
 
-        let revoked = [1, 2].map(|key| Frame::RegionRemove { key: RegionKey(key) });
+        let heard = pair.heard(key);
+        let revoked = [1, 2].map(|at| {
+            let event = Event::RegionRemove { key: RegionKey(at) };
+            Frame::Event { number: heard + u64::from(at), event }
+        });
         revoked.iter().for_each(|frame| match acked_at_once {
             true => pair.inject_only(key, frame),
             false => pair.inject(key, frame),
         });
-        pair.answer(key, &[Frame::Ack { id }]);
+        pair.answer(key, &[Frame::Ack { id, events: 0 }]);
         pair.answer(key, &[Frame::Aborted { id, sent: 0 }]);
         let end = &pair.host.transfers()[index].end;
         assert!(
@@ -257,7 +273,7 @@ fn an_early_ack_fails_the_transfer_that_it_lies_about() {
     let Ok(Some(index)) = pair.submit(US) else { panic!("it can be submitted") };
     let id = pair.host.live_ids(US)[0];
     pair.nodes[US].endpoint.cancel(id);
-    let said = pair.answer(key, &[Frame::Ack { id }]);
+    let said = pair.answer(key, &[Frame::Ack { id, events: 0 }]);
     pair.answer(key, &[Frame::Aborted { id, sent: 0 }]);
     assert!(said.iter().any(|frame| frame.starts_with("Abort {")), "{said:?}");
     assert!(matches!(pair.host.transfers()[index].end, Some(Err(_))));
@@ -265,19 +281,24 @@ fn an_early_ack_fails_the_transfer_that_it_lies_about() {
 
 #[test]
 fn frames_out_of_turn_close_the_stream_with_a_reason() {
-    let notify = Frame::Notify { sequence: 3, message: b"" };
+    let region = Event::RegionAdd { region: b"short" };
     for (frames, text) in [
-        (vec![notify], "notification 3 came where 1 was due"),
+        (vec![Frame::Heartbeat { said: 0, heard: 99, again: false }], "it confirms 99 events where"),
         (vec![Frame::Welcome { name: "ctx", section: b"" }], "its section cannot be read"),
         (vec![Frame::Fetch], "a blob was asked for on an agent's stream"),
-        (vec![Frame::RegionAdd { region: b"short" }], "a region it announces cannot be read"),
+        (vec![Frame::Event { number: 0, event: region }], "a region it announces cannot be read"),
         (
             vec![Frame::Hello(Hello { link_id: [0; 16], expected: [0; 16], name: "", section: b"" })],
             "a second HELLO",
         ),
     ] {
         let (mut pair, key) = Pair::with_puppet(Style::Framed);
-        frames.iter().for_each(|frame| pair.inject(key, frame));
+        for mut frame in frames.clone() {
+            if let Frame::Event { number, .. } = &mut frame {
+                *number = pair.heard(key) + 1;
+            }
+            pair.inject(key, &frame);
+        }
         let (_, _, reason) = pair.closed.first().unwrap_or_else(|| panic!("{frames:?} passed"));
         assert!(reason.contains(text), "{reason}");
         assert!(!pair.nodes[US].endpoint.is_busy());
@@ -288,7 +309,7 @@ fn frames_out_of_turn_close_the_stream_with_a_reason() {
 fn a_frame_of_another_stream_closes_this_one() {
     let (mut pair, key) = Pair::with_puppet(Style::Framed);
     let mut bytes = Vec::new();
-    Frame::Heartbeat.encode(0xDEAD, &mut bytes);
+    Frame::Heartbeat { said: 0, heard: 0, again: false }.encode(0xDEAD, &mut bytes);
     pair.nodes[US].endpoint.handle_frame(key, &bytes[LENGTH_BYTES..], pair.now);
     pair.act(US);
     assert!(pair.closed[0].2.contains("0xdead of another stream"), "{:?}", pair.closed);

@@ -33,9 +33,12 @@ impl Endpoint {
         if peer.phase == SessionPhase::Over {
             return;
         }
-        match peer.liveness.judge(peer.phase, &self.deadlines, now) {
-            Verdict::Fine => {}
-            Verdict::Speak => peer.say(&Frame::Heartbeat),
+        let verdict = peer.liveness.judge(peer.phase, &self.deadlines, now);
+        if peer.phase.is_known() {
+            peer.beat_when_due(verdict == Verdict::Speak, now);
+        }
+        match verdict {
+            Verdict::Fine | Verdict::Speak => {}
             Verdict::Silent(silence) => {
                 self.actions.push_back(Action::Silent { peer: key, silent_ms: silence.as_millis() as u64 });
             }
@@ -47,11 +50,17 @@ impl Endpoint {
                 self.close(key, &format!("its handshake took longer than {limit} ms"));
             }
         }
-        if let Some(waiting) = self.peers.get(&key).map(Peer::output_bytes)
+        if let Some(stuck) =
+            self.peers.get(&key).and_then(|peer| peer.stuck_events(self.deadlines.stall, now))
+        {
+            return self.close(key, stuck);
+        }
+        if let Some(waiting) = self.peers.get(&key).map(Peer::kept_bytes)
             && waiting > OUTPUT_FATAL_BYTES
         {
             return self.close(key, &format!("it does not read its stream: {waiting} bytes wait for it"));
         }
+        self.repeat_ready(key, now);
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Up) else {
             return;
         };

@@ -69,6 +69,7 @@ impl Endpoint {
     pub(super) fn handle_hello(&mut self, key: PeerKey, hello: &Hello<'_>, now: Instant) {
         match self.peers.get_mut(&key) {
             Some(peer) if peer.phase == SessionPhase::Listening => peer.link_id = hello.link_id,
+            Some(peer) if peer.phase.is_known() && peer.link_id == hello.link_id => return, // the same again
             _ => return self.close(key, "a second HELLO came"),
         }
         let section = match Section::decode(hello.section) {
@@ -151,6 +152,9 @@ impl Endpoint {
         };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let expected = peer.expected;
+        if peer.phase.is_known() && peer.name == name && peer.session() == Some(section.session) {
+            return; // the same again
+        }
         let Ok(phase) = peer.phase.on(SessionEvent::Welcome) else {
             return self.close(key, "a WELCOME came out of turn");
         };
@@ -201,16 +205,31 @@ impl Endpoint {
         }
         let Ok(phase) = peer.phase.on(SessionEvent::LanesSettled) else { return };
         let up = self.lanes.iter().zip(&peer.lane_states).filter(|(_, state)| **state == LaneState::Up);
-        let lanes: Vec<_> = up.map(|(lane, _)| lane.name).collect();
-        peer.say(&Frame::Ready { lanes });
+        peer.announced = up.map(|(lane, _)| lane.name).collect();
         peer.phase = phase;
+        peer.say_ready(false);
         self.come_up_when_ready(key);
     }
 
-    pub(super) fn handle_ready(&mut self, key: PeerKey, lanes: &[&str]) {
+    pub(super) fn handle_ready(&mut self, key: PeerKey, lanes: &[&str], again: bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.their_lanes = Some(lanes.iter().map(|lane| (*lane).to_owned()).collect());
+        if peer.their_lanes.is_none() {
+            peer.their_lanes = Some(lanes.iter().map(|lane| (*lane).to_owned()).collect());
+        }
+        if again && matches!(peer.phase, SessionPhase::Announced | SessionPhase::Up) {
+            peer.say_ready(false); // ours was lost
+        }
         self.come_up_when_ready(key);
+    }
+
+    /// Says READY again where the peer's does not come: one of the two may have been lost.
+    pub(super) fn repeat_ready(&mut self, key: PeerKey, now: Instant) {
+        let waiting = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Announced);
+        if let Some(peer) = waiting
+            && peer.beat.ready_is_due(now)
+        {
+            peer.say_ready(true);
+        }
     }
 
     fn come_up_when_ready(&mut self, key: PeerKey) {

@@ -39,18 +39,14 @@ impl Endpoint {
             Frame::Hello(hello) => self.handle_hello(key, &hello, now),
             Frame::Welcome { name, section } => self.handle_welcome(key, name, section, now),
             Frame::Refuse { reason, text } => self.handle_refuse(key, reason, shortened(text)),
-            Frame::Heartbeat => {}
-            _ if !known => self.close(key, "a frame came before the handshake was over"),
-            Frame::Ready { lanes } => self.handle_ready(key, &lanes),
-            Frame::Loaded { loaded } => self.set_loaded_by_them(key, loaded),
-            Frame::RegionAdd { region } => self.handle_region_add(key, region),
-            Frame::RegionRemove { key: region } => self.handle_region_remove(key, region),
-            Frame::RegionReleased { key: region } => self.handle_region_released(key, region),
-            Frame::Notify { sequence, message } => self.handle_notify(key, sequence, message),
+            _ if !known => {} // it has overtaken the handshake, and will be said or asked for again
+            Frame::Ready { lanes, again } => self.handle_ready(key, &lanes, again),
+            Frame::Heartbeat { said, heard, again } => self.handle_heartbeat(key, said, heard, again, now),
+            Frame::Event { number, event } => self.handle_event(key, number, event, now),
             Frame::Pull { id, chunk, segments } => self.handle_request(key, id, chunk, segments, false),
             Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
-            Frame::Commit(commit) => self.handle_commit(key, &commit),
-            Frame::Ack { id } => self.handle_ack(key, id, now),
+            Frame::Commit(commit) => self.handle_commit(key, &commit, now),
+            Frame::Ack { id, events } => self.handle_ack(key, id, events, now),
             Frame::Progress { id, done } => self.handle_progress(key, id, done, now),
             Frame::Ask { id } => self.handle_ask(key, id),
             Frame::State(state) => self.handle_state(key, state, now),
@@ -59,24 +55,6 @@ impl Endpoint {
             Frame::Aborted { id, sent } => self.handle_aborted(key, id, sent, now),
             Frame::Goodbye { text } => self.close(key, &format!("it said goodbye: {}", shortened(text))),
             Frame::Fetch | Frame::Blob { .. } => self.close(key, "a blob was asked for on an agent's stream"),
-        }
-    }
-
-    fn set_loaded_by_them(&mut self, key: PeerKey, loaded: bool) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            (peer.loaded_by_them, peer.idle_since) = (loaded, None);
-        }
-    }
-
-    fn handle_notify(&mut self, key: PeerKey, sequence: u64, message: &[u8]) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        match peer.notifications.accept(sequence) {
-            Ok(true) => {
-                let (peer, message) = (peer.name.clone(), message.to_vec());
-                self.actions.push_back(Action::Deliver { peer, message });
-            }
-            Ok(false) => {}
-            Err(error) => self.close(key, &error.to_string()),
         }
     }
 
@@ -250,7 +228,10 @@ impl Endpoint {
         self.settle_incoming(key, id);
     }
 
-    fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>) {
+    fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>, now: Instant) {
+        if self.is_behind(key, commit.events, now) {
+            return; // its message must not overtake those before it
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(end) = peer.ended.end(commit.id) {
             return peer.say_end(commit.id, end);

@@ -16,6 +16,7 @@
 mod action;
 mod ask;
 mod clock;
+mod events;
 #[cfg(test)]
 mod fence_tests;
 mod handshake;
@@ -38,7 +39,7 @@ use super::regions::RegionTable;
 use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::TransferError;
-use super::wire::Frame;
+use super::wire::{Event, Frame};
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
@@ -105,9 +106,10 @@ pub const TRANSFERS_PER_PEER_MAX: usize = 4096;
 pub const PEERS_MAX: usize = 1024;
 /// Control bytes waiting for a peer above which no further chunk request is issued.
 pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
-/// Control bytes waiting for a peer above which further commands are refused.
+/// Control bytes kept for a peer above which further commands are refused. An event that waits counts twice: it is
+/// queued, and kept until it is confirmed.
 pub const OUTPUT_HARD_LIMIT_BYTES: usize = 256 << 20;
-/// Control bytes waiting for a peer above which it is given up: commands are refused before, so these are
+/// Control bytes kept for a peer above which it is given up: commands are refused before, so these are
 /// answers to a peer that asks and does not listen.
 pub const OUTPUT_FATAL_BYTES: usize = OUTPUT_HARD_LIMIT_BYTES + 2 * MESSAGE_MAX_BYTES;
 /// Longest notification or sync message.
@@ -220,7 +222,7 @@ impl Endpoint {
         if !peer.loaded_by_us {
             (peer.loaded_by_us, peer.idle_since) = (true, None);
             if peer.phase.is_known() {
-                peer.say(&Frame::Loaded { loaded: true });
+                peer.tell(Event::Loaded { loaded: true });
             }
         }
     }
@@ -233,7 +235,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.loaded_by_us {
             peer.loaded_by_us = false;
-            peer.say(&Frame::Loaded { loaded: false });
+            peer.tell(Event::Loaded { loaded: false });
         }
         let ids: Vec<_> = peer.outgoing.keys().copied().collect();
         ids.into_iter().for_each(|id| self.break_off(id, TransferError::Invalidated));
@@ -243,13 +245,12 @@ impl Endpoint {
     pub fn notify(&mut self, name: &str, message: &[u8]) -> Result<(), CommandError> {
         check_message(name, message)?;
         let (key, peer) = self.loaded_peer(name)?;
-        if peer.output_bytes() > OUTPUT_HARD_LIMIT_BYTES {
-            let count = peer.output_bytes();
+        let count = peer.kept_bytes();
+        if count > OUTPUT_HARD_LIMIT_BYTES {
             return Err(CommandError::TooMany { name: name.into(), what: "bytes of control data", count });
         }
         if let Some(peer) = self.peers.get_mut(&key) {
-            let sequence = peer.notifications.number();
-            peer.say(&Frame::Notify { sequence, message });
+            peer.tell(Event::Notify { message });
         }
         Ok(())
     }
@@ -303,6 +304,8 @@ impl Endpoint {
             self.actions.push_back(Action::Silent { peer: key, silent_ms: silence.as_millis() as u64 });
         }
         match Frame::decode(bytes) {
+            // It has overtaken the HELLO that says which stream this is.
+            Ok((_, frame)) if peer.phase == SessionPhase::Listening && !matches!(frame, Frame::Hello(_)) => {}
             Ok((link, frame)) if peer.accepts(link, &frame) => self.handle(key, frame, now),
             Ok((link, _)) => self.close(key, &format!("a frame carries the tag {link:#x} of another stream")),
             Err(error) => self.handle_nonsense(key, &error),

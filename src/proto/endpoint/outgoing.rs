@@ -234,7 +234,10 @@ impl Endpoint {
         Placement::Scatter { ticket: self.take_off(flight), spans }
     }
 
-    pub(super) fn handle_ack(&mut self, key: PeerKey, id: TransferId, now: Instant) {
+    pub(super) fn handle_ack(&mut self, key: PeerKey, id: TransferId, events: u64, now: Instant) {
+        if self.is_behind(key, events, now) {
+            return; // memory that it speaks of may have been revoked before
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.progress.note(now);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::desc::{Region, RegionKey, Segment, SessionId, TransferId, TransferOp};
+use crate::proto::events::{EventsIn, EventsOut};
 use crate::proto::liveness::Liveness;
-use crate::proto::notify::Sequencer;
 use crate::proto::regions::RegionTable;
 use crate::proto::section::Section;
 use crate::proto::session::SessionPhase;
 use crate::proto::transfer::{End, EndedIds, Incoming, Mover, Outgoing, Runs};
-use crate::proto::wire::{Frame, Standing, State};
+use crate::proto::wire::{Event, Frame, Standing, State};
 
+use super::events::Beat;
 use super::{OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
 
 /// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
@@ -69,7 +70,11 @@ pub struct Peer {
     pub(super) last_served: Option<Instant>,
     /// Since when nobody has needed the stream.
     pub(super) idle_since: Option<Instant>,
-    pub(super) notifications: Sequencer,
+    pub(super) events_out: EventsOut,
+    pub(super) events_in: EventsIn,
+    pub(super) beat: Beat,
+    /// The lanes that our READY names.
+    pub(super) announced: Vec<&'static str>,
     pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
     pub(super) incoming: BTreeMap<TransferId, Incoming>,
     /// The peer's transfers that are over.
@@ -130,7 +135,10 @@ impl Peer {
             last_end: None,
             last_served: None,
             idle_since: None,
-            notifications: Sequencer::default(),
+            events_out: EventsOut::default(),
+            events_in: EventsIn::default(),
+            beat: Beat::new(now),
+            announced: Vec::new(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             ended: EndedIds::new(TRANSFERS_PER_PEER_MAX),
@@ -162,6 +170,11 @@ impl Peer {
     /// What it says of itself, once known.
     pub fn section(&self) -> Option<&Section> {
         self.section.as_ref()
+    }
+
+    /// How many of its events have been taken.
+    pub fn events_heard(&self) -> u64 {
+        self.events_in.heard()
     }
 
     /// Its regions, as it has announced them.
@@ -254,6 +267,29 @@ impl Peer {
         }
     }
 
+    /// Queues an event for the stream, and keeps it until the peer has confirmed it.
+    pub(super) fn tell(&mut self, event: Event<'_>) {
+        if self.phase == SessionPhase::Over {
+            return;
+        }
+        let (start, number) = (self.output.len(), self.events_out.said() + 1);
+        Frame::Event { number, event }.encode(self.tag(), &mut self.output);
+        self.events_out.say(&self.output[start..]);
+    }
+
+    /// Says those events again that the peer has not confirmed, as far as the stream has room.
+    pub(super) fn tell_again(&mut self) {
+        if self.phase == SessionPhase::Over {
+            return;
+        }
+        for frame in self.events_out.again() {
+            if self.output.len() >= OUTPUT_SOFT_LIMIT_BYTES {
+                return;
+            }
+            self.output.extend_from_slice(frame);
+        }
+    }
+
     /// Queues a chunk request; false where too many segments wait already.
     pub(super) fn push_request(&mut self, request: ChunkRequest) -> bool {
         let waiting = self.segments_waiting + request.segments.len();
@@ -289,7 +325,7 @@ impl Peer {
     /// Says, for the first time or again, how a transfer of the peer's has ended here.
     pub(super) fn say_end(&mut self, id: TransferId, end: End) {
         match end {
-            End::Acknowledged => self.say(&Frame::Ack { id }),
+            End::Acknowledged => self.say(&Frame::Ack { id, events: self.events_out.said() }),
             End::Aborted { sent } => self.say(&Frame::Aborted { id, sent }),
             // Whichever it was, nothing of it moves any more.
             End::Forgotten => self.say(&Frame::State(State {
@@ -307,7 +343,7 @@ impl Peer {
     pub(super) fn say_commit(&mut self, id: TransferId) {
         let tag = self.tag();
         if let Some(transfer) = self.outgoing.get(&id).filter(|_| self.phase != SessionPhase::Over) {
-            Frame::Commit(transfer.commit()).encode(tag, &mut self.output);
+            Frame::Commit(transfer.commit(self.events_out.said())).encode(tag, &mut self.output);
         }
     }
 
@@ -325,6 +361,11 @@ impl Peer {
 
     pub(super) fn output_bytes(&self) -> usize {
         self.output.len()
+    }
+
+    /// Bytes that are kept for the peer: said and not taken for the stream, or not confirmed.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.output.len() + self.events_out.kept_bytes()
     }
 
     pub(super) fn take_output(&mut self, now: Instant) -> Vec<u8> {

@@ -8,7 +8,7 @@ use crate::proto::codec::{Reader, Writer};
 use crate::proto::regions::RegionError;
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::{OutgoingPhase, TransferError};
-use crate::proto::wire::Frame;
+use crate::proto::wire::Event;
 
 use super::peer::Releasing;
 use super::{Action, Endpoint};
@@ -21,7 +21,7 @@ impl Endpoint {
         announced.encode(&mut Writer::new(&mut bytes));
         self.identity.section.regions.push(announced);
         for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
-            peer.say(&Frame::RegionAdd { region: &bytes });
+            peer.tell(Event::RegionAdd { region: &bytes });
         }
         Ok(())
     }
@@ -40,7 +40,7 @@ impl Endpoint {
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
-            keys.iter().for_each(|key| peer.say(&Frame::RegionRemove { key: *key }));
+            keys.iter().for_each(|key| peer.tell(Event::RegionRemove { key: *key }));
             if peer.may_write(&self.lanes) {
                 peer.revoking.extend(keys);
             }
@@ -119,7 +119,7 @@ impl Endpoint {
                 peer.releasing.push(releasing);
                 continue;
             }
-            peer.say(&Frame::RegionReleased { key: releasing.key });
+            peer.tell(Event::RegionReleased { key: releasing.key });
             let region = releasing.region.into_iter();
             self.actions.extend(region.map(|region| Action::Withdraw { peer: key, region }));
         }

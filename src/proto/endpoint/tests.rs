@@ -9,7 +9,7 @@ use crate::desc::{MemoryKind, Region, Segment, SessionId, Span, TransferOp};
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::section::{FabricAddress, HostId};
-use crate::proto::wire::{Commit, Hello, LENGTH_BYTES, RefuseReason};
+use crate::proto::wire::{Commit, Event, Hello, LENGTH_BYTES, RefuseReason};
 
 const LINK: [u8; 16] = [7; 16];
 pub(super) const LANE: LaneSpec = LaneSpec {
@@ -45,7 +45,7 @@ pub(super) struct Hostile {
 
 impl Hostile {
     /// Connected; nothing has been said.
-    fn silent() -> Self {
+    pub fn silent() -> Self {
         let identity = Identity { name: "us".into(), section: section(1) };
         let limit = Duration::from_secs(5);
         let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
@@ -58,18 +58,24 @@ impl Hostile {
         Self { endpoint, key, now }
     }
 
-    /// Handshake done, lanes agreed.
-    pub fn up() -> Self {
+    /// Our lanes are up, nothing is known of the peer's.
+    pub fn linked() -> Self {
         let mut peer = Self::silent();
         peer.hello("them", [1; 16]);
         peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
-        peer.say(&Frame::Ready { lanes: vec![LANE.name] });
+        peer
+    }
+
+    /// Handshake done, lanes agreed.
+    pub fn up() -> Self {
+        let mut peer = Self::linked();
+        peer.say(&Frame::Ready { lanes: vec![LANE.name], again: false });
         assert!(matches!(peer.endpoint.standing("them"), Standing::Up(_)));
         peer.answers();
         peer
     }
 
-    fn hello(&mut self, name: &str, expected: [u8; 16]) {
+    pub fn hello(&mut self, name: &str, expected: [u8; 16]) {
         let mut bytes = Vec::new();
         section(2).encode(&mut bytes);
         self.say(&Frame::Hello(Hello { link_id: LINK, expected, name, section: &bytes }));
@@ -87,7 +93,14 @@ impl Hostile {
 
     pub fn commit(&mut self, id: u64) {
         let sync_message = Some(&b"done"[..]);
-        let commit = Commit { id: TransferId(id), op: TransferOp::Write, chunks: 0, bytes: 0, sync_message };
+        let commit = Commit {
+            id: TransferId(id),
+            op: TransferOp::Write,
+            chunks: 0,
+            bytes: 0,
+            events: 0,
+            sync_message,
+        };
         self.say(&Frame::Commit(commit));
     }
 
@@ -172,7 +185,7 @@ fn a_commit_that_comes_twice_is_delivered_once() {
     peer.commit(5);
     let delivered = peer.actions().iter().filter(|action| matches!(action, Action::Deliver { .. })).count();
     assert_eq!(delivered, 1);
-    assert_eq!(peer.answers(), ["Ack { id: TransferId(5) }"; 2]);
+    assert_eq!(peer.answers(), ["Ack { id: TransferId(5), events: 0 }"; 2]);
 }
 
 #[test]
@@ -180,7 +193,7 @@ fn what_our_host_has_no_room_for_is_not_acknowledged() {
     let mut peer = Hostile::up();
     peer.commit(5);
     assert!(matches!(peer.endpoint.poll_action(peer.now), Some(Action::Deliver { .. })));
-    peer.say(&Frame::Notify { sequence: 1, message: b"later" });
+    peer.say(&Frame::Event { number: 1, event: Event::Notify { message: b"later" } });
     peer.endpoint.handle_undelivered("them");
     let actions = peer.actions();
     let [Action::Close { reason, .. }] = &actions[..] else { panic!("{actions:?}") };
@@ -270,6 +283,7 @@ fn a_long_transfer_lives_while_the_peer_says_that_it_gets_on() {
     assert!(peer.answers().iter().any(|said| said.starts_with("Commit")));
     for done in 1..21 {
         peer.pass(3000);
+        peer.say(&Frame::Heartbeat { said: 0, heard: 1, again: false });
         peer.say(&Frame::Progress { id, done });
         assert!(!peer.answers().iter().any(|said| said.starts_with("Abort")), "it gets on");
     }
@@ -338,7 +352,10 @@ fn nothing_of_a_transfer_that_is_over_brings_it_back() {
     let (aborted, acked) = (TransferId(5), TransferId(6));
     peer.say(&Frame::Abort { id: aborted, issued: 0 });
     peer.commit(acked.0);
-    assert_eq!(peer.answers(), ["Aborted { id: TransferId(5), sent: 0 }", "Ack { id: TransferId(6) }"]);
+    assert_eq!(
+        peer.answers(),
+        ["Aborted { id: TransferId(5), sent: 0 }", "Ack { id: TransferId(6), events: 0 }"]
+    );
     for (id, last_word) in [(aborted, "Aborted {"), (acked, "Ack {")] {
         peer.pull(id.0, 0, vec![segment(0x10000, 8)]);
         peer.say(&Frame::Send { id, chunk: 1, segments: vec![segment(0x10000, 8)] });

@@ -178,14 +178,15 @@ impl Outgoing {
         }
     }
 
-    /// What its COMMIT says.
-    pub fn commit(&self) -> Commit<'_> {
+    /// What its COMMIT says, after so many events.
+    pub fn commit(&self, events: u64) -> Commit<'_> {
         let counts = self.mover.responder_counts();
         Commit {
             id: self.id,
             op: self.op,
             chunks: if counts { self.chunks() } else { 0 },
             bytes: if counts { self.plan.bytes() } else { 0 },
+            events,
             sync_message: self.sync_message.as_deref(),
         }
     }

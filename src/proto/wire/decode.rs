@@ -4,7 +4,7 @@ use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 use crate::proto::codec::{DecodeError, Reader};
 use crate::proto::transfer::{RUNS_MAX, Run, Runs};
 
-use super::{Commit, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, Standing, State, VERSION};
+use super::{Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, Standing, State, VERSION};
 
 pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
     Ok(match kind {
@@ -14,15 +14,17 @@ pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame
         4 => Frame::Fetch,
         5 => Frame::Blob { bytes: reader.bytes("blob")? },
         6 => {
+            let again = decode_bool("again flag", reader.u8("again flag")?)?;
             let count = reader.count("lane count", 4)?;
             let lanes = (0..count).map(|_| reader.text("lane")).collect::<Result<_, _>>()?;
-            Frame::Ready { lanes }
+            Frame::Ready { lanes, again }
         }
-        7 => Frame::Loaded { loaded: decode_bool("loaded", reader.u8("loaded")?)? },
-        8 => Frame::Heartbeat,
-        9 => Frame::RegionAdd { region: reader.bytes("region")? },
-        10 => Frame::RegionRemove { key: RegionKey(reader.u32("region key")?) },
-        11 => Frame::Notify { sequence: reader.u64("sequence")?, message: reader.bytes("message")? },
+        8 => Frame::Heartbeat {
+            said: reader.u64("events said")?,
+            heard: reader.u64("events heard")?,
+            again: decode_bool("again flag", reader.u8("again flag")?)?,
+        },
+        11 => Frame::Event { number: reader.u64("event number")?, event: decode_event(reader)? },
         12 => {
             let (id, chunk, segments) = decode_segments(reader)?;
             Frame::Pull { id, chunk, segments }
@@ -32,13 +34,12 @@ pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame
             Frame::Send { id, chunk, segments }
         }
         14 => Frame::Commit(decode_commit(reader)?),
-        15 => Frame::Ack { id: decode_id(reader)? },
+        15 => Frame::Ack { id: decode_id(reader)?, events: reader.u64("events said")? },
         16 => Frame::Fail { id: decode_id(reader)?, text: reader.text("text")? },
         17 => Frame::Abort { id: decode_id(reader)?, issued: reader.u32("issued")? },
         18 => Frame::Aborted { id: decode_id(reader)?, sent: reader.u32("sent")? },
         19 => Frame::Goodbye { text: reader.text("text")? },
         20 => Frame::Progress { id: decode_id(reader)?, done: reader.u32("chunks done")? },
-        21 => Frame::RegionReleased { key: RegionKey(reader.u32("region key")?) },
         22 => Frame::Ask { id: decode_id(reader)? },
         23 => Frame::State(decode_state(reader)?),
         value => return Err(DecodeError::BadValue { field: "frame kind", value: u64::from(value) }),
@@ -71,9 +72,21 @@ fn decode_commit<'a>(reader: &mut Reader<'a>) -> Result<Commit<'a>, DecodeError>
         value => return Err(DecodeError::BadValue { field: "operation", value: u64::from(value) }),
     };
     let (chunks, bytes) = (reader.u32("chunks")?, reader.u64("bytes")?);
+    let events = reader.u64("events said")?;
     let present = decode_bool("sync message flag", reader.u8("sync message flag")?)?;
     let message = reader.bytes("sync message")?;
-    Ok(Commit { id, op, chunks, bytes, sync_message: present.then_some(message) })
+    Ok(Commit { id, op, chunks, bytes, events, sync_message: present.then_some(message) })
+}
+
+fn decode_event<'a>(reader: &mut Reader<'a>) -> Result<Event<'a>, DecodeError> {
+    Ok(match reader.u8("event kind")? {
+        1 => Event::Loaded { loaded: decode_bool("loaded", reader.u8("loaded")?)? },
+        2 => Event::RegionAdd { region: reader.bytes("region")? },
+        3 => Event::RegionRemove { key: RegionKey(reader.u32("region key")?) },
+        4 => Event::RegionReleased { key: RegionKey(reader.u32("region key")?) },
+        5 => Event::Notify { message: reader.bytes("message")? },
+        value => return Err(DecodeError::BadValue { field: "event kind", value: u64::from(value) }),
+    })
 }
 
 fn decode_state(reader: &mut Reader<'_>) -> Result<State, DecodeError> {

@@ -49,35 +49,24 @@ pub enum Frame<'a> {
     Ready {
         /// Their names.
         lanes: Vec<&'a str>,
+        /// Whether it is said again, because the receiver's has not come.
+        again: bool,
     },
-    /// Whether the sender's host has the receiver loaded.
-    Loaded {
-        /// Whether it has.
-        loaded: bool,
+    /// I am alive; and how the two sides' events stand.
+    Heartbeat {
+        /// Events that the sender has said.
+        said: u64,
+        /// Events of the receiver that it has heard.
+        heard: u64,
+        /// Those after them are to be said again.
+        again: bool,
     },
-    /// I am alive.
-    Heartbeat,
-    /// A region can be reached from now on.
-    RegionAdd {
-        /// An announced region, as in a section.
-        region: &'a [u8],
-    },
-    /// A region is revoked.
-    RegionRemove {
-        /// Which.
-        key: RegionKey,
-    },
-    /// The receiver's word on a revoked region: nothing of it reads or writes there any more.
-    RegionReleased {
-        /// Which.
-        key: RegionKey,
-    },
-    /// A notification.
-    Notify {
+    /// Something that is not about one transfer: taken once, in order.
+    Event {
         /// Its number on this stream, from 1.
-        sequence: u64,
-        /// The message.
-        message: &'a [u8],
+        number: u64,
+        /// What it is.
+        event: Event<'a>,
     },
     /// Write over a lane that only reads: pull these segments of my memory into yours.
     Pull {
@@ -103,6 +92,8 @@ pub enum Frame<'a> {
     Ack {
         /// The transfer.
         id: TransferId,
+        /// Events that the responder has said before: until they are heard, this frame means nothing.
+        events: u64,
     },
     /// More of this transfer is in place at the responder since it last said so.
     Progress {
@@ -146,6 +137,36 @@ pub enum Frame<'a> {
     },
 }
 
+/// What [`Frame::Event`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Whether the sender's host has the receiver loaded.
+    Loaded {
+        /// Whether it has.
+        loaded: bool,
+    },
+    /// A region can be reached from now on.
+    RegionAdd {
+        /// An announced region, as in a section.
+        region: &'a [u8],
+    },
+    /// A region is revoked.
+    RegionRemove {
+        /// Which.
+        key: RegionKey,
+    },
+    /// The receiver's word on a revoked region: nothing of it reads or writes there any more.
+    RegionReleased {
+        /// Which.
+        key: RegionKey,
+    },
+    /// A notification.
+    Notify {
+        /// The message.
+        message: &'a [u8],
+    },
+}
+
 /// The body of [`Frame::Hello`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -170,6 +191,8 @@ pub struct Commit<'a> {
     pub chunks: u32,
     /// Bytes in those chunks.
     pub bytes: u64,
+    /// Events that the initiator has said before: until they are heard, this frame means nothing.
+    pub events: u64,
     /// To be queued for the responder's host, after the data.
     pub sync_message: Option<&'a [u8]>,
 }
@@ -262,11 +285,8 @@ impl Frame<'_> {
             Self::Fetch => 4,
             Self::Blob { .. } => 5,
             Self::Ready { .. } => 6,
-            Self::Loaded { .. } => 7,
-            Self::Heartbeat => 8,
-            Self::RegionAdd { .. } => 9,
-            Self::RegionRemove { .. } => 10,
-            Self::Notify { .. } => 11,
+            Self::Heartbeat { .. } => 8,
+            Self::Event { .. } => 11,
             Self::Pull { .. } => 12,
             Self::Send { .. } => 13,
             Self::Commit(_) => 14,
@@ -276,7 +296,6 @@ impl Frame<'_> {
             Self::Aborted { .. } => 18,
             Self::Goodbye { .. } => 19,
             Self::Progress { .. } => 20,
-            Self::RegionReleased { .. } => 21,
             Self::Ask { .. } => 22,
             Self::State(_) => 23,
         }
@@ -290,26 +309,27 @@ impl Frame<'_> {
             }
             Self::Welcome { name, section } => _ = writer.bytes(name.as_bytes()).bytes(section),
             Self::Refuse { reason, text } => _ = writer.u8(*reason as u8).bytes(text.as_bytes()),
-            Self::Fetch | Self::Heartbeat => {}
+            Self::Fetch => {}
             Self::Blob { bytes } => _ = writer.bytes(bytes),
-            Self::Ready { lanes } => {
-                writer.u32(lanes.len() as u32);
+            Self::Ready { lanes, again } => {
+                writer.u8(u8::from(*again)).u32(lanes.len() as u32);
                 lanes.iter().for_each(|lane| _ = writer.bytes(lane.as_bytes()));
             }
-            Self::Loaded { loaded } => _ = writer.u8(u8::from(*loaded)),
-            Self::RegionAdd { region } => _ = writer.bytes(region),
-            Self::RegionRemove { key } | Self::RegionReleased { key } => _ = writer.u32(key.0),
-            Self::Notify { sequence, message } => _ = writer.u64(*sequence).bytes(message),
+            Self::Heartbeat { said, heard, again } => {
+                writer.u64(*said).u64(*heard).u8(u8::from(*again));
+            }
+            Self::Event { number, event } => event.encode(writer.u64(*number)),
             Self::Pull { id, chunk, segments } | Self::Send { id, chunk, segments } => {
                 writer.u64(id.0).u32(*chunk).u32(segments.len() as u32);
                 segments.iter().for_each(|s| _ = writer.u64(s.src).u64(s.dst).u64(s.len));
             }
             Self::Commit(commit) => {
                 writer.u64(commit.id.0).u8(commit.op as u8).u32(commit.chunks).u64(commit.bytes);
-                writer.u8(u8::from(commit.sync_message.is_some()));
+                writer.u64(commit.events).u8(u8::from(commit.sync_message.is_some()));
                 writer.bytes(commit.sync_message.unwrap_or_default());
             }
-            Self::Ack { id } | Self::Ask { id } => _ = writer.u64(id.0),
+            Self::Ask { id } => _ = writer.u64(id.0),
+            Self::Ack { id, events } => _ = writer.u64(id.0).u64(*events),
             Self::Progress { id, done } => _ = writer.u64(id.0).u32(*done),
             Self::State(state) => {
                 writer.u64(state.id.0).u8(state.standing as u8).u8(u8::from(state.committed)).u32(state.done);
@@ -332,6 +352,26 @@ impl Frame<'_> {
         let frame = decode::decode_body(kind, &mut reader)?;
         reader.finish()?;
         Ok((link, frame))
+    }
+}
+
+impl Event<'_> {
+    /// Bytes of what comes with it, whatever else its frame has.
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Self::RegionAdd { region: bytes } | Self::Notify { message: bytes } => bytes.len(),
+            Self::Loaded { .. } | Self::RegionRemove { .. } | Self::RegionReleased { .. } => 0,
+        }
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Loaded { loaded } => _ = writer.u8(1).u8(u8::from(*loaded)),
+            Self::RegionAdd { region } => _ = writer.u8(2).bytes(region),
+            Self::RegionRemove { key } => _ = writer.u8(3).u32(key.0),
+            Self::RegionReleased { key } => _ = writer.u8(4).u32(key.0),
+            Self::Notify { message } => _ = writer.u8(5).bytes(message),
+        }
     }
 }
 

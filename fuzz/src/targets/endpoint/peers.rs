@@ -3,7 +3,9 @@
 use baton::desc::{RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
 use baton::proto::codec::Writer;
 use baton::proto::transfer::{Run, Runs};
-use baton::proto::wire::{Commit, DataHeader, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State};
+use baton::proto::wire::{
+    Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State,
+};
 
 use super::super::bytes::Bytes;
 use super::{Known, LANE, MEMORY, OURS, THEIRS, World, announced, section};
@@ -46,7 +48,7 @@ impl World {
         let broken = bytes.below(16) == 15;
         self.endpoint.handle_lane(key, LANE, if broken { Err("no way".into()) } else { Ok(()) });
         self.settle();
-        self.say(at, &Frame::Ready { lanes: vec![LANE, "other"] });
+        self.say(at, &Frame::Ready { lanes: vec![LANE, "other"], again: false });
     }
 
     /// Bytes where a frame should be; with a right head, sometimes.
@@ -89,11 +91,11 @@ impl World {
         let id = TransferId(bytes.number());
         let key = RegionKey(bytes.number() as u32);
         let small = bytes.number() as u32;
-        let frame = match bytes.below(20) {
-            0 => Frame::Loaded { loaded: small % 2 == 1 },
-            1 => Frame::RegionRemove { key },
-            2 => Frame::RegionReleased { key },
-            3 => Frame::Notify { sequence: u64::from(small), message: bytes.string() },
+        let frame = match bytes.below(22) {
+            0 => self.event(at, small, Event::Loaded { loaded: small % 2 == 1 }),
+            1 => self.event(at, small, Event::RegionRemove { key }),
+            2 => self.event(at, small, Event::RegionReleased { key }),
+            3 => self.event(at, small, Event::Notify { message: bytes.string() }),
             4 | 5 => Frame::Pull { id, chunk: small, segments: segments(bytes) },
             6 | 7 => Frame::Send { id, chunk: small, segments: segments(bytes) },
             8 | 9 => Frame::Commit(Commit {
@@ -101,22 +103,43 @@ impl World {
                 op: if bytes.below(2) == 0 { TransferOp::Read } else { TransferOp::Write },
                 chunks: small,
                 bytes: bytes.number(),
+                events: u64::from(small / 64),
                 sync_message: (bytes.below(2) == 1).then(|| bytes.string()),
             }),
-            10 | 11 => Frame::Ack { id },
-            12 if small % 2 == 0 => Frame::Progress { id, done: bytes.number() as u32 },
-            12 => Frame::Ask { id },
-            13 if small % 2 == 0 => Frame::State(state(id, small, bytes)),
+            10 | 11 => Frame::Ack { id, events: u64::from(small / 64) },
+            12 => Frame::Progress { id, done: small },
             13 => Frame::Fail { id, text: str::from_utf8(bytes.string()).unwrap_or("not text") },
             14 => Frame::Abort { id, issued: small },
             15 => Frame::Aborted { id, sent: small },
             16 => return self.announce_region(at, key, bytes),
-            17 => Frame::Heartbeat,
+            17 => Frame::Heartbeat { said: u64::from(small), heard: bytes.number(), again: small % 2 == 1 },
             18 if small == 0 => Frame::Refuse { reason: RefuseReason::Crossed, text: "no" },
             19 if small == 0 => Frame::Goodbye { text: "bye" },
-            _ => Frame::Ready { lanes: vec![LANE] },
+            20 => Frame::Ask { id },
+            21 => Frame::State(State {
+                id,
+                standing: [
+                    Standing::Unknown,
+                    Standing::Receiving,
+                    Standing::Failed,
+                    Standing::Closing,
+                    Standing::Forgotten,
+                ][bytes.below(5)],
+                committed: bytes.below(2) == 1,
+                done: small,
+                unheard: runs(bytes),
+                missing: runs(bytes),
+            }),
+            _ => Frame::Ready { lanes: vec![LANE], again: small % 2 == 1 },
         };
         self.say(at, &frame);
+    }
+
+    /// An event in its turn, but for every eighth.
+    fn event<'a>(&self, at: usize, small: u32, event: Event<'a>) -> Frame<'a> {
+        let peer = self.peers.get(at).and_then(|known| self.endpoint.peer(known.key));
+        let next = peer.map_or(0, |peer| peer.events_heard()) + 1;
+        Frame::Event { number: if small % 8 == 7 { u64::from(small) } else { next }, event }
     }
 
     fn announce_region(&mut self, at: usize, key: RegionKey, bytes: &mut Bytes<'_>) {
@@ -125,7 +148,8 @@ impl World {
         if bytes.below(8) == 7 {
             region.truncate(bytes.below(32));
         }
-        self.say(at, &Frame::RegionAdd { region: &region });
+        let frame = self.event(at, 0, Event::RegionAdd { region: &region });
+        self.say(at, &frame);
     }
 
     fn say(&mut self, at: usize, frame: &Frame<'_>) {
@@ -136,22 +160,15 @@ impl World {
     }
 }
 
-/// Where a peer says that a transfer of ours stands.
-fn state(id: TransferId, small: u32, bytes: &mut Bytes<'_>) -> State {
-    let mut runs = || {
-        let runs: Vec<_> = (0..bytes.below(4))
-            .map(|_| {
-                let first = bytes.number() as u32;
-                Run { first, last: first.saturating_add(bytes.number() as u32) }
-            })
-            .collect();
-        Runs::new(runs.into_iter())
+/// A few runs of chunks.
+fn runs(bytes: &mut Bytes<'_>) -> Runs {
+    let count = bytes.below(4);
+    let mut run = || {
+        let first = bytes.number() as u32;
+        Run { first, last: first.saturating_add(bytes.below(9) as u32) }
     };
-    let (unheard, missing) = (runs(), runs());
-    let standing =
-        [Standing::Unknown, Standing::Receiving, Standing::Failed, Standing::Closing, Standing::Forgotten];
-    let standing = standing[bytes.below(5)];
-    State { id, standing, committed: bytes.below(2) == 1, done: small, unheard, missing }
+    let runs: Vec<_> = (0..count).map(|_| run()).collect();
+    Runs::new(runs.into_iter())
 }
 
 /// The peer's memory that a transfer of ours may name.

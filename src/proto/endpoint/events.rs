@@ -1,0 +1,153 @@
+//! The flow of events: taken in order, confirmed with heartbeats, said again where they were lost.
+
+use std::time::{Duration, Instant};
+
+use crate::desc::PeerKey;
+use crate::proto::liveness::HEARTBEAT_EVERY;
+use crate::proto::wire::{Event, Frame};
+
+use super::{Action, Endpoint, Peer};
+
+/// READY is said again this often, while the peer's does not come.
+const READY_EVERY: Duration = Duration::from_secs(1);
+/// A peer counts as one that speaks if it was heard so lately.
+const SPEAKS: Duration = Duration::from_secs(1);
+
+/// When what was last said or heard that comes again and again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beat {
+    /// Our last heartbeat.
+    said: Instant,
+    /// Our last READY.
+    ready: Instant,
+    /// When the peer last confirmed an event of ours, or had none to confirm.
+    confirmed: Instant,
+    /// When an event of the peer's last came in its turn, or none was missing.
+    in_order: Instant,
+}
+
+impl Beat {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { said: now, ready: now, confirmed: now, in_order: now }
+    }
+
+    /// Whether READY is to be said again now.
+    pub(super) fn ready_is_due(&mut self, now: Instant) -> bool {
+        let due = now.saturating_duration_since(self.ready) >= READY_EVERY;
+        if due {
+            self.ready = now;
+        }
+        due
+    }
+}
+
+impl Peer {
+    /// Says a heartbeat, with how the events of both sides stand.
+    fn say_beat(&mut self, now: Instant) {
+        let (said, heard) = (self.events_out.said(), self.events_in.heard());
+        let again = self.events_in.is_missing_some();
+        self.say(&Frame::Heartbeat { said, heard, again });
+        self.events_in.confirm();
+        self.beat.said = now;
+    }
+
+    /// Says a heartbeat if one is due: when we have been silent, while events are on their way or missing, and soon
+    /// after some have come.
+    pub(super) fn beat_when_due(&mut self, silent: bool, now: Instant) {
+        if !self.events_out.is_waiting() {
+            self.beat.confirmed = now;
+        }
+        if !self.events_in.is_missing_some() {
+            self.beat.in_order = now;
+        }
+        let wanted = silent || self.events_out.is_waiting() || self.events_in.is_missing_some();
+        let again = now.saturating_duration_since(self.beat.said) >= HEARTBEAT_EVERY;
+        if wanted && again || self.events_in.is_unconfirmed(false) {
+            self.say_beat(now);
+        }
+    }
+
+    /// Why the peer is to be given up for its events, if it is: it speaks, and for all of the deadline neither
+    /// confirms ours nor says its own again.
+    pub(super) fn stuck_events(&self, deadline: Duration, now: Instant) -> Option<&'static str> {
+        let past = |since: Instant| now.saturating_duration_since(since) > deadline;
+        let speaks = now.saturating_duration_since(self.liveness.heard()) < SPEAKS;
+        match (past(self.beat.confirmed), past(self.beat.in_order)) {
+            (true, _) if speaks && self.events_out.is_waiting() => {
+                Some("it does not confirm what it is told")
+            }
+            (_, true) if speaks && self.events_in.is_missing_some() => {
+                Some("it does not say again what was lost")
+            }
+            _ => None,
+        }
+    }
+
+    /// Says which lanes are up on our side. `again` asks for the peer's word, too.
+    pub(super) fn say_ready(&mut self, again: bool) {
+        let lanes = self.announced.clone();
+        self.say(&Frame::Ready { lanes, again });
+    }
+}
+
+impl Endpoint {
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        key: PeerKey,
+        said: u64,
+        heard: u64,
+        again: bool,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match peer.events_out.confirm(heard) {
+            Ok(true) => peer.beat.confirmed = now,
+            Ok(false) => {}
+            Err(error) => return self.close(key, &error.to_string()),
+        }
+        if again {
+            peer.tell_again();
+        }
+        self.is_behind(key, said, now);
+    }
+
+    /// Takes an event of the peer's in its turn.
+    pub(super) fn handle_event(&mut self, key: PeerKey, number: u64, event: Event<'_>, now: Instant) {
+        if self.is_behind(key, number.saturating_sub(1), now) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.events_in.take(number, event.body_bytes()) {
+            return;
+        }
+        peer.beat.in_order = now;
+        if peer.events_in.is_unconfirmed(true) {
+            peer.say_beat(now);
+        }
+        match event {
+            Event::Loaded { loaded } => (peer.loaded_by_them, peer.idle_since) = (loaded, None),
+            Event::RegionAdd { region } => self.handle_region_add(key, region),
+            Event::RegionRemove { key: region } => self.handle_region_remove(key, region),
+            Event::RegionReleased { key: region } => self.handle_region_released(key, region),
+            Event::Notify { message } => {
+                let (peer, message) = (peer.name.clone(), message.to_vec());
+                self.actions.push_back(Action::Deliver { peer, message });
+            }
+        }
+    }
+
+    /// Whether the peer has said events, so many in all, that have not come: they are asked for, at once if this is
+    /// the first that we know of it.
+    pub(super) fn is_behind(&mut self, key: PeerKey, said: u64, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return true };
+        let known = peer.events_in.is_missing_some();
+        let behind = !peer.events_in.note_said(said);
+        if behind && !known {
+            peer.say_beat(now);
+        }
+        behind
+    }
+}
+
+#[cfg(test)]
+mod tests;
