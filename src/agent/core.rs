@@ -390,7 +390,10 @@ impl Core {
                 let name = self.endpoint.peer(peer).map_or("", |peer| peer.name());
                 tracing::warn!(peer = name, silent_ms, "nothing has been heard of the peer");
             }
-            Action::Stalled(stall) => super::stall::warn(&self.endpoint, &stall),
+            Action::Stalled(stall) => {
+                self.mishaps.stalls += 1;
+                super::stall::warn(&self.endpoint, &stall);
+            }
             Action::Close { peer, reason } => {
                 let goodbye = self.endpoint.poll_output(peer, now);
                 self.write_stream(peer, &goodbye);

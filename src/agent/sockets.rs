@@ -29,6 +29,8 @@ use super::seal::shake_hands;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
+/// Between two tries to get into a full queue.
+const FULL_QUEUE: Duration = Duration::from_millis(2);
 /// How long one who hung up on us is listened to: many times what a greeting takes.
 const GREETING_LIMIT: Duration = Duration::from_millis(500);
 
@@ -67,8 +69,7 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 pub(super) fn dial(endpoint: &Endpoint, with_key: bool, deadline: Instant) -> io::Result<OwnedFd> {
     match endpoint {
         Endpoint::UnixAbstract(name) => {
-            let socket = new_socket(AddressFamily::UNIX)?;
-            connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+            let socket = dial_unix(name, deadline)?;
             if let Some(uid) = stranger(&socket, with_key) {
                 let own = rustix::process::geteuid().as_raw();
                 let text = format!("it belongs to uid {uid} and we run as uid {own}: {ONLY_WITH_A_KEY}");
@@ -90,6 +91,19 @@ pub(super) fn stranger(socket: &impl std::os::fd::AsFd, with_key: bool) -> Optio
 /// What another user on this host needs.
 pub(super) const ONLY_WITH_A_KEY: &str =
     "agents of different users on one host need a key in common (BATON_PSK_FILE on both sides)";
+
+fn dial_unix(name: &[u8], deadline: Instant) -> io::Result<OwnedFd> {
+    let (socket, address) = (new_socket(AddressFamily::UNIX)?, SocketAddrUnix::new_abstract_name(name)?);
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::INTR) => {}
+            // Its queue is full, and nothing tells when it has room.
+            Err(Errno::AGAIN) if Instant::now() + FULL_QUEUE < deadline => std::thread::sleep(FULL_QUEUE),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
 
 /// Connects to a TCP address before `deadline`.
 pub(super) fn dial_tcp(address: SocketAddr, deadline: Instant) -> io::Result<OwnedFd> {

@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use baton::agent::{Agent, TransferRequest, TransferState};
+use baton::agent::{Agent, Transfer, TransferRequest, TransferState};
 use baton::desc::{Descriptor, TransferOp};
+use parking_lot::Mutex;
 
 use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually};
 
@@ -71,6 +72,14 @@ impl Other {
         self.orphan = Some(self.ask("fork").parse().expect("a process id"));
     }
 
+    /// Makes it leave by `exit`, with transfers under way to "name address"; how long that took, and its exit code.
+    pub fn exit(&mut self, to: &str) -> (Duration, Option<i32>) {
+        let begun = Instant::now();
+        writeln!(self.stdin, "exit {to}").expect("it reads");
+        let ended = eventually("the end of the process", || self.child.try_wait().expect("a child of ours"));
+        (begun.elapsed(), ended.code())
+    }
+
     pub fn kill(&self) -> Instant {
         let now = Instant::now();
         signal(self.child.id() as i32, libc::SIGKILL);
@@ -126,6 +135,7 @@ fn other_process() {
                 }
             })
             .to_string(),
+            ("exit", peer) => exit_with_work_in_flight(agent, &pool, peer),
             ("be_forked", peer) => be_forked(&agent, &pool, peer),
             ("lose", peer) => {
                 eventually("the loss", || agent.loaded_link(peer).is_err().then_some(()));
@@ -154,17 +164,40 @@ fn fork(child: impl FnOnce()) -> i32 {
     }
 }
 
-/// Tries everything in a forked child, with a transfer under way; then the parent goes on. Says what was wrong.
-fn be_forked(agent: &Agent, pool: &Pool, peer: &str) -> String {
+/// What a host has in static objects.
+static AT_EXIT: Mutex<Option<(Vec<Transfer>, Agent)>> = Mutex::new(None);
+
+extern "C" fn destroy_statics() {
+    let mut held = AT_EXIT.lock();
+    if let Some((transfers, agent)) = held.take() {
+        drop(agent); // the agent first: transfers may outlive it
+        drop(transfers);
+    }
+}
+
+/// Leaves by `exit`, as hosts do whose static objects hold an agent: its destructor runs when those of this thread's own
+/// storage have run.
+fn exit_with_work_in_flight(agent: Agent, pool: &Pool, peer: &str) -> ! {
+    let request = write_to(peer, pool);
+    let transfers = (0..4).map(|_| agent.submit(&request).expect("taken")).collect();
+    *AT_EXIT.lock() = Some((transfers, agent));
+    // SAFETY: the handler is a plain function of this program.
+    assert_eq!(unsafe { libc::atexit(destroy_statics) }, 0);
+    std::process::exit(7)
+}
+
+/// A write of the whole pool to "name address".
+fn write_to(peer: &str, pool: &Pool) -> TransferRequest {
     let (name, addr) = peer.split_once(' ').expect("a name and an address");
     let theirs = Descriptor { addr: addr.parse().expect("an address"), ..pool.all().descs[0] };
-    let request = TransferRequest {
-        op: TransferOp::Write,
-        local: pool.all(),
-        remote: dram(vec![theirs]),
-        peer: name.to_owned(),
-        sync_message: None,
-    };
+    let (local, remote) = (pool.all(), dram(vec![theirs]));
+    TransferRequest { op: TransferOp::Write, local, remote, peer: name.to_owned(), sync_message: None }
+}
+
+/// Tries everything in a forked child, with a transfer under way; then the parent goes on. Says what was wrong.
+fn be_forked(agent: &Agent, pool: &Pool, peer: &str) -> String {
+    let request = write_to(peer, pool);
+    let name = request.peer.as_str();
     let transfer = agent.submit(&request).expect("taken");
     let child = fork(|| {
         let says_so = |text: String| text.contains("a forked child cannot use it");
@@ -175,7 +208,7 @@ fn be_forked(agent: &Agent, pool: &Pool, peer: &str) -> String {
             // SAFETY: refused; and a pool is leaked.
             unsafe { agent.register(&pool.all()) }.is_err_and(|error| says_so(error.to_string())),
             agent.take_notifications().is_empty() && agent.local_blob().is_empty(),
-            !agent.check_remote(name, &dram(vec![theirs])),
+            !agent.check_remote(name, &request.remote),
             transfer.wait(Some(WATCHDOG)) != TransferState::InProgress,
         ];
         agent.deregister(&pool.all());

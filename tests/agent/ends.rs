@@ -67,6 +67,18 @@ pub fn a_forked_child_is_refused_and_its_parent_unharmed(lane: Lane) {
     assert!(pool.bytes().iter().all(|byte| *byte == 0xee), "the bytes came");
 }
 
+/// Row 46: five seconds at most.
+pub fn a_process_that_exits_with_work_in_flight_ends_in_time(lane: Lane) {
+    let (ours, pool) = patient(lane, WATCHDOG * 2);
+    let mut other = Other::spawn(lane, LEN);
+    other.ask(&format!("load {}", ours.connection_info()));
+    let (took, code) = other.exit(&format!("{} {}", ours.name(), pool.desc(0, 0).addr));
+    println!("{lane:?}: exiting with four transfers in flight took {took:?}");
+    assert_eq!(code, Some(7), "it went down on its own terms");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    await_loss(&ours, &other, Instant::now(), "its exit");
+}
+
 /// A release, a drop and an invalidation wait for the peer's death, and are right then.
 pub fn a_stopped_peer_is_let_go_of_by_its_death(lane: Lane) {
     let peer_timeout = Duration::from_millis(1500);

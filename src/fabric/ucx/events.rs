@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 
 use ucx_sys::bindings::{ucp_ep_h, ucs_status_t};
 
@@ -43,13 +44,14 @@ pub(super) enum Event {
 }
 
 thread_local! {
-    static QUEUE: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor: agents in static objects are shut down by a thread whose other storage is gone already, and
+    /// an event that is lost then is an operation that never ends. Between calls it is empty and has no memory.
+    static QUEUE: RefCell<ManuallyDrop<Vec<Event>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Moves what has been called back on this thread to the end of `out`.
 pub(super) fn take(out: &mut Vec<Event>) {
-    // A thread that is ending has no queue any more, and drives no worker.
-    let _ = QUEUE.try_with(|queue| out.append(&mut queue.borrow_mut()));
+    QUEUE.with(|queue| out.append(&mut std::mem::take(&mut **queue.borrow_mut())));
 }
 
 /// A ticket as the pointer-sized value that UCX carries.
@@ -68,5 +70,25 @@ pub(super) unsafe extern "C" fn broken(argument: *mut c_void, _endpoint: ucp_ep_
 }
 
 fn push(event: Event) {
-    let _ = QUEUE.try_with(|queue| queue.borrow_mut().push(event));
+    QUEUE.with(|queue| queue.borrow_mut().push(event));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_outlives_what_else_a_thread_has() {
+        assert!(!std::mem::needs_drop::<RefCell<ManuallyDrop<Vec<Event>>>>());
+        for peer in [1, 2] {
+            push(Event::Broken { peer: PeerKey(peer), status: 0 });
+        }
+        let mut seen = Vec::new();
+        take(&mut seen);
+        assert!(matches!(seen[..], [Event::Broken { peer: PeerKey(1), .. }, Event::Broken { .. }]));
+        take(&mut seen);
+        assert_eq!(seen.len(), 2, "each is taken once");
+        QUEUE
+            .with(|queue| assert_eq!(queue.borrow().capacity(), 0, "nothing is left behind with the thread"));
+    }
 }
