@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span};
+use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, Span};
 use crate::error::FabricError;
 use crate::fabric::Pinning;
 use crate::proto::regions::check_region;
@@ -25,6 +25,8 @@ use super::{Agent, DescriptorList, RegisterError, mappings};
 
 /// How long deregistration waits for what is in flight.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
+/// No peer has this key: they are counted from 1.
+const NOBODY: PeerKey = PeerKey(0);
 /// Regions announced before the engine has its turn.
 const ANNOUNCED_PER_TURN: usize = 256;
 
@@ -47,6 +49,29 @@ impl Agent {
     /// Until [`Agent::deregister`] returns for the same list, or the agent is dropped, each span is mapped,
     /// readable and writable, and nobody holds a Rust reference to it.
     pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+        // SAFETY: the caller's promise is the callee's.
+        unsafe { self.register_for_some(list, None) }
+    }
+
+    /// As [`Agent::register`], but announces it to one loaded peer alone: for memory that is registered for one
+    /// transfer. Deregistering it waits for no other peer either. A peer that is lost is told nothing.
+    ///
+    /// # Safety
+    /// As for [`Agent::register`].
+    pub unsafe fn register_for(&self, list: &DescriptorList, peer: &str) -> Result<(), RegisterError> {
+        // SAFETY: the caller's promise is the callee's.
+        unsafe { self.register_for_some(list, Some(peer)) }
+    }
+
+    /// Registers for one peer, or for all.
+    ///
+    /// # Safety
+    /// As for [`Agent::register`].
+    unsafe fn register_for_some(
+        &self,
+        list: &DescriptorList,
+        only: Option<&str>,
+    ) -> Result<(), RegisterError> {
         self.check_running()?;
         for (index, descriptor) in list.descs.iter().enumerate() {
             self.check_registrable(list.kind, index, *descriptor)?;
@@ -56,7 +81,7 @@ impl Agent {
         let mut pinned = unsafe { self.pin(list) }?;
         let mut done = 0;
         while done < list.descs.len() {
-            if let Err(error) = self.announce_some(list, &mut done, &mut pinned) {
+            if let Err(error) = self.announce_some(list, only, &mut done, &mut pinned) {
                 self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..done].to_vec() });
                 return Err(error);
             }
@@ -165,6 +190,7 @@ impl Agent {
     fn announce_some(
         &self,
         list: &DescriptorList,
+        only: Option<&str>,
         done: &mut usize,
         pinned: &mut Pinned,
     ) -> Result<(), RegisterError> {
@@ -173,7 +199,15 @@ impl Agent {
             let Some(region) = pinned.regions.front().copied() else { break };
             let keys = register_below(&mut core, &region);
             let keys = keys.map_err(|source| self.unregistrable(list, *done, source))?;
-            core.endpoint.add_region(AnnouncedRegion { region, keys }).map_err(|source| {
+            let announced = AnnouncedRegion { region, keys };
+            let added = match only {
+                None => core.endpoint.add_region(announced),
+                Some(name) => {
+                    let key = core.endpoint.loaded_peer(name).map_or(NOBODY, |(key, _)| key);
+                    core.endpoint.add_region_for(key, announced)
+                }
+            };
+            added.map_err(|source| {
                 core.deregister_below(&[region.key]);
                 RegisterError::BadRegion { agent: self.name().to_owned(), index: *done, source }
             })?;

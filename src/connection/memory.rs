@@ -82,12 +82,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// Registers it for the time of the operation.
-    pub(super) fn register(self, agent: &Agent) -> Result<Registered<'_>, Cause> {
+    /// Registers it for the time of the operation with this peer, of which no other hears.
+    pub(super) fn register<'a>(self, agent: &'a Agent, peer: &str) -> Result<Registered<'a>, Cause> {
         let list = self.list();
         // SAFETY: `new`'s contract covers the operation, and the registration ends with its guard, before the
         // operation returns.
-        unsafe { agent.register(&list) }.map_err(|error| Cause::Memory(error.to_string()))?;
+        unsafe { agent.register_for(&list, peer) }.map_err(|error| Cause::Memory(error.to_string()))?;
         Ok(Registered { agent, list })
     }
 

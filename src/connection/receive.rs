@@ -57,7 +57,7 @@ struct Receiving<'a> {
 
 /// What a waiting receive has to do next.
 enum Step {
-    Register,
+    Register(ConnectionId),
     PostAgain,
     End(Result<Option<ConnectionId>, Cause>),
 }
@@ -67,13 +67,14 @@ impl Receiving<'_> {
         let _operation = self.hub.enter()?;
         // A long message is announced ahead; for a short one the buffer is registered only if it is needed.
         let is_long = self.buffer.span().1 > EAGER_MAX_BYTES && self.from.is_some();
-        let mut _registered = is_long.then(|| self.register()).transpose()?;
+        let ahead = self.from.filter(|_| is_long);
+        let mut _registered = ahead.map(|from| self.register(from)).transpose()?;
         let mut id = self.post(is_long)?;
         loop {
             match self.wait(id) {
                 Step::End(outcome) => return outcome,
-                Step::Register => {
-                    _registered = Some(self.register().inspect_err(|_| self.give_up(id))?);
+                Step::Register(from) => {
+                    _registered = Some(self.register(from).inspect_err(|_| self.give_up(id))?);
                     let mut state = self.hub.state.lock();
                     state.receives.buffer_ready(id);
                     self.hub.say_all(&mut state);
@@ -110,9 +111,10 @@ impl Receiving<'_> {
         }
     }
 
-    fn register(&self) -> Result<Registered<'_>, Cause> {
+    fn register(&self, from: ConnectionId) -> Result<Registered<'_>, Cause> {
         self.buffer.probe(Access::Write)?;
-        self.buffer.register(&self.hub.agent)
+        let peer = self.hub.state.lock().ends.get(from.0 as usize).map(|end| end.peer.clone());
+        self.buffer.register(&self.hub.agent, &peer.ok_or(Cause::Unknown)?)
     }
 
     fn give_up(&self, id: RecvId) {
@@ -149,7 +151,7 @@ impl Receiving<'_> {
                 return None; // its outcome says when the buffer is free
             }
             self.complain(&mut patience, state);
-            state.receives.wants_buffer(id).then_some(Step::Register)
+            connection.filter(|_| state.receives.wants_buffer(id)).map(Step::Register)
         })
     }
 

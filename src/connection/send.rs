@@ -100,12 +100,12 @@ impl Sending<'_> {
     /// Writes the bytes into the receiver's buffer, Done behind them. No byte moves any more when it returns.
     fn write(&self, id: SendId, target: Target) -> Result<(), Cause> {
         let agent = &self.hub.agent;
-        let _registered = self.buffer.register(agent)?;
         let (peer, done) = {
             let state = self.hub.state.lock();
             let end = state.ends.get(self.connection.0 as usize).ok_or(Cause::Unknown)?;
             (end.peer.clone(), Message::Done { recv: target.recv }.encode(end.role, self.tag))
         };
+        let _registered = self.buffer.register(agent, &peer)?;
         let remote = Descriptor { addr: target.addr, len: target.len, device: 0 };
         let request = TransferRequest {
             op: TransferOp::Write,

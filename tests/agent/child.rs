@@ -135,6 +135,7 @@ fn other_process() {
                 }
             })
             .to_string(),
+            ("write", peer) => write(&agent, &pool, peer),
             ("exit", peer) => exit_with_work_in_flight(agent, &pool, peer),
             ("be_forked", peer) => be_forked(&agent, &pool, peer),
             ("lose", peer) => {
@@ -184,6 +185,20 @@ fn exit_with_work_in_flight(agent: Agent, pool: &Pool, peer: &str) -> ! {
     // SAFETY: the handler is a plain function of this program.
     assert_eq!(unsafe { libc::atexit(destroy_statics) }, 0);
     std::process::exit(7)
+}
+
+/// Writes to "name address", or is refused; after " after", for as long as the news of a revocation takes.
+fn write(agent: &Agent, pool: &Pool, peer: &str) -> String {
+    let revoked = peer.strip_suffix(" after");
+    let request = write_to(revoked.unwrap_or(peer), pool);
+    let refused = || agent.submit(&request).is_err().then(|| "refused".to_owned());
+    match revoked {
+        Some(_) => eventually("the revocation", refused),
+        None => {
+            let transfer = eventually("the announcement", || agent.submit(&request).ok());
+            format!("{:?}", transfer.wait(Some(WATCHDOG)))
+        }
+    }
 }
 
 /// A write of the whole pool to "name address".

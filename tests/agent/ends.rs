@@ -117,6 +117,37 @@ pub fn deregistering_under_a_stopped_peer_is_bounded(lane: Lane) {
     assert_eq!(ours.counters().mishaps.quarantines, quarantined as u64);
 }
 
+/// Memory that is registered for one transfer waits for the peer of that transfer, and for no other.
+pub fn a_stopped_peer_costs_nothing_that_is_another_ones(lane: Lane) {
+    let (ours, _pool) = patient(lane, WATCHDOG * 2);
+    let (stopped, mut lively) = (Other::spawn(lane, LEN), Other::spawn(lane, LEN));
+    stopped.load(&ours);
+    lively.load(&ours);
+    stopped.stop();
+    let message = Pool::new(LEN, 9);
+    for _ in 0..3 {
+        // SAFETY: a pool is leaked, so it stays mapped.
+        unsafe { ours.register_for(&message.all(), &lively.name) }.expect("registered");
+        let transfer = ours.submit(&lively.write_from(&message)).expect("taken");
+        assert_eq!(transfer.wait(Some(WATCHDOG)), TransferState::Success, "{}", transfer.error_text());
+        let text = ours.local_blob();
+        ours.deregister(&message.all());
+        assert_eq!(text, ours.local_blob(), "nobody who comes later hears of it");
+    }
+    assert_eq!(ours.counters().mishaps.quarantines, 0, "the stopped peer was waited for");
+    // The lively one writes into memory that it alone has been told of.
+    lively.ask(&format!("load {}", ours.connection_info()));
+    message.fill(|_| 0);
+    // SAFETY: as above.
+    unsafe { ours.register_for(&message.all(), &lively.name) }.expect("registered");
+    let order = format!("write {} {}", ours.name(), message.desc(0, 0).addr);
+    assert_eq!(lively.ask(&order), "Success");
+    assert!(message.bytes().iter().all(|byte| *byte == 9), "what it had been written");
+    ours.deregister(&message.all());
+    assert_eq!(lively.ask(&format!("{order} after")), "refused");
+    assert_eq!(ours.counters().mishaps.quarantines, 0, "the stopped peer was waited for");
+}
+
 pub fn shutting_down_under_a_stopped_peer_is_bounded(lane: Lane) {
     let (ours, pool) = patient(lane, WATCHDOG * 2);
     let other = Other::spawn(lane, LEN);

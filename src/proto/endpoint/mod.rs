@@ -63,6 +63,8 @@ pub struct Endpoint {
     lanes: Vec<LaneSpec>,
     deadlines: Deadlines,
     regions: Arc<RegionTable>,
+    /// Regions that one peer alone has been told of.
+    told_to: HashMap<RegionKey, PeerKey>,
     peers: BTreeMap<PeerKey, Peer>,
     names: HashMap<String, PeerKey>,
     lost: HashMap<String, String>,
@@ -125,6 +127,7 @@ impl Endpoint {
             lanes,
             deadlines,
             regions: Arc::default(),
+            told_to: HashMap::new(),
             peers: BTreeMap::new(),
             names: HashMap::new(),
             lost: HashMap::new(),

@@ -14,16 +14,31 @@ use super::peer::Releasing;
 use super::{Action, Endpoint};
 
 impl Endpoint {
-    /// Makes a region reachable, and tells every peer.
+    /// Makes a region reachable, and tells every peer, those that come later too.
     pub fn add_region(&mut self, announced: AnnouncedRegion) -> Result<(), RegionError> {
         Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        self.announce(&announced, |_| true);
+        self.identity.section.regions.push(announced);
+        Ok(())
+    }
+
+    /// Makes a region reachable, and tells this peer alone, if it is there: what is soon revoked again costs the others
+    /// nothing then, and waits for none of them.
+    pub fn add_region_for(&mut self, only: PeerKey, announced: AnnouncedRegion) -> Result<(), RegionError> {
+        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        self.announce(&announced, |key| key == only);
+        self.told_to.insert(announced.region.key, only);
+        Ok(())
+    }
+
+    fn announce(&mut self, announced: &AnnouncedRegion, is_told: impl Fn(PeerKey) -> bool) {
         let mut bytes = Vec::new();
         announced.encode(&mut Writer::new(&mut bytes));
-        self.identity.section.regions.push(announced);
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
+        for (_, peer) in
+            self.peers.iter_mut().filter(|(key, peer)| is_told(**key) && peer.phase.has_our_section())
+        {
             peer.tell(Event::RegionAdd { region: &bytes });
         }
-        Ok(())
     }
 
     /// Revokes one region, as [`Endpoint::remove_regions`].
@@ -39,10 +54,14 @@ impl Endpoint {
         let gone: HashSet<RegionKey> = keys.iter().copied().collect();
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.phase.has_our_section()) {
-            keys.iter().for_each(|key| peer.tell(Event::RegionRemove { key: *key }));
-            if peer.may_write(&self.lanes) {
-                peer.revoking.extend(keys);
+        for (peer_key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.phase.has_our_section()) {
+            let is_told = |key: &&RegionKey| self.told_to.get(key).is_none_or(|only| only == peer_key);
+            let may_write = peer.may_write(&self.lanes);
+            for key in keys.iter().filter(is_told) {
+                peer.tell(Event::RegionRemove { key: *key });
+                if may_write {
+                    peer.revoking.insert(*key);
+                }
             }
             for transfer in peer.outgoing.values_mut() {
                 // The same memory may be in another region, which then does.
@@ -51,6 +70,7 @@ impl Endpoint {
                 }
             }
         }
+        self.told_to.retain(|key, _| !gone.contains(key));
         hit.into_iter().for_each(|id| self.break_off(id, TransferError::Deregistered));
     }
 
@@ -58,8 +78,7 @@ impl Endpoint {
     /// their stream closes, for nothing stops them then. Over once neither [`Endpoint::is_revoking`] nor
     /// [`Endpoint::is_busy`].
     pub fn revoke_all(&mut self) {
-        let keys: Vec<_> =
-            self.identity.section.regions.iter().map(|announced| announced.region.key).collect();
+        let keys: Vec<_> = self.regions.iter().map(|region| region.key).collect();
         self.remove_regions(&keys);
     }
 
