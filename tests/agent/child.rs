@@ -1,12 +1,14 @@
 //! Another process with an agent: what can be killed, stopped and forked.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, Transfer, TransferRequest, TransferState};
 use baton::desc::{Descriptor, TransferOp};
 use parking_lot::Mutex;
+use rustix::process::Resource;
 
 use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually};
 
@@ -46,7 +48,14 @@ impl Other {
 
     /// Loads it.
     pub fn load(&self, ours: &Agent) {
-        assert_eq!(ours.load_at(&self.info).expect("loads"), self.name);
+        self.try_load(ours).expect("loads");
+    }
+
+    /// Loads it, or says why not.
+    pub fn try_load(&self, ours: &Agent) -> Result<(), String> {
+        let name = ours.load_at(&self.info).map_err(|error| error.to_string())?;
+        assert_eq!(name, self.name);
+        Ok(())
     }
 
     /// A write of all of `from` into its pool.
@@ -138,6 +147,11 @@ fn other_process() {
             ("write", peer) => write(&agent, &pool, peer),
             ("exit", peer) => exit_with_work_in_flight(agent, &pool, peer),
             ("be_forked", peer) => be_forked(&agent, &pool, peer),
+            ("starve", peer) => starve(&agent, peer),
+            ("feed", _) => {
+                limit_descriptors(None);
+                "fed".to_owned()
+            }
             ("lose", peer) => {
                 eventually("the loss", || agent.loaded_link(peer).is_err().then_some(()));
                 cpu_of_an_idle_agent(&agent).to_string()
@@ -247,6 +261,23 @@ fn be_forked(agent: &Agent, pool: &Pool, peer: &str) -> String {
         (true, 0, true) => "well".to_owned(),
         (exited, code, unharmed) => format!("exited {exited} with {code}, parent unharmed {unharmed}"),
     }
+}
+
+/// Lets this process have no further descriptor, and does what needs some. Says how that went, and what it costs to
+/// be without.
+fn starve(agent: &Agent, peer: &str) -> String {
+    if let Ok(lowest_free) = std::fs::File::open("/dev/null") {
+        limit_descriptors(Some(lowest_free.as_raw_fd() as u64));
+    }
+    let error = agent.load_at(peer).expect_err("there is no descriptor for it");
+    format!("{} {error}", cpu_of_an_idle_agent(agent))
+}
+
+/// The soft limit on descriptors: so many, or as many as may be.
+fn limit_descriptors(limit: Option<u64>) {
+    let mut limits = rustix::process::getrlimit(Resource::Nofile);
+    limits.current = limit.or(limits.maximum);
+    rustix::process::setrlimit(Resource::Nofile, limits).expect("a limit below the hard one");
 }
 
 /// Milliseconds of processor that all of this process uses in a third of a second in which nothing happens.

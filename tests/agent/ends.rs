@@ -10,10 +10,13 @@ use crate::pair::{Lane, Pool, WATCHDOG, eventually, settings, unique};
 
 const LEN: usize = 32 << 20;
 
+fn named(settings: EngineSettings) -> Agent {
+    Agent::new(AgentConfig { name: unique("ours"), settings }).expect("an agent opens")
+}
+
 /// An agent that bears so much silence.
 fn patient(lane: Lane, peer_timeout: Duration) -> (Agent, Pool) {
-    let settings = EngineSettings { peer_timeout, ..settings(lane) };
-    let agent = Agent::new(AgentConfig { name: unique("ours"), settings }).expect("an agent opens");
+    let agent = named(EngineSettings { peer_timeout, ..settings(lane) });
     let pool = Pool::new(LEN, 3);
     pool.register(&agent);
     (agent, pool)
@@ -65,6 +68,28 @@ pub fn a_forked_child_is_refused_and_its_parent_unharmed(lane: Lane) {
     let order = format!("be_forked {} {}", ours.name(), pool.desc(0, 0).addr);
     assert_eq!(other.ask(&order), "well");
     assert!(pool.bytes().iter().all(|byte| *byte == 0xee), "the bytes came");
+}
+
+/// Row 52: errors that say so, no busy loop, and all is well again when there are descriptors.
+pub fn a_process_without_descriptors_errs_and_recovers(lane: Lane) {
+    let connect_timeout = Duration::from_millis(600);
+    let ours = named(EngineSettings { connect_timeout, ..settings(lane) });
+    let mut other = Other::spawn(lane, 4096);
+    let said = other.ask(&format!("starve {}", ours.connection_info()));
+    let (cpu_ms, error) = said.split_once(' ').expect("both");
+    assert!(error.contains("Too many open files"), "{error}");
+    let late = other.try_load(&ours).expect_err("it cannot accept");
+    assert!(late.contains("no answer before the deadline"), "{late}");
+    let again = other.ask(&format!("starve {}", ours.connection_info()));
+    println!(
+        "{lane:?}: {cpu_ms} ms of 300 used without descriptors: {error}; with callers at the door: {again}"
+    );
+    for said in [&said, &again] {
+        let cpu_ms: u32 = said.split_once(' ').and_then(|(ms, _)| ms.parse().ok()).expect("milliseconds");
+        assert!(cpu_ms < 150, "{said}");
+    }
+    other.ask("feed");
+    eventually("a load", || other.try_load(&ours).ok());
 }
 
 /// Row 46: five seconds at most.
