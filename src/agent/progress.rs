@@ -182,12 +182,21 @@ impl Shared {
         let mut core = self.core.lock();
         for (_, peer) in core.endpoint.peers().filter(|(_, peer)| peer.is_unfinished()) {
             let (agent, silent_ms) = (&self.name, peer.silence(Instant::now()).as_millis() as u64);
-            tracing::error!(
-                agent,
-                peer = peer.name(),
-                silent_ms,
-                "the peer has not let go of our memory at shutdown; it must not be reused while that process lives"
-            );
+            let peer_name = peer.name();
+            match peer.may_still_write() {
+                true => tracing::error!(
+                    agent,
+                    peer = peer_name,
+                    silent_ms,
+                    "the peer has not let go of our memory at shutdown and may write to it while its process lives"
+                ),
+                false => tracing::warn!(
+                    agent,
+                    peer = peer_name,
+                    silent_ms,
+                    "the peer has not answered at shutdown; what was under way with it is given up"
+                ),
+            }
         }
         core.close();
         self.stopped.store(true, Ordering::Release);

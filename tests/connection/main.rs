@@ -1,5 +1,6 @@
 //! Tagged messages between connected ranks, in one process, over every lane that needs no library.
 
+mod forked;
 mod losses;
 mod pair;
 

@@ -207,6 +207,11 @@ impl Peer {
         !(self.outgoing.is_empty() && self.incoming.is_empty() && self.revoking.is_empty())
     }
 
+    /// Whether it has yet to let go of memory of ours that is revoked, and that it could write to by itself.
+    pub fn may_still_write(&self) -> bool {
+        !self.revoking.is_empty()
+    }
+
     /// Whether transfers of ours to it are unfinished.
     pub fn has_transfers(&self) -> bool {
         !self.outgoing.is_empty()
