@@ -24,6 +24,7 @@ mod node;
 mod pair;
 #[cfg(feature = "planted")]
 mod planted;
+mod pools;
 mod seeds;
 mod storm;
 mod time;

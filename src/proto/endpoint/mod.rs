@@ -16,6 +16,7 @@
 mod action;
 mod ask;
 mod clock;
+mod counters;
 mod events;
 #[cfg(test)]
 mod fence_tests;
@@ -43,6 +44,7 @@ use super::wire::{Event, Frame};
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
+pub use counters::Counters;
 pub use handshake::{CROSSED, KEY_WANTED};
 pub use outgoing::Submission;
 pub use peer::{LaneSpec, Peer};

@@ -313,6 +313,11 @@ impl Peer {
         Some(request)
     }
 
+    /// How many chunk requests wait.
+    pub(super) fn requests_waiting(&self) -> usize {
+        self.requests.len()
+    }
+
     /// Drops the chunk requests of one transfer. Returns how many those were.
     pub(super) fn drop_requests(&mut self, id: TransferId) -> u32 {
         let mut dropped = 0;

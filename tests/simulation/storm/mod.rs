@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use baton::desc::SessionId;
 use baton::fabric::Fabric;
 use baton::fabric::sim::{SimConfig, SimNet, SimStyle};
+use baton::proto::endpoint::Counters;
 use baton::proto::session::Deadlines;
 
 use crate::chance::Chance;
@@ -152,7 +153,7 @@ impl Storm {
             Some(transfer) => {
                 let (op, from, to) = (transfer.op, NAMES[transfer.initiator], NAMES[transfer.responder]);
                 let text = format!("a {op} from {from} to {to} has not ended in {TRANSFER_LIMIT:?}");
-                Err(Rule::Hang.broken(format!("{text}\n{}", self.net.state())))
+                Err(Rule::Hang.broken(self.with_state(text)))
             }
         }
     }
@@ -163,7 +164,7 @@ impl Storm {
         while !done(self) {
             if self.net.now > until || self.net.steps > last {
                 let text = format!("not within {limit:?} and {PHASE_STEPS_MAX} steps: {what}");
-                return Err(Rule::Hang.broken(format!("{text}\n{}", self.net.state())));
+                return Err(Rule::Hang.broken(self.with_state(text)));
             }
             self.step()?;
         }
@@ -181,7 +182,14 @@ impl Storm {
                 && storm.net.host.areas.iter().all(|area| !area.is_revoked)
         };
         self.drive("everything ends", CALM_LIMIT, idle)?;
-        self.net.steps(200);
+        self.walk(200)?;
+        for (node, name) in self.net.nodes.iter().zip(NAMES) {
+            let counters = Counters { output_bytes: 0, ..node.endpoint.counters() };
+            if counters != Counters::default() {
+                let text = format!("at rest, {name} still keeps {counters:?}");
+                return Err(Rule::Leak.broken(self.with_state(text)));
+            }
+        }
         self.check_notes()
     }
 
@@ -224,15 +232,18 @@ impl Storm {
             storm.net.nodes.iter().all(|node| node.endpoint.peers().count() == 0)
         })?;
         for (node, name) in self.net.nodes.iter().zip(NAMES) {
-            let endpoint = &node.endpoint;
-            if endpoint.is_busy() || endpoint.is_revoking() || node.holds_batches() || !node.posted.is_empty()
-            {
-                let text = format!("{name} is still busy with nobody:\n{}", self.net.state());
-                return Err(Rule::Leak.broken(text));
+            let idle = node.endpoint.counters() == Counters::default();
+            if !idle || node.holds_batches() || !node.posted.is_empty() {
+                return Err(Rule::Leak.broken(self.with_state(format!("{name} is still busy with nobody"))));
             }
         }
         self.net.host.check_over();
         self.net.host.violation.take().map_or(Ok(()), Err)
+    }
+
+    /// A text, and in a traced run all there is to see.
+    fn with_state(&self, text: String) -> String {
+        if self.net.traces { format!("{text}\n{}", self.net.state()) } else { text }
     }
 
     fn check_notes(&self) -> Held {

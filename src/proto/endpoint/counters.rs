@@ -1,0 +1,41 @@
+//! What an endpoint keeps, counted: all of it goes back to zero once nothing is under way.
+
+use super::Endpoint;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Transfers of ours that have not ended.
+    pub outgoing: usize,
+    /// Transfers of peers that have not ended here.
+    pub incoming: usize,
+    /// Batches and landings under way.
+    pub flights: usize,
+    /// The batches among them, as each lane's bound counts them.
+    pub posted: usize,
+    /// Chunks that peers have asked for and that wait for room.
+    pub requests: usize,
+    /// Regions of ours that peers have yet to let go of.
+    pub revoking: usize,
+    /// Regions of peers that we have yet to let go of.
+    pub releasing: usize,
+    /// Bytes that wait for a stream.
+    pub output_bytes: usize,
+}
+
+impl Endpoint {
+    /// What is kept for all peers together.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters { flights: self.flights.len(), ..Counters::default() };
+        for peer in self.peers.values() {
+            sum.outgoing += peer.outgoing.len();
+            sum.incoming += peer.incoming.len();
+            sum.posted += peer.posted;
+            sum.requests += peer.requests_waiting();
+            sum.revoking += peer.revoking.len();
+            sum.releasing += peer.releasing.len();
+            sum.output_bytes += peer.output_bytes();
+        }
+        sum
+    }
+}
