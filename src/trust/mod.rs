@@ -18,6 +18,8 @@
 mod blob;
 mod channel;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod link;
 mod record;

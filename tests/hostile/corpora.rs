@@ -9,7 +9,7 @@ use crate::seeds;
 use crate::targets::{TARGETS, Target};
 
 /// Mutations of each target's corpus: as many as take a second or two.
-const MUTATIONS: usize = 3000;
+const MUTATIONS: usize = 1000;
 const SEED: u64 = 0xBA70;
 /// What a target may have allocated at once: a stream's read buffer, a parser's tables, and so many times its input.
 const MEMORY_MAX_BYTES: usize = 4 << 20;

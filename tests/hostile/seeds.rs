@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use baton::config::variables::Variable;
 use baton::desc::{MemoryKind, Region, RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
 use baton::fabric::stream::StreamAddress;
 use baton::fabric::ucx;
@@ -19,7 +20,9 @@ use baton::proto::wire::{
     Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State,
 };
 use baton::proto::zeromq;
+use baton::trust::{Asked, Initiator, Purpose, Responder, TrustError, refusal};
 
+use crate::targets::sealed_handshake;
 use crate::targets::tcp_store::NONCE;
 
 /// A seed: which target's, its name, its bytes.
@@ -68,6 +71,7 @@ pub fn all() -> Vec<Seed> {
     lanes(&mut add);
     texts(&mut add);
     stories(&mut add);
+    sealed(&mut add);
     seeds
 }
 
@@ -199,6 +203,22 @@ fn lanes(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     add("ucx_wire", "sealed-key", ucx::fuzzing::sealed(b"BUXK\x01\x03\0abc"));
 }
 
+/// What goes over a stream under a key: an opening, its answer, records.
+fn sealed(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
+    let (secret, seed) = (sealed_handshake::secret(), sealed_handshake::SEED);
+    let (_, opening) = Initiator::new(&secret, Purpose::Control, seed).expect("an opening");
+    add("sealed_handshake", "opening", [&[0], &opening[..]].concat());
+    let asked = Responder::handle(&secret, Purpose::Control, seed.map(|byte| !byte), &opening);
+    let Ok(Asked::Answer(_, answer)) = asked else { panic!("it is answered") };
+    add("sealed_handshake", "answer", [&[1], &answer[..]].concat());
+    add("sealed_handshake", "refusal", [&[1], &refusal(TrustError::OtherKey)[..]].concat());
+    add("sealed_handshake", "key", [&[2], &b"0123456789abcdef".repeat(4)[..], b"\n"].concat());
+    add("sealed_records", "as-they-are", vec![0, 200]);
+    add("sealed_records", "bent", vec![0, 200, 1, 5, 0, 1]);
+    add("sealed_records", "cut", vec![0, 200, 2, 5, 0, 0]);
+    add("sealed_records", "garbage", [&[1, 20, 0][..], &[7; 20]].concat());
+}
+
 /// What people and hosts write.
 fn texts(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     let mut text = |target, name: &str, text: &str| add(target, name, text.as_bytes().to_vec());
@@ -216,13 +236,18 @@ fn texts(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     text("config_file", "json", r#"{"cache_transceiver_config": {"backend": "DEFAULT"}}"#);
     text("config_file", "aliases", "a: &a [1, 2]\nb: [*a, *a]\ncache_transceiver_config: {backend: MPI}\n");
     text("config_file", "misspelt", "cache_transceiver_config: {backnd: NIXL}\n");
-    let variables = baton::config::variables::VARIABLES;
-    for (at, variable) in variables.iter().enumerate().filter(|(_, variable)| variable.default.len() < 40) {
-        let value = if variable.default.is_empty() { "1" } else { variable.default };
-        add("environment", variable.name, [&[at as u8], value.as_bytes()].concat());
+    for (at, group) in baton::config::variables::VARIABLES.chunks(12).enumerate() {
+        let line = |variable: &Variable| format!("{}={}\n", variable.name, variable.default);
+        text("environment", &format!("group-{at}"), &group.iter().map(line).collect::<String>());
     }
+    text(
+        "environment",
+        "rank",
+        "BATON_RANK=1\nBATON_WORLD_SIZE=2\nBATON_RENDEZVOUS=[::1]:5000\nBATON_LANES=local,stream\n",
+    );
+    text("environment", "launched", "RANK=0\nWORLD_SIZE=2\nMASTER_ADDR=10.0.0.1\nMASTER_PORT=29500\n");
     for (at, info) in ["127.0.0.1:5000", "[::1]:65535", "1.3.0rc20.post1", "1.2.0+cu12"].iter().enumerate() {
-        add("connection_info", &at.to_string(), info.as_bytes().to_vec());
+        text("connection_info", &at.to_string(), info);
     }
 }
 

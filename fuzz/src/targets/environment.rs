@@ -6,15 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use baton::config::backend::Backend;
 use baton::config::explain::{Question, explain};
 use baton::config::model::Model;
-use baton::config::variables::VARIABLES;
 use baton::config::{EngineSettings, Environment, RendezvousSettings};
 
-/// Lines: a byte that picks a variable, and its value. Every reader of settings takes them or says what is wrong.
+/// Lines of names and values. Every reader of settings takes them or says what is wrong.
 pub fn run(data: &[u8]) -> bool {
     let lines = data.split(|byte| *byte == b'\n').filter_map(|line| {
-        let (variable, value) = line.split_first()?;
-        let variable = VARIABLES[usize::from(*variable) % VARIABLES.len()].name;
-        Some((variable, OsStr::from_bytes(value)))
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        Some((str::from_utf8(&line[..at]).ok()?, OsStr::from_bytes(&line[at + 1..])))
     });
     let environment = Environment::from_map(lines);
     let mut fine = true;

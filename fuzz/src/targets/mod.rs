@@ -17,6 +17,8 @@ pub mod doctor;
 pub mod endpoint;
 pub mod environment;
 pub mod rendezvous;
+pub mod sealed_handshake;
+pub mod sealed_records;
 pub mod section;
 pub mod stock;
 pub mod stream_frame;
@@ -53,4 +55,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "environment", run: environment::run },
     Target { name: "connection_info", run: connection_info::run },
     Target { name: "doctor", run: doctor::run },
+    Target { name: "sealed_handshake", run: sealed_handshake::run },
+    Target { name: "sealed_records", run: sealed_records::run },
 ];
