@@ -1,0 +1,1 @@
+//! The report: a table for people, `chaos.json` for machines, and the last line.
