@@ -91,6 +91,10 @@ public:
     // The receiver's first contact, and the sender's answer to it.
     virtual void greet(std::string const& peer, std::string const& card) = 0;
     virtual void welcome(std::string const& peer, std::string const& card, Deadline deadline) = 0;
+    // Parts of them: the receiver says who it is to a peer that it can reach; the sender hears of a receiver, or
+    // throws soon after `abandoned`.
+    virtual void introduce(std::string const& peer) = 0;
+    virtual void hear(std::string const& peer, std::atomic<bool> const& abandoned) = 0;
     virtual void forget(std::string const& peer) = 0;
 
     virtual std::unique_ptr<Outgoing> send(Shipment const& shipment) = 0;

@@ -124,7 +124,17 @@ public:
     void greet(std::string const& peer, std::string const& card) override
     {
         mAgent->loadRemoteAgent(peer, card.substr(0, card.find(kBreak)));
+        introduce(peer);
+    }
+
+    void introduce(std::string const& peer) override
+    {
         mAgent->notifySyncMessage(peer, kHello);
+    }
+
+    void hear(std::string const& peer, std::atomic<bool> const& abandoned) override
+    {
+        awaitMessage(peer, kHello, [&] { return abandoned.load(); });
     }
 
     void welcome(std::string const& peer, std::string const& card, Deadline deadline) override
@@ -205,10 +215,11 @@ private:
         }
     }
 
-    // Signs of life may repeat; nothing else may.
+    // Signs of life may repeat, and a peer that has started anew introduces itself again; nothing else may.
     void keep(std::string const& sender, std::string const& message)
     {
-        if (message != kAlive && !mMessages.insert({sender, message}).second)
+        bool const mayRepeat = message == kAlive || message == kHello;
+        if (!mMessages.insert({sender, message}).second && !mayRepeat)
         {
             throw std::runtime_error("message '" + message + "' of '" + sender + "' came twice");
         }

@@ -192,6 +192,11 @@ public:
     void greet(std::string const& peer, std::string const& card) override
     {
         reach(peer, card);
+        introduce(peer);
+    }
+
+    void introduce(std::string const& peer) override
+    {
         Introduction introduction{};
         std::snprintf(introduction.data(), introduction.size(), "%s", mName.c_str());
         connectionTo(peer).send(DataContext(kIntroduction), introduction.data(), introduction.size());
@@ -200,14 +205,22 @@ public:
     // The deadline is the watchdog's: the host waits for whoever comes.
     void welcome(std::string const& peer, std::string const&, Deadline) override
     {
+        std::atomic<bool> const isNever{false};
+        hear(peer, isNever);
+    }
+
+    void hear(std::string const& peer, std::atomic<bool> const& abandoned) override
+    {
         for (;;)
         {
             Introduction introduction{};
-            auto const* const connection
-                = mManager->recvConnect(DataContext(kIntroduction), introduction.data(), introduction.size());
+            auto const* const connection = mManager->recvConnect(
+                DataContext(kIntroduction, abandoned), introduction.data(), introduction.size());
             if (connection == nullptr)
             {
-                throw std::runtime_error("recvConnect returned no connection, and nobody had cancelled it");
+                throw std::runtime_error(abandoned
+                        ? "given up: nobody introduced itself as '" + peer + "'"
+                        : "recvConnect returned no connection, and nobody had cancelled it");
             }
             std::string const name(introduction.data());
             keep(name, *connection);

@@ -1,12 +1,101 @@
 //! `chaos`: strikes real processes that use the library, and holds what is left against what was promised.
 #![deny(unsafe_code)]
 
+mod aftermath;
+mod arena;
 mod bench;
+mod clock;
+mod host;
+mod matrix;
 mod net;
+mod options;
+mod outcome;
+mod phase;
+mod points;
 mod report;
 mod row;
+mod runner;
+mod scene;
+mod stage;
+mod strike;
 
-fn main() {
-    let families = net::families();
-    drop(families);
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use options::Options;
+use report::Report;
+use row::{Case, Family};
+use runner::Planned;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool, String> {
+    let families = families();
+    let planned = plan(options, &families);
+    if options.list {
+        planned.iter().for_each(|(_, case)| println!("{case}"));
+        return Ok(true);
+    }
+    if planned.is_empty() {
+        return Err("no run has all of these in its name; --list shows the names".to_owned());
+    }
+    let bench = options.bench()?;
+    let bar = progress_bar(planned.len());
+    let mut report = Report::default();
+    runner::run_all(&bench, &planned, options.jobs, &bar, |case, outcome| {
+        if outcome.kind.is_bad() {
+            let logs = bench.logs_of(case);
+            bar.suspend(|| {
+                eprintln!("{}: {case}\n    {}", outcome.kind.word(), outcome.text);
+                eprintln!("    logs: {}\n    again: {}", logs.display(), options.replay(case));
+            });
+        } else if !options.keep_logs {
+            let _ = std::fs::remove_dir_all(bench.logs_of(case)); // what stays is the next run's to remove
+        }
+        report.add(case.clone(), outcome);
+    });
+    bar.finish_and_clear();
+    let path = options.report_path();
+    report.write(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match options.json {
+        true => println!("{}", report.json().map_err(|error| error.to_string())?),
+        false => println!("{}\n{}", report.table(), report.last_line()),
+    }
+    Ok(report.is_good())
+}
+
+/// Everything there is to run.
+fn families() -> Vec<Box<dyn Family>> {
+    let mut families: Vec<Box<dyn Family>> = vec![Box::new(matrix::Matrix::new())];
+    families.extend(net::families());
+    families
+}
+
+/// What was asked for.
+fn plan<'a>(options: &Options, families: &'a [Box<dyn Family>]) -> Vec<Planned<'a>> {
+    let all = families
+        .iter()
+        .flat_map(|family| family.cases(options.seed).into_iter().map(move |case| (family.as_ref(), case)));
+    let is_wanted = |case: &Case| (!options.short || case.is_short) && options.wants(&case.to_string());
+    all.filter(|(_, case)| is_wanted(case)).collect()
+}
+
+fn progress_bar(runs: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(runs as u64), ProgressDrawTarget::stderr());
+    if let Ok(style) =
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} runs, {elapsed_precise}, {eta} to go")
+    {
+        bar.set_style(style);
+    }
+    bar
 }

@@ -1,0 +1,413 @@
+#include "desk.h"
+
+#include "receiver.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+
+namespace chaos
+{
+namespace
+{
+
+// As long as the library takes.
+constexpr int64_t kNoLimit = -1;
+// A child of a fork that does not end by then is ended.
+constexpr unsigned kChildSeconds = 10;
+
+// What a call in a forked child came to, in a few words.
+template <typename Call>
+std::string outcomeOf(char const* name, Call&& call)
+{
+    try
+    {
+        call();
+        return std::string(name) + ": returned; ";
+    }
+    catch (std::exception const& error)
+    {
+        return std::string(name) + ": " + error.what() + "; ";
+    }
+}
+
+template <typename Value>
+Value next(std::istringstream& words)
+{
+    Value value{};
+    if (!(words >> value))
+    {
+        throw std::logic_error("the command lacks a parameter");
+    }
+    return value;
+}
+
+} // namespace
+
+Desk::Use::Use(Desk& desk)
+    : mDesk{desk}
+{
+    std::lock_guard const lock(mDesk.mMutex);
+    if (mDesk.mSide == nullptr)
+    {
+        throw std::logic_error("there is no side");
+    }
+    mSide = mDesk.mSide;
+    ++mDesk.mUsers;
+}
+
+Desk::Use::~Use()
+{
+    mSide.reset();
+    std::lock_guard const lock(mDesk.mMutex);
+    --mDesk.mUsers;
+    mDesk.mChanged.notify_all();
+}
+
+seams::Side* Desk::Use::operator->() const
+{
+    return mSide.get();
+}
+
+Desk::Desk(seams::Seam& seam, Arena& arena)
+    : mSeam{seam}
+    , mArena{arena}
+{
+}
+
+Desk::~Desk()
+{
+    Words none;
+    destroy(none);
+}
+
+std::string Desk::follow(std::string const& command)
+{
+    static std::map<std::string, std::string (Desk::*)(Words&)> const kVerbs{
+        {"make", &Desk::make},
+        {"destroy", &Desk::destroy},
+        {"offer", &Desk::offer},
+        {"withdraw", &Desk::withdraw},
+        {"card", &Desk::card},
+        {"connect", &Desk::connect},
+        {"introduce", &Desk::introduce},
+        {"hear", &Desk::hear},
+        {"forget", &Desk::forget},
+        {"load", &Desk::load},
+        {"leave", &Desk::leave},
+        {"send", &Desk::send},
+        {"wait", &Desk::wait},
+        {"cancel", &Desk::cancel},
+        {"drop", &Desk::drop},
+        {"confirm", &Desk::confirm},
+        {"receive", &Desk::receive},
+        {"message", &Desk::message},
+        {"abandon", &Desk::abandon},
+        {"close-library", &Desk::closeLibrary},
+        {"fork", &Desk::forkChild},
+        {"exit", &Desk::exitNow},
+        {"plant", &Desk::plant},
+    };
+    Words words(command);
+    auto const verb = kVerbs.find(next<std::string>(words));
+    return verb != kVerbs.end() ? (this->*verb->second)(words) : throw std::logic_error("no command '" + command + "'");
+}
+
+// --- the host object --------------------------------------------------------------------------------------------
+
+std::string Desk::make(Words& words)
+{
+    mArena.reach(Phase::kCreate);
+    auto made = mSeam.makeSide(next<std::string>(words));
+    mArena.reach(Phase::kCreated);
+    std::lock_guard const lock(mMutex);
+    mSide = std::move(made);
+    return {};
+}
+
+// What is under way stays so, and ends by itself.
+std::string Desk::destroy(Words&)
+{
+    mAbandoned = true;
+    std::shared_ptr<seams::Side> last;
+    {
+        std::unique_lock lock(mMutex);
+        mChanged.wait(lock, [this] { return mUsers == 0; });
+        last = std::move(mSide);
+    }
+    mArena.reach(Phase::kDestroy);
+    last.reset();
+    mArena.reach(Phase::kDestroyed);
+    mAbandoned = false;
+    return {};
+}
+
+std::string Desk::offer(Words& words)
+{
+    auto const extent = mArena.extent(next<size_t>(words));
+    Use const side(*this);
+    mArena.reach(Phase::kRegister);
+    side->offer(seams::Kind::kDram, {extent});
+    mArena.reach(Phase::kRegistered);
+    return std::to_string(extent.addr);
+}
+
+std::string Desk::withdraw(Words& words)
+{
+    auto const extent = mArena.extent(next<size_t>(words));
+    Use const side(*this);
+    mArena.reach(Phase::kWithdraw);
+    side->withdraw(seams::Kind::kDram, {extent});
+    mArena.reach(Phase::kWithdrawn);
+    return {};
+}
+
+// --- first contact ----------------------------------------------------------------------------------------------
+
+std::string Desk::card(Words&)
+{
+    auto const card = Use(*this)->card();
+    mArena.reach(Phase::kBlob);
+    return seams::toHex(card);
+}
+
+std::string Desk::connect(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    auto const card = seams::fromHex(next<std::string>(words));
+    Use const side(*this);
+    mArena.reach(Phase::kConnect);
+    side->reach(peer, card.substr(0, card.find('\n')));
+    mArena.reach(Phase::kConnected);
+    return {};
+}
+
+std::string Desk::introduce(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    Use const side(*this);
+    mArena.reach(Phase::kIntroduce);
+    side->introduce(peer);
+    mArena.reach(Phase::kIntroduced);
+    return {};
+}
+
+std::string Desk::hear(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    Use const side(*this);
+    mArena.reach(Phase::kHear);
+    side->hear(peer, mAbandoned);
+    mArena.reach(Phase::kHeard);
+    return {};
+}
+
+std::string Desk::forget(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    Use const side(*this);
+    mArena.reach(Phase::kForget);
+    side->forget(peer);
+    mArena.reach(Phase::kForgot);
+    return {};
+}
+
+std::string Desk::load(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    auto const card = seams::fromHex(next<std::string>(words));
+    Use const side(*this);
+    mArena.reach(Phase::kLoad);
+    side->reach(peer, card);
+    mArena.reach(Phase::kLoaded);
+    return {};
+}
+
+std::string Desk::leave(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    Use const side(*this);
+    mArena.reach(Phase::kLeave);
+    side->forget(peer);
+    mArena.reach(Phase::kLeft);
+    return {};
+}
+
+// --- transfers --------------------------------------------------------------------------------------------------
+
+std::string Desk::send(Words& words)
+{
+    auto const id = next<uint64_t>(words);
+    auto const peer = next<std::string>(words);
+    auto const slot = next<size_t>(words);
+    auto const base = next<uintptr_t>(words);
+    std::string with;
+    words >> with;
+    seams::Shipment const shipment{
+        peer, id, false, with == "with", mArena.pieces(slot), mArena.piecesAt(base)};
+    Use const side(*this);
+    mArena.reach(Phase::kSubmit);
+    std::shared_ptr<seams::Outgoing> made = side->send(shipment);
+    mArena.reach(Phase::kSubmitted);
+    std::lock_guard const lock(mMutex);
+    mOutgoing[id] = std::move(made);
+    return {};
+}
+
+std::string Desk::wait(Words& words)
+{
+    auto const under = outgoing(next<uint64_t>(words));
+    if (under->wait(kNoLimit) != seams::State::kDone)
+    {
+        throw std::runtime_error(under->error());
+    }
+    mArena.reach(Phase::kSuccess);
+    return "done";
+}
+
+std::string Desk::cancel(Words& words)
+{
+    auto const under = outgoing(next<uint64_t>(words));
+    mArena.reach(Phase::kCancel);
+    bool const isQuiet = under->cancel();
+    mArena.reach(Phase::kCancelled);
+    return isQuiet ? "quiet" : "not quiet";
+}
+
+std::string Desk::drop(Words& words)
+{
+    auto const id = next<uint64_t>(words);
+    auto last = outgoing(id);
+    {
+        std::lock_guard const lock(mMutex);
+        mOutgoing.erase(id);
+    }
+    mArena.reach(Phase::kDrop);
+    last.reset();
+    mArena.reach(Phase::kDropped);
+    return {};
+}
+
+std::string Desk::confirm(Words& words)
+{
+    auto const id = next<uint64_t>(words);
+    auto const peer = next<std::string>(words);
+    Use const side(*this);
+    mArena.reach(Phase::kNotify);
+    side->confirm(peer, id);
+    mArena.reach(Phase::kNotified);
+    return {};
+}
+
+std::string Desk::receive(Words& words)
+{
+    auto const id = next<uint64_t>(words);
+    auto const peer = next<std::string>(words);
+    auto const pieces = mArena.pieces(next<size_t>(words));
+    Use const side(*this);
+    mArena.reach(Phase::kReceive);
+    side->receive(peer, id, pieces, mAbandoned);
+    mArena.reach(Phase::kReceived);
+    return {};
+}
+
+std::string Desk::message(Words& words)
+{
+    auto const id = next<uint64_t>(words);
+    Use(*this)->confirm(next<std::string>(words), id);
+    return {};
+}
+
+// Returns when `hear` and `receive` have ended.
+std::string Desk::abandon(Words&)
+{
+    mAbandoned = true;
+    std::unique_lock lock(mMutex);
+    mChanged.wait(lock, [this] { return mUsers == 0; });
+    mAbandoned = false;
+    return {};
+}
+
+std::shared_ptr<seams::Outgoing> Desk::outgoing(uint64_t id)
+{
+    std::lock_guard const lock(mMutex);
+    auto const found = mOutgoing.find(id);
+    return found != mOutgoing.end() ? found->second : throw std::logic_error("nothing was sent as " + std::to_string(id));
+}
+
+// --- what hosts do besides --------------------------------------------------------------------------------------
+
+std::string Desk::closeLibrary(Words&)
+{
+    mSeam.closeLibrary();
+    return {};
+}
+
+// The child has one thread, and calls the library as a careless host would. Then it ends as a C++ program does.
+std::string Desk::forkChild(Words& words)
+{
+    auto const peer = next<std::string>(words);
+    int answers[2]{};
+    if (::pipe(answers) != 0)
+    {
+        throw std::runtime_error("pipe");
+    }
+    Use const side(*this);
+    auto const child = ::fork();
+    if (child == 0)
+    {
+        ::alarm(kChildSeconds);
+        auto const said = outcomeOf("card", [&] { side->card(); })
+            + outcomeOf("confirm", [&] { side->confirm(peer, 77); })
+            + outcomeOf("forget", [&] { side->forget(peer); })
+            + outcomeOf("withdraw", [&] { side->withdraw(seams::Kind::kDram, {mArena.extent(1)}); });
+        auto const written = ::write(answers[1], said.data(), said.size());
+        std::exit(written == static_cast<ssize_t>(said.size()) ? 0 : 1);
+    }
+    ::close(answers[1]);
+    std::string said;
+    char part[512];
+    for (ssize_t got = 0; (got = ::read(answers[0], part, sizeof(part))) > 0;)
+    {
+        said.append(part, static_cast<size_t>(got));
+    }
+    ::close(answers[0]);
+    int status = 0;
+    if (child < 0 || ::waitpid(child, &status, 0) != child || status != 0)
+    {
+        throw std::runtime_error("the child ended with status " + std::to_string(status) + " after: " + said);
+    }
+    return said;
+}
+
+std::string Desk::exitNow(Words&)
+{
+    std::exit(0);
+}
+
+std::string Desk::plant(Words& words)
+{
+    auto const what = next<std::string>(words);
+    if (what == "scribble")
+    {
+        auto const pieces = mArena.pieces(next<size_t>(words));
+        *reinterpret_cast<unsigned char*>(pieces.back().addr + 1) ^= 0x55;
+    }
+    else if (what == "hang")
+    {
+        for (;;)
+        {
+            std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    else if (what == "crash")
+    {
+        std::abort();
+    }
+    return {};
+}
+
+} // namespace chaos

@@ -1,0 +1,11 @@
+// Signals that interrupt whatever a thread is blocked in: SIGPROF a thousand times a second, SIGCHLD fifty times.
+
+#pragma once
+
+namespace chaos
+{
+
+// Until the process ends. The handlers do nothing, and no call is restarted for them.
+void startStorm();
+
+} // namespace chaos

@@ -1,0 +1,396 @@
+//! After the blow: what the survivor has under way ends, memory goes back to its owner and is written anew, the next
+//! request is served, and every byte is held against what it may be.
+
+use crate::arena::Content;
+use crate::host::{Answer, Host};
+use crate::outcome::Findings;
+use crate::points::{Scene, Side};
+use crate::row::{Kind, Seam};
+use crate::scene::{Act, Times};
+use crate::stage::{SLOTS, Stage, before, reclaimed, reused, sent};
+use crate::strike::{Blow, Strike};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is known of the memory of the transfer that was struck.
+#[derive(Debug, Default)]
+struct Ownership {
+    /// The destination held all bytes when its owner took it back.
+    was_complete: bool,
+    /// The destination has been taken back and written anew.
+    is_reclaimed: bool,
+    /// So has the source.
+    is_reused: bool,
+}
+
+/// What follows a scene.
+#[derive(Debug)]
+pub struct Aftermath<'s, 'a> {
+    /// The hosts.
+    pub stage: &'s mut Stage<'a>,
+    /// What fell.
+    pub strike: Option<&'s Strike>,
+    /// The run's times.
+    pub times: Times,
+    /// What is found wrong.
+    pub findings: &'s mut Findings,
+    ownership: Ownership,
+    was_served: bool,
+}
+
+impl<'s, 'a> Aftermath<'s, 'a> {
+    /// Follows a scene.
+    pub fn new(
+        stage: &'s mut Stage<'a>,
+        strike: Option<&'s Strike>,
+        times: Times,
+        findings: &'s mut Findings,
+    ) -> Self {
+        Aftermath { stage, strike, times, findings, ownership: Ownership::default(), was_served: false }
+    }
+
+    /// The next request is served, by a restarted peer under its name or under a new one; then both end.
+    pub fn go_on(&mut self, next_name_is_new: bool) {
+        self.hold_bytes_against_words();
+        match self.serve_next(next_name_is_new) {
+            Ok(()) => self.was_served = true,
+            Err(why) => self.findings.add(Kind::Broken, format!("the next request: {why}")),
+        }
+        self.check_memory();
+        self.farewell();
+    }
+
+    /// First the survivor ends what it has under way and takes its memory back; only then does a stopped victim go on.
+    pub fn settle(&mut self) {
+        let Some(strike) = self.strike else {
+            Side::BOTH.iter().for_each(|side| self.conclude(*side, Instant::now() + self.times.bound()));
+            return;
+        };
+        let bound = self.times.bound().saturating_sub(strike.age().unwrap_or_default());
+        self.conclude(strike.victim.other(), Instant::now() + bound);
+        match strike.blow {
+            Blow::Kill | Blow::Exit => self.bury(strike),
+            Blow::Stop => {
+                while strike.is_held() && strike.age().is_some_and(|age| age < self.times.hold) {
+                    thread::sleep(BETWEEN_LOOKS);
+                }
+                self.act().resume();
+                self.conclude(strike.victim, Instant::now() + self.times.bound());
+            }
+        }
+    }
+
+    /// Waits for what this side has under way, then takes back what it has lent.
+    fn conclude(&mut self, side: Side, deadline: Instant) {
+        while self.stage.is_open(side, LIBRARY_ENDS) && Instant::now() < deadline {
+            self.stage.listen();
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        self.stage.listen();
+        let late: Vec<_> = self.open_verbs(side, LIBRARY_ENDS);
+        if !late.is_empty() {
+            let text = format!("the {}'s {} did not end in time", side.word(), late.join(", "));
+            self.findings.add(Kind::Hung, text);
+        }
+        if self.stage.is_open(side, &["hear", "receive"])
+            && let Err(why) = self.stage.ask(side, "abandon", CALL_LIMIT)
+        {
+            self.findings.add(Kind::Hung, why);
+        }
+        self.stage.listen();
+        match side {
+            Side::Sender => self.reuse_source(),
+            Side::Receiver => self.reclaim_destination(),
+        }
+    }
+
+    fn open_verbs(&self, side: Side, verbs: &[&str]) -> Vec<String> {
+        let open = self.stage.open.iter();
+        let open = open.filter(|open| open.side == side && verbs.contains(&open.verb.as_str()));
+        open.map(|open| open.verb.clone()).collect()
+    }
+
+    /// The source is its owner's again once the library has said that the transfer is over.
+    fn reuse_source(&mut self) {
+        let said = |verb| self.stage.answer(Side::Sender, verb);
+        let was_sent = said("send").is_some_and(Answer::is_done);
+        let is_quiet = matches!(said("cancel"), Some(Answer::Done { text, .. }) if text == "quiet");
+        let is_over = matches!(said("wait"), Some(Answer::Done { .. } | Answer::Failed { .. }));
+        let is_withdrawn = ["withdraw", "destroy"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
+        let host = self.stage.host(Side::Sender);
+        let is_free = !was_sent || is_quiet || is_over || is_withdrawn;
+        if is_free && !self.stage.is_open(Side::Sender, &["send", "wait"]) && !is_quarantined(&host) {
+            host.arena.fill(0, reused(0));
+            self.ownership.is_reused = true;
+        }
+    }
+
+    /// The destination is its owner's again once it is deregistered (S3: once the receive has ended).
+    fn reclaim_destination(&mut self) {
+        let host = self.stage.host(Side::Receiver);
+        if self.stage.receiver.is_made && self.stage.receiver.bases[0].is_some() {
+            if let Err(why) = self.stage.ask(Side::Receiver, "withdraw 0", CALL_LIMIT) {
+                self.findings.add(Kind::Hung, why);
+                return;
+            }
+        }
+        self.note_arrival(&host);
+        if !is_quarantined(&host) && !self.stage.is_open(Side::Receiver, &[]) {
+            host.arena.fill(0, reclaimed(0));
+            self.ownership.is_reclaimed = true;
+        }
+    }
+
+    /// Holds the destination against what it may be, for the last time before it is written anew or left.
+    fn note_arrival(&mut self, host: &Host) {
+        let bytes =
+            host.arena.check(0, &[before(0), sent(0)]).map_err(|foreign| format!("destination, {foreign}"));
+        self.findings.check(Kind::Corrupt, bytes);
+        self.ownership.was_complete = host.arena.check(0, &[sent(0)]).is_ok();
+    }
+
+    /// The victim is gone: it has to be, and a way out that it chose itself has to end well.
+    fn bury(&mut self, strike: &Strike) {
+        let host = self.stage.host(strike.victim);
+        if strike.struck_ns().is_none() {
+            return;
+        }
+        match (host.await_end(EXIT_LIMIT), strike.blow) {
+            (Ok(None), _) => {
+                self.findings.add(Kind::Hung, format!("the {} does not end by itself", strike.victim.word()));
+            }
+            (Ok(Some(status)), Blow::Exit) if !status.success() => {
+                self.findings.add(Kind::Crashed, format!("the {}'s exit: {status}", strike.victim.word()));
+            }
+            (Err(error), _) => self.findings.add(Kind::Broken, error.to_string()),
+            _ => {}
+        }
+        if strike.victim == Side::Receiver {
+            self.note_arrival(&host);
+        }
+    }
+
+    /// A success has to be true: all bytes were in place when it was said.
+    fn hold_bytes_against_words(&mut self) {
+        let host = self.stage.host(Side::Receiver);
+        let is_complete = match self.ownership.is_reclaimed {
+            true => self.ownership.was_complete,
+            false => host.arena.check(0, &[sent(0)]).is_ok(),
+        };
+        for (side, verb) in [(Side::Sender, "wait"), (Side::Receiver, "receive")] {
+            if self.stage.answer(side, verb).is_some_and(Answer::is_done) && !is_complete {
+                self.findings.add(
+                    Kind::Corrupt,
+                    format!("the {} was told of a success that is not true", side.word()),
+                );
+            }
+        }
+    }
+
+    /// A request between the survivor and whoever is there now, over the other slot.
+    fn serve_next(&mut self, name_is_new: bool) -> Result<(), String> {
+        if let Some(strike) =
+            self.strike.filter(|strike| strike.blow != Blow::Stop && strike.struck_ns().is_some())
+        {
+            let name = self.stage.party(strike.victim).name.clone() + if name_is_new { "b" } else { "" };
+            self.check_left_behind(strike.victim);
+            self.stage.replace(strike.victim, &name).map_err(|error| error.to_string())?;
+            let arena = &self.stage.host(strike.victim).arena;
+            for slot in 0..SLOTS {
+                arena.fill(slot, if strike.victim == Side::Sender { sent(slot) } else { before(slot) });
+            }
+            match strike.victim {
+                Side::Receiver => self.ownership.is_reclaimed = false,
+                Side::Sender => self.ownership.is_reused = false,
+            }
+        }
+        self.stage.open.clear();
+        Side::BOTH.iter().try_for_each(|side| self.make_ready(*side))?;
+        let known = self.stage.said.len();
+        let mut act = self.act();
+        act.strike = None;
+        let done = act.meet().and_then(|()| act.begin_transfer(1, 2)).and_then(|()| act.end_transfer(2));
+        done.map_err(|_| {
+            let failed = self.stage.said[known..].iter().find_map(|said| match said.answer.text() {
+                Err(why) => Some(format!("{} {}: {why}", said.side.word(), said.verb)),
+                Ok(_) => None,
+            });
+            failed.unwrap_or_else(|| "it does not end".to_owned())
+        })
+    }
+
+    /// An agent, the other slot on offer, a card of now.
+    fn make_ready(&mut self, side: Side) -> Result<(), String> {
+        if !self.stage.party(side).is_made {
+            let name = self.stage.party(side).name.clone();
+            self.stage.ask(side, &format!("make {name}"), CALL_LIMIT)?;
+        }
+        if self.stage.party(side).bases[1].is_none() {
+            self.stage.ask(side, "offer 1", CALL_LIMIT)?;
+        }
+        self.stage.ask(side, "card", CALL_LIMIT).map(|_| ())
+    }
+
+    /// The memory of a host that is gone.
+    fn check_left_behind(&mut self, victim: Side) {
+        let arena = &self.stage.host(victim).arena;
+        let checks = match victim {
+            Side::Sender => [arena.check(0, &[sent(0)]), arena.check(1, &[sent(1)])],
+            Side::Receiver => [arena.check(0, &[before(0), sent(0)]), arena.check(1, &[before(1)])],
+        };
+        for check in checks {
+            let check = check.map_err(|foreign| format!("left behind by the {}, {foreign}", victim.word()));
+            self.findings.check(Kind::Corrupt, check);
+        }
+    }
+
+    /// All bytes of both, at the end.
+    fn check_memory(&mut self) {
+        let source = if self.ownership.is_reused { vec![reused(0)] } else { vec![sent(0)] };
+        let destination = match self.ownership.is_reclaimed {
+            true => vec![reclaimed(0)],
+            false => vec![before(0), sent(0)],
+        };
+        let arrived = if self.was_served { vec![sent(1)] } else { vec![before(1), sent(1)] };
+        let all: [(Side, usize, Vec<Content>); 4] = [
+            (Side::Sender, 0, source),
+            (Side::Sender, 1, vec![sent(1)]),
+            (Side::Receiver, 0, destination),
+            (Side::Receiver, 1, arrived),
+        ];
+        for (side, slot, allowed) in all {
+            let check = self.stage.host(side).arena.check(slot, &allowed);
+            self.findings
+                .check(Kind::Corrupt, check.map_err(|foreign| format!("{}, {foreign}", side.word())));
+        }
+    }
+
+    /// Both destroy their agents and end by themselves.
+    fn farewell(&mut self) {
+        for side in Side::BOTH {
+            let host = self.stage.host(side);
+            if let Ok(Some(status)) = host.ended() {
+                self.findings.add(Kind::Crashed, format!("the {} ended: {status}", side.word()));
+                continue;
+            }
+            if let Err(why) = self.stage.ask(side, "destroy", CALL_LIMIT) {
+                self.findings.add(Kind::Hung, why);
+            }
+            match host.close(EXIT_LIMIT) {
+                Ok(Some(status)) if status.success() => {}
+                Ok(Some(status)) => {
+                    self.findings.add(Kind::Crashed, format!("the {}'s end: {status}", side.word()));
+                }
+                Ok(None) => self.findings.add(Kind::Hung, format!("the {} does not end", side.word())),
+                Err(error) => self.findings.add(Kind::Broken, error.to_string()),
+            }
+        }
+    }
+
+    fn act(&mut self) -> Act<'_, 'a> {
+        Act { stage: self.stage, strike: self.strike, times: self.times, findings: self.findings }
+    }
+}
+
+/// What the survivor says of the fault: its error names the peer, and comes when it has to.
+pub fn judge_words(
+    stage: &Stage<'_>,
+    strike: &Strike,
+    scene: Scene,
+    times: Times,
+    findings: &mut Findings,
+) -> Option<(f64, String)> {
+    let struck_ns = strike.struck_ns()?;
+    let survivor = strike.victim.other();
+    let peer = &stage.party(strike.victim).name;
+    let first = stage.said.iter().filter(|said| said.side == survivor).find_map(|said| match &said.answer {
+        Answer::Failed { text, at_ns } if *at_ns >= struck_ns => Some((text.clone(), *at_ns)),
+        _ => None,
+    });
+    let (text, at_ns) = first?;
+    let ms = crate::clock::millis_between(struck_ns, at_ns);
+    let is_interrupted = matches!(scene, Scene::Interrupted(..));
+    let names_it =
+        text.contains(peer.trim_end_matches('b')) || (stage.seam() == Seam::S3 && text.contains("_ucx"));
+    if !names_it && !is_interrupted && !text.starts_with("given up") {
+        findings.add(Kind::Broken, format!("the {}'s error does not name {peer}: {text}", survivor.word()));
+    }
+    let earliest = times.peer_timeout.saturating_sub(EARLY).as_secs_f64() * 1e3;
+    if strike.blow == Blow::Stop && ms < earliest && !is_interrupted {
+        findings.add(Kind::Broken, format!("given up after {ms:.0} ms, before the peer timeout: {text}"));
+    }
+    if strike.blow != Blow::Stop && ms > KILL_BOUND_MS {
+        findings.add(Kind::Broken, format!("the {} noticed after {ms:.0} ms: {text}", survivor.word()));
+    }
+    Some((ms, text))
+}
+
+/// A stopped peer that was met is reported within two seconds. Says after how many milliseconds.
+pub fn judge_silence(
+    stage: &Stage<'_>,
+    strike: &Strike,
+    times: Times,
+    findings: &mut Findings,
+) -> Option<f64> {
+    let struck_ns = strike.struck_ns().filter(|_| strike.blow == Blow::Stop)?;
+    let survivor = stage.host(strike.victim.other());
+    let is_met = |phase| survivor.arena.reached_ns(phase).is_some_and(|at| at <= struck_ns);
+    let met = match strike.victim {
+        Side::Sender => is_met(crate::phase::Phase::Connected),
+        Side::Receiver => is_met(crate::phase::Phase::Heard),
+    };
+    let is_gone = is_met(crate::phase::Phase::Destroy) || is_met(crate::phase::Phase::Leave);
+    if !met || is_gone || times.hold < Duration::from_secs(2) {
+        return None;
+    }
+    let peer = &stage.party(strike.victim).name;
+    match survivor.logged(struck_ns, &["WARN", peer]) {
+        Some(line) => {
+            let ms = crate::clock::millis_between(struck_ns, line.at_ns);
+            if ms > REPORT_BOUND_MS {
+                findings.add(Kind::Broken, format!("silence was reported after {ms:.0} ms"));
+            }
+            Some(ms)
+        }
+        None => {
+            findings.add(Kind::Broken, "silence was never reported".to_owned());
+            None
+        }
+    }
+}
+
+/// The library has said that it does not let go of memory: then its owner must not use it (D9).
+fn is_quarantined(host: &Host) -> bool {
+    host.logged(0, &["must not be reused"]).is_some()
+}
+
+/// What the library ends by itself; `receive` too, for the host's signs of life tell it that a peer is gone.
+const LIBRARY_ENDS: &[&str] = &[
+    "make",
+    "offer",
+    "card",
+    "connect",
+    "introduce",
+    "forget",
+    "load",
+    "leave",
+    "send",
+    "wait",
+    "cancel",
+    "drop",
+    "confirm",
+    "receive",
+    "withdraw",
+    "destroy",
+];
+/// Any one call that has nothing to wait for but a drain.
+const CALL_LIMIT: Duration = Duration::from_secs(6);
+/// A process that was told to end has ended by then.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
+/// Heartbeats come every half second: the last one may be that old when the blow falls; and some slack.
+const EARLY: Duration = Duration::from_millis(700);
+/// The death of a process of the same host is noticed at once; this much only on a busy machine.
+const KILL_BOUND_MS: f64 = 1000.0;
+/// Two seconds, and what a busy machine adds.
+const REPORT_BOUND_MS: f64 = 2300.0;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(200);

@@ -1,0 +1,374 @@
+//! One host process: how it is started, told what to do, listened to, and ended.
+//!
+//! Commands and answers are lines with a number (`tests/chaos/host/main.cc`). Two threads read what it says, and end
+//! with it. Only the process that was started here is ever signalled, by its id, and it is gone when this is dropped.
+
+use crate::arena::{Arena, Shape};
+use crate::bench::Bench;
+use crate::clock::now_ns;
+use crate::row::{Case, Lane, Seam};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How a host is started.
+#[derive(Clone, Debug)]
+pub struct HostSpec {
+    /// The door by which it goes in.
+    pub seam: Seam,
+    /// The lane that it is restricted to.
+    pub lane: Lane,
+    /// How its memory is cut.
+    pub shape: Shape,
+    /// Variables, besides those that follow from the above.
+    pub env: Vec<(String, String)>,
+    /// A program and its first arguments that starts the host, such as `ip netns exec NAME`; empty for none.
+    pub prefix: Vec<String>,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// Nobody reads what it writes to standard error.
+    pub is_unheard: bool,
+}
+
+impl HostSpec {
+    /// As most runs have it: slots of some MiB, and a peer that is silent for this long is lost.
+    pub fn usual(case: &Case, mebibytes: usize, peer_timeout: Duration) -> HostSpec {
+        let millis = peer_timeout.as_millis().to_string();
+        let env = [
+            ("BATON_PEER_TIMEOUT_MS", millis.as_str()),
+            ("BATON_CONNECT_TIMEOUT_MS", millis.as_str()),
+            ("BATON_LOG", "info"),
+        ];
+        HostSpec {
+            seam: case.seam,
+            lane: case.lane,
+            shape: crate::stage::shape(mebibytes),
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            prefix: Vec::new(),
+            args: Vec::new(),
+            is_unheard: false,
+        }
+    }
+}
+
+/// What an answer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The command was followed: its result.
+    Done {
+        /// In the host's words.
+        text: String,
+        /// When, on CLOCK_MONOTONIC.
+        at_ns: u64,
+    },
+    /// The command failed.
+    Failed {
+        /// The library's words.
+        text: String,
+        /// When.
+        at_ns: u64,
+    },
+    /// The host ended without an answer.
+    Gone,
+    /// No answer in time.
+    Late,
+}
+
+impl Answer {
+    /// Whether the command was followed.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Answer::Done { .. })
+    }
+
+    /// The result of a command that was followed; else what was wrong, in words.
+    pub fn text(&self) -> Result<&str, String> {
+        match self {
+            Answer::Done { text, .. } => Ok(text),
+            Answer::Failed { text, .. } => Err(text.clone()),
+            Answer::Gone => Err("the host ended".to_owned()),
+            Answer::Late => Err("the host does not answer".to_owned()),
+        }
+    }
+}
+
+/// An answer to come.
+#[derive(Debug)]
+pub struct Reply {
+    /// The command.
+    pub command: String,
+    coming: Receiver<Answer>,
+    come: Option<Answer>,
+}
+
+impl Reply {
+    /// The answer, if it comes within this time. Asked again, it says the same.
+    pub fn within(&mut self, limit: Duration) -> Answer {
+        if self.come.is_none() {
+            self.come = match self.coming.recv_timeout(limit) {
+                Ok(answer) => Some(answer),
+                Err(RecvTimeoutError::Disconnected) => Some(Answer::Gone),
+                Err(RecvTimeoutError::Timeout) => None,
+            };
+        }
+        self.come.clone().unwrap_or(Answer::Late)
+    }
+
+    /// The answer, if it has come.
+    pub fn now(&mut self) -> Option<Answer> {
+        self.within(Duration::ZERO);
+        self.come.clone()
+    }
+}
+
+/// A line of a host's standard error.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    /// When it arrived, on CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// The line.
+    pub text: String,
+}
+
+/// A running host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its agent's name.
+    pub name: String,
+    /// Its memory.
+    pub arena: Arc<Arena>,
+    pid: Option<Pid>,
+    child: Mutex<Child>,
+    stdin: Mutex<Option<ChildStdin>>,
+    pending: Arc<Pending>,
+    log: Arc<Mutex<Vec<LogLine>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Host {
+    /// Starts one; its log goes to `folder`. The thread that calls this has to outlive it: the host dies with it.
+    pub fn start(bench: &Bench, spec: &HostSpec, name: &str, folder: &Path) -> io::Result<Host> {
+        let arena = Arc::new(Arena::new(spec.shape)?);
+        let mut child = command(bench, spec, &arena).spawn()?;
+        let pending = Arc::new(Pending::default());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            let pending = Arc::clone(&pending);
+            readers.push(thread::spawn(move || read_answers(stdout, &pending)));
+        }
+        // Unheard, the pipe stays open in the child's keeping.
+        if !spec.is_unheard
+            && let Some(stderr) = child.stderr.take()
+        {
+            let (log, file) = (Arc::clone(&log), File::create(folder.join(format!("{name}.log")))?);
+            readers.push(thread::spawn(move || read_log(stderr, &log, file)));
+        }
+        let stdin = Mutex::new(child.stdin.take());
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let child = Mutex::new(child);
+        Ok(Host { name: name.to_owned(), arena, pid, child, stdin, pending, log, readers })
+    }
+
+    /// Gives a command.
+    pub fn tell(&self, command: &str) -> Reply {
+        let (sender, coming) = channel();
+        let number = self.pending.add(sender);
+        let line = format!("{number} {command}\n");
+        let written = lock(&self.stdin).as_mut().map(|stdin| stdin.write_all(line.as_bytes()));
+        if !matches!(written, Some(Ok(()))) {
+            self.pending.take(number); // nobody will answer
+        }
+        Reply { command: command.to_owned(), coming, come: None }
+    }
+
+    /// Gives a command and waits for its answer.
+    pub fn ask(&self, command: &str, limit: Duration) -> Answer {
+        self.tell(command).within(limit)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> io::Result<Pid> {
+        self.pid.ok_or_else(|| io::Error::other("no process id"))
+    }
+
+    /// Signals it. It has not been waited for, or the signal goes nowhere: its id is nobody else's meanwhile.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match lock(&self.child).try_wait()? {
+            None => Ok(kill_process(self.pid()?, signal)?),
+            Some(status) => Err(io::Error::other(format!("it has ended: {status}"))),
+        }
+    }
+
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> Vec<LogLine> {
+        lock(&self.log).clone()
+    }
+
+    /// The first line with all of `parts` that came at or after a moment.
+    pub fn logged(&self, since_ns: u64, parts: &[&str]) -> Option<LogLine> {
+        let log = lock(&self.log);
+        log.iter()
+            .find(|line| line.at_ns >= since_ns && parts.iter().all(|part| line.text.contains(part)))
+            .cloned()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> io::Result<Option<ExitStatus>> {
+        lock(&self.child).try_wait()
+    }
+
+    /// Lets it end by itself, and says how it did; `None` if it did not in time.
+    pub fn close(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        lock(&self.stdin).take();
+        self.await_end(limit)
+    }
+
+    /// Waits for its end; `None` if that did not come in time.
+    pub fn await_end(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let ended = self.ended()?;
+            if ended.is_some() || Instant::now() >= deadline {
+                return Ok(ended);
+            }
+            thread::sleep(Duration::from_millis(1)); // no wait for a child has a limit
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let mut child = lock(&self.child);
+        let _ = child.kill();
+        let _ = child.wait();
+        drop(child);
+        lock(&self.stdin).take();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join(); // a reader that panicked has said so
+        }
+    }
+}
+
+/// The command line of a host.
+fn command(bench: &Bench, spec: &HostSpec, arena: &Arena) -> Command {
+    let mut words = spec.prefix.clone();
+    match (&spec.seam, &bench.python) {
+        (Seam::S2, Some((python, _))) => {
+            words.push(python.display().to_string());
+            words.push(bench.source_dir.join("host.py").display().to_string());
+        }
+        _ => words.push(bench.host.display().to_string()),
+    }
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Shape { piece_bytes, pieces, slots } = spec.shape;
+    command.args(["--seam", spec.seam.name(), "--memory", &arena.path()]);
+    command.args(["--piece-bytes", &piece_bytes.to_string(), "--pieces", &pieces.to_string()]);
+    command.args(["--slots", &slots.to_string(), "--parent", &std::process::id().to_string()]);
+    command.args(&spec.args);
+    if let (Seam::S2, Some((_, binding))) = (&spec.seam, &bench.python) {
+        command.env("PYTHONPATH", binding).env("PYTHONDONTWRITEBYTECODE", "1").env_remove("BATON_TRTLLM_ABI");
+    } else {
+        command.env("LD_LIBRARY_PATH", &bench.lib_dir);
+    }
+    command.env("BATON_LANES", spec.lane.name());
+    command.envs(spec.env.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Answers that are waited for.
+#[derive(Debug, Default)]
+struct Pending {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    is_gone: bool,
+    answers: HashMap<u64, Sender<Answer>>,
+}
+
+impl Pending {
+    fn add(&self, answer: Sender<Answer>) -> u64 {
+        let mut waiting = lock(&self.waiting);
+        waiting.next += 1;
+        let number = waiting.next;
+        if !waiting.is_gone {
+            waiting.answers.insert(number, answer);
+        }
+        number
+    }
+
+    fn take(&self, number: u64) -> Option<Sender<Answer>> {
+        lock(&self.waiting).answers.remove(&number)
+    }
+
+    /// Whoever waits learns that no answer comes: its sender is gone.
+    fn end(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.is_gone = true;
+        waiting.answers.clear();
+    }
+}
+
+fn read_answers(stdout: impl Read, pending: &Pending) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        if let Some((number, answer)) = parse_answer(&line)
+            && let Some(waiting) = pending.take(number)
+        {
+            let _ = waiting.send(answer); // who no longer waits need not hear
+        }
+    }
+    pending.end();
+}
+
+/// `NUMBER + TIME TEXT` or `NUMBER - TIME TEXT`.
+fn parse_answer(line: &str) -> Option<(u64, Answer)> {
+    let mut words = line.splitn(4, ' ');
+    let number = words.next()?.parse().ok()?;
+    let sign = words.next()?;
+    let at_ns = words.next()?.parse().ok()?;
+    let text = words.next().unwrap_or_default().to_owned();
+    match sign {
+        "+" => Some((number, Answer::Done { text, at_ns })),
+        "-" => Some((number, Answer::Failed { text, at_ns })),
+        _ => None,
+    }
+}
+
+fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, mut file: File) {
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let _ = writeln!(file, "{text}"); // a full disk loses the copy, not the run
+        lock(log).push(LogLine { at_ns: now_ns(), text });
+    }
+}
+
+/// What a panicked thread left is still whole: every change under these locks is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let done = Answer::Done { text: "a b".to_owned(), at_ns: 5 };
+        assert_eq!(parse_answer("7 + 5 a b"), Some((7, done)));
+        assert_eq!(parse_answer("7 - 5 "), Some((7, Answer::Failed { text: String::new(), at_ns: 5 })));
+        for garbage in ["", "7", "7 ? 5 x", "x + 5 y", "7 + x y"] {
+            assert_eq!(parse_answer(garbage), None, "{garbage:?}");
+        }
+    }
+}

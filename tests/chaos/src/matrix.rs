@@ -1,0 +1,238 @@
+//! The kill and stop matrix: every point, both signals, both sides, the lanes in turn.
+
+use crate::aftermath::{Aftermath, judge_silence, judge_words};
+use crate::bench::Bench;
+use crate::host::HostSpec;
+use crate::outcome::Findings;
+use crate::points::{self, Mark, Point, Scene, Side, Stretch};
+use crate::row::{Case, Family, Kind, Lane, Outcome, Seam};
+use crate::scene::{Act, Times};
+use crate::stage::{Stage, sent};
+use crate::strike::{Aim, Blow, Strike};
+use std::time::Duration;
+
+/// The family of these rows.
+#[derive(Debug)]
+pub struct Matrix {
+    points: Vec<Point>,
+}
+
+impl Matrix {
+    /// All points.
+    pub fn new() -> Matrix {
+        Matrix { points: points::all() }
+    }
+
+    fn point(&self, name: &str) -> Option<&Point> {
+        self.points.iter().find(|point| point.name == name)
+    }
+}
+
+impl Family for Matrix {
+    fn cases(&self, seed: u64) -> Vec<Case> {
+        let mut cases = Vec::new();
+        let mut number = seed as usize;
+        for point in &self.points {
+            for blow in [Blow::Kill, Blow::Stop] {
+                for victim in Side::BOTH {
+                    for turn in 0..TURNS {
+                        let lane = Lane::ALL[(number + turn as usize) % Lane::ALL.len()];
+                        let mut case = Case::new(
+                            row(point.stretch, blow, victim),
+                            fault(blow, victim),
+                            &point.name,
+                            lane,
+                        );
+                        case.turn = turn;
+                        case.is_short = SHORT.contains(&point.name.as_str()) && turn == 0;
+                        cases.push(case);
+                    }
+                    // Over two points every combination has had every lane.
+                    number += TURNS as usize;
+                }
+            }
+            number += 1;
+        }
+        cases.extend(self.exits());
+        cases.extend(self.other_seams());
+        cases
+    }
+
+    fn missing(&self, bench: &Bench, case: &Case) -> Option<String> {
+        bench.lacks(case)
+    }
+
+    fn run(&self, bench: &Bench, case: &Case) -> Outcome {
+        let Some((point, (blow, victim))) = self.point(&case.phase).zip(blow_of(&case.fault)) else {
+            return Outcome::new(Kind::Broken, "there is no such point");
+        };
+        run(bench, case, point, blow, victim)
+    }
+}
+
+impl Matrix {
+    /// One of the two calls `exit()` in the midst of it, with everything alive.
+    fn exits(&self) -> Vec<Case> {
+        let points = EXITS.iter().filter_map(|name| self.point(name));
+        let both = points.flat_map(|point| Side::BOTH.map(|side| (point, side)));
+        let each = both.flat_map(|both| Lane::ALL.map(|lane| (both, lane)));
+        each.map(|((point, victim), lane)| {
+            let row = row(point.stretch, Blow::Exit, victim);
+            let mut case = Case::new(row, fault(Blow::Exit, victim), &point.name, lane);
+            case.is_short = point.name == EXITS[1] && lane == Lane::Local;
+            case
+        })
+        .collect()
+    }
+
+    /// A selection over the other two seams.
+    fn other_seams(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (at, (seam, name)) in
+            [Seam::S2, Seam::S3].iter().flat_map(|seam| SELECTED.map(|name| (*seam, name))).enumerate()
+        {
+            for (blow, victim) in [
+                (Blow::Kill, Side::Sender),
+                (Blow::Kill, Side::Receiver),
+                (Blow::Stop, Side::Sender),
+                (Blow::Stop, Side::Receiver),
+            ] {
+                let Some(point) = self.point(name) else { continue };
+                let lane = Lane::ALL[(at + blow as usize) % Lane::ALL.len()];
+                let mut case = Case::new(row(point.stretch, blow, victim), fault(blow, victim), name, lane);
+                case.seam = seam;
+                cases.push(case);
+            }
+        }
+        cases
+    }
+}
+
+/// One run: the scene, the blow, and what follows.
+fn run(bench: &Bench, case: &Case, point: &Point, blow: Blow, victim: Side) -> Outcome {
+    let times = times(case, blow);
+    let spec = HostSpec::usual(case, size_mib(point), times.peer_timeout);
+    let mut stage = match Stage::set(bench, case, spec.clone(), spec) {
+        Ok(stage) => stage,
+        Err(error) => return Outcome::new(Kind::Broken, format!("no hosts: {error}")),
+    };
+    let hosts = Side::BOTH.map(|side| stage.host(side));
+    let strike = Strike::watch(Aim::at(point, blow, victim, [&hosts[0], &hosts[1]], sent(0)));
+    let mut findings = Findings::default();
+    let played =
+        Act { stage: &mut stage, strike: Some(&strike), times, findings: &mut findings }.play(point.scene);
+    if strike.struck_ns().is_none() {
+        findings.add(Kind::Broken, format!("the point was never reached ({played:?})"));
+    }
+    let mut aftermath = Aftermath::new(&mut stage, Some(&strike), times, &mut findings);
+    aftermath.settle();
+    let words = judge_words(aftermath.stage, &strike, point.scene, times, aftermath.findings);
+    let reported_ms = judge_silence(aftermath.stage, &strike, times, aftermath.findings);
+    aftermath.go_on(case.turn % 2 == 1);
+    findings.outcome(good_outcome(words, reported_ms))
+}
+
+/// What a run comes to in which nothing was wrong.
+fn good_outcome(words: Option<(f64, String)>, reported_ms: Option<f64>) -> Outcome {
+    let reported = reported_ms.map(|ms| format!("; silence reported after {ms:.0} ms")).unwrap_or_default();
+    match words {
+        Some((ms, text)) => {
+            Outcome { kind: Kind::Clean, text: format!("{text}{reported}"), error_ms: Some(ms) }
+        }
+        None => Outcome::new(Kind::Success, format!("nothing of the survivor's broke{reported}")),
+    }
+}
+
+/// Stopped hosts stand still for longer than their peers bear; in every second run that is longer than the two
+/// seconds after which silence has to be reported.
+fn times(case: &Case, blow: Blow) -> Times {
+    let millis = Duration::from_millis;
+    match (blow, case.turn % 2) {
+        (Blow::Stop, 0) => Times { peer_timeout: millis(1500), hold: millis(3000) },
+        (Blow::Stop, _) => Times { peer_timeout: millis(2500), hold: millis(3500) },
+        _ => Times { peer_timeout: millis(2000), hold: Duration::ZERO },
+    }
+}
+
+/// Where bytes are watched on their way, enough of them to be caught.
+fn size_mib(point: &Point) -> usize {
+    match (point.mark, point.scene) {
+        (Mark::Landed(_), _) | (_, Scene::Interrupted(..)) => 32,
+        _ => 8,
+    }
+}
+
+/// The row of the matrix that a run belongs to.
+fn row(stretch: Stretch, blow: Blow, victim: Side) -> &'static str {
+    match (blow, stretch, victim) {
+        (Blow::Exit, ..) => "46",
+        (Blow::Stop, _, Side::Receiver) => "19",
+        (Blow::Stop, _, Side::Sender) => "20",
+        (Blow::Kill, Stretch::Handshake, Side::Sender) => "1",
+        (Blow::Kill, Stretch::Handshake, Side::Receiver) => "2",
+        (Blow::Kill, Stretch::Commit, Side::Sender) => "37",
+        (Blow::Kill, Stretch::Commit, Side::Receiver) => "38",
+        (Blow::Kill, _, Side::Sender) => "17",
+        (Blow::Kill, _, Side::Receiver) => "18",
+    }
+}
+
+/// `SIGKILL sender`.
+fn fault(blow: Blow, victim: Side) -> String {
+    let word = match blow {
+        Blow::Kill => "SIGKILL",
+        Blow::Stop => "SIGSTOP",
+        Blow::Exit => "exit",
+    };
+    format!("{word} {}", victim.word())
+}
+
+/// What [`fault`] wrote.
+fn blow_of(text: &str) -> Option<(Blow, Side)> {
+    let all =
+        [Blow::Kill, Blow::Stop, Blow::Exit].into_iter().flat_map(|blow| Side::BOTH.map(|side| (blow, side)));
+    all.into_iter().find(|(blow, side)| fault(*blow, *side) == text)
+}
+
+/// Runs of each point, signal and side.
+const TURNS: u32 = 2;
+/// Points of the short selection.
+const SHORT: &[&str] = &["r.connect", "s.submitted", "tx.4of16", "tx.last", "r.destroy.busy"];
+/// Points at which a host exits.
+const EXITS: &[&str] = &["r.connected", "tx.4of16", "tx.last"];
+/// Points of the selection over the other two seams.
+const SELECTED: [&str; 6] = ["r.connect", "s.submitted", "tx.2of16", "tx.9of16", "tx.last", "s.success"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    #[test]
+    fn every_point_signal_and_side_has_two_runs_and_every_lane_a_hundred() {
+        let cases: Vec<_> = Matrix::new()
+            .cases(0)
+            .into_iter()
+            .filter(|case| case.seam == Seam::S1 && case.row != "46")
+            .collect();
+        let names: HashSet<_> = cases.iter().map(Case::to_string).collect();
+        assert_eq!(names.len(), cases.len());
+        let mut runs: HashMap<(&str, &str), u32> = HashMap::new();
+        let mut lanes: HashMap<Lane, u32> = HashMap::new();
+        for case in &cases {
+            *runs.entry((&case.fault, &case.phase)).or_default() += 1;
+            *lanes.entry(case.lane).or_default() += 1;
+        }
+        assert!(runs.values().all(|count| *count >= 2));
+        assert!(lanes.values().all(|count| *count >= 100), "{lanes:?}");
+        assert!(cases.len() >= 400);
+    }
+
+    #[test]
+    fn the_short_selection_has_every_lane_signal_and_side() {
+        let cases: Vec<_> = Matrix::new().cases(0).into_iter().filter(|case| case.is_short).collect();
+        let faults: HashSet<_> = cases.iter().map(|case| case.fault.as_str()).collect();
+        let lanes: HashSet<_> = cases.iter().map(|case| case.lane).collect();
+        assert_eq!((faults.len(), lanes.len()), (4, 4));
+    }
+}
