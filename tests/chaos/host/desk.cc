@@ -180,7 +180,9 @@ std::string Desk::connect(Words& words)
     auto const card = seams::fromHex(next<std::string>(words));
     Use const side(*this);
     mArena.reach(Phase::kConnect);
-    side->reach(peer, card.substr(0, card.find('\n')));
+    // The address and the line break of a card that has both (seam_s1.cc); all of any other.
+    auto const end = card.find('\n');
+    side->reach(peer, end == std::string::npos ? card : card.substr(0, end + 1));
     mArena.reach(Phase::kConnected);
     return {};
 }

@@ -191,7 +191,11 @@ impl<'a> Stage<'a> {
 
     /// Remembers what an answer changes.
     fn learn(&mut self, open: Open, answer: Answer) {
-        self.note(&format!("{} > {}: {answer:.200?}", open.side.word(), short(&open.reply.command)));
+        let shown = match answer.text() {
+            Ok(text) => short(text),
+            Err(why) => format!("FAILED: {why}"),
+        };
+        self.note(&format!("{} > {}: {shown}", open.side.word(), short(&open.reply.command)));
         let slot = open.reply.command.split(' ').nth(1).and_then(|slot| slot.parse::<usize>().ok());
         let party = self.party_mut(open.side);
         if let Answer::Done { text, .. } = &answer {
