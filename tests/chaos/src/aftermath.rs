@@ -97,6 +97,9 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         {
             self.findings.add(Kind::Hung, why);
         }
+        if side == Side::Sender && matches!(self.stage.answer(side, "wait"), Some(Answer::Failed { .. })) {
+            self.release();
+        }
         self.stage.listen();
         match side {
             Side::Sender => self.reuse_source(),
@@ -110,15 +113,23 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         open.map(|open| open.verb.clone()).collect()
     }
 
-    /// The source is its owner's again once the library has said that the transfer is over.
+    /// A careful host asks whether anything of a failed transfer can still be under way.
+    fn release(&mut self) {
+        let is_there = self.stage.answer(Side::Sender, "drop").is_none() && self.stage.sender.is_made;
+        if is_there && let Err(why) = self.stage.ask(Side::Sender, "cancel 1", CALL_LIMIT) {
+            self.findings.add(Kind::Hung, why);
+        }
+    }
+
+    /// The source is its owner's again once the library has said that nothing of the transfer is under way.
     fn reuse_source(&mut self) {
         let said = |verb| self.stage.answer(Side::Sender, verb);
         let was_sent = said("send").is_some_and(Answer::is_done);
         let is_quiet = matches!(said("cancel"), Some(Answer::Done { text, .. }) if text == "quiet");
-        let is_over = matches!(said("wait"), Some(Answer::Done { .. } | Answer::Failed { .. }));
-        let is_withdrawn = ["withdraw", "destroy"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
+        let is_done = said("wait").is_some_and(Answer::is_done);
+        let is_gone = ["withdraw", "destroy", "drop"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
         let host = self.stage.host(Side::Sender);
-        let is_free = !was_sent || is_quiet || is_over || is_withdrawn;
+        let is_free = !was_sent || is_quiet || is_done || is_gone;
         if is_free && !self.stage.is_open(Side::Sender, &["send", "wait"]) && !is_quarantined(&host) {
             host.arena.fill(0, reused(0));
             self.ownership.is_reused = true;
@@ -209,7 +220,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         let known = self.stage.said.len();
         let mut act = self.act();
         act.strike = None;
-        let done = act.meet().and_then(|()| act.begin_transfer(1, 2)).and_then(|()| act.end_transfer(2));
+        let done = act.meet(1, 2).and_then(|()| act.begin_transfer(1, 2)).and_then(|()| act.end_transfer(2));
         done.map_err(|_| {
             let failed = self.stage.said[known..].iter().find_map(|said| match said.answer.text() {
                 Err(why) => Some(format!("{} {}: {why}", said.side.word(), said.verb)),

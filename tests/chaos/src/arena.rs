@@ -81,7 +81,7 @@ pub struct Foreign {
     /// How many words have one.
     pub words: usize,
     /// Where the first lies, from the slot's begin.
-    pub offset: usize,
+    pub offset: isize,
     /// The word there.
     pub found: u64,
 }
@@ -182,18 +182,21 @@ impl Arena {
     /// background.
     pub fn check(&self, slot: usize, allowed: &[Content]) -> Result<(), Foreign> {
         let begin = self.slot_begin(slot);
-        let all = &self.words()[begin - PAGE / WORD..begin + self.shape.slot_stride() / WORD];
         let mut foreign: Option<Foreign> = None;
-        for (at, word) in all.iter().enumerate() {
+        let mut note = |at: usize, found: u64| {
+            let offset = (at as isize - begin as isize) * WORD as isize;
+            foreign.get_or_insert(Foreign { slot, words: 0, offset, found }).words += 1;
+        };
+        for at in self.around(slot) {
+            let found = self.words()[at].load(Ordering::Relaxed);
+            if found != BACKGROUND {
+                note(at, found);
+            }
+        }
+        for (word, index) in self.moved(slot) {
             let found = word.load(Ordering::Relaxed);
-            let place = at.checked_sub(PAGE / WORD).and_then(|at| self.moved_index(at));
-            let is_fine = match place {
-                None => found == BACKGROUND,
-                Some(index) => is_made_of(found, index, allowed),
-            };
-            if !is_fine {
-                let offset = (at * WORD).saturating_sub(PAGE);
-                foreign.get_or_insert(Foreign { slot, words: 0, offset, found }).words += 1;
+            if !is_made_of(found, index, allowed) {
+                note(self.place(slot, index), found);
             }
         }
         foreign.map_or(Ok(()), Err)
@@ -201,9 +204,25 @@ impl Arena {
 
     /// Whether the word `index` of what moves holds `content`.
     fn holds(&self, slot: usize, index: usize, content: Content) -> bool {
+        self.words()[self.place(slot, index)].load(Ordering::Relaxed) == content.word(index)
+    }
+
+    /// Where the word `index` of what moves lies.
+    fn place(&self, slot: usize, index: usize) -> usize {
         let (piece, within) = (index / self.piece_words(), index % self.piece_words());
-        let at = self.slot_begin(slot) + piece * (self.piece_words() + GAP / WORD) + within;
-        self.words()[at].load(Ordering::Relaxed) == content.word(index)
+        self.slot_begin(slot) + piece * (self.piece_words() + GAP / WORD) + within
+    }
+
+    /// The words before, between and behind the pieces of a slot.
+    fn around(&self, slot: usize) -> impl Iterator<Item = usize> {
+        let (begin, stride) = (self.slot_begin(slot), self.piece_words() + GAP / WORD);
+        let end = begin + self.shape.slot_stride() / WORD;
+        let gaps = (1..self.shape.pieces).flat_map(move |piece| {
+            let next = begin + piece * stride;
+            next - GAP / WORD..next
+        });
+        let last = begin + self.shape.pieces * stride - GAP / WORD;
+        (begin - PAGE / WORD..begin).chain(gaps).chain(last..end)
     }
 
     /// A slot's words that move, each with its place in what moves.
@@ -215,14 +234,6 @@ impl Arena {
             let words = &self.words()[from..from + self.piece_words()];
             words.iter().zip(piece * self.piece_words()..)
         })
-    }
-
-    /// The place in what moves of a slot's word; `None` in gaps and behind the end.
-    fn moved_index(&self, at: usize) -> Option<usize> {
-        let stride = self.piece_words() + GAP / WORD;
-        let (piece, within) = (at / stride, at % stride);
-        (piece < self.shape.pieces && within < self.piece_words())
-            .then(|| piece * self.piece_words() + within)
     }
 
     fn piece_words(&self) -> usize {
@@ -250,13 +261,10 @@ impl Drop for Arena {
 
 /// Whether each byte of a word is that of one of the contents at this place: a copy may break off between any two.
 fn is_made_of(found: u64, index: usize, allowed: &[Content]) -> bool {
-    let words = allowed.iter().map(|content| content.word(index));
-    words.clone().any(|word| word == found)
-        || found
-            .to_ne_bytes()
-            .iter()
-            .enumerate()
-            .all(|(at, byte)| words.clone().any(|word| word.to_ne_bytes()[at] == *byte))
+    let has =
+        |at: usize, byte: u8| allowed.iter().any(|content| content.word(index).to_ne_bytes()[at] == byte);
+    allowed.iter().any(|content| content.word(index) == found)
+        || found.to_ne_bytes().iter().enumerate().all(|(at, byte)| has(at, *byte))
 }
 
 const WORD: usize = size_of::<u64>();

@@ -4,7 +4,7 @@
 //!   receiver                                sender
 //!   make, offer, card                       make, offer, card
 //!   connect(sender), introduce  -------->   hear, forget, load(receiver)
-//!   receive  <==========================    send, wait, confirm
+//!   receive, from then on  <============    send, wait, confirm
 //! ```
 //!
 //! Every step waits for its answers within a bound. A stopped victim is let go on once it has stood still for long
@@ -54,8 +54,14 @@ pub struct Act<'s, 'a> {
 impl Act<'_, '_> {
     /// The whole of a scene.
     pub fn play(&mut self, scene: Scene) -> Result<(), CutOff> {
+        let played = self.request(scene);
+        self.await_strike();
+        played
+    }
+
+    fn request(&mut self, scene: Scene) -> Result<(), CutOff> {
         self.prepare()?;
-        self.meet()?;
+        self.meet(0, 1)?;
         self.begin_transfer(0, 1)?;
         match scene {
             Scene::Transfer => self.end_transfer(1)?,
@@ -65,7 +71,6 @@ impl Act<'_, '_> {
             }
             Scene::Interrupted(side, what) => self.interrupt(side, what)?,
         }
-        self.await_strike();
         Ok(())
     }
 
@@ -79,13 +84,14 @@ impl Act<'_, '_> {
         self.step(&Side::BOTH.map(|side| (side, "card".to_owned())))
     }
 
-    /// The first contact, as TensorRT-LLM has it at each seam.
-    pub fn meet(&mut self) -> Result<(), CutOff> {
+    /// The first contact, as TensorRT-LLM has it at each seam. The receiver waits for a slot from then on.
+    pub fn meet(&mut self, slot: usize, id: u64) -> Result<(), CutOff> {
         let (sender, receiver) = (self.stage.sender.name.clone(), self.stage.receiver.name.clone());
         let their_card = self.stage.sender.card.clone().ok_or(CutOff)?;
         self.stage.tell(Side::Sender, &format!("hear {receiver}"));
         self.step(&[(Side::Receiver, format!("connect {sender} {their_card}"))])?;
         self.step(&[(Side::Receiver, format!("introduce {sender}"))])?;
+        self.stage.tell(Side::Receiver, &format!("receive {id} {sender} {slot}"));
         self.until(&[(Side::Sender, "hear")])?;
         if self.stage.seam() == Seam::S3 {
             return Ok(());
@@ -97,9 +103,8 @@ impl Act<'_, '_> {
 
     /// A slot is on its way.
     pub fn begin_transfer(&mut self, slot: usize, id: u64) -> Result<(), CutOff> {
-        let (sender, receiver) = (self.stage.sender.name.clone(), self.stage.receiver.name.clone());
+        let receiver = self.stage.receiver.name.clone();
         let base = self.stage.receiver.bases[slot].ok_or(CutOff)?;
-        self.stage.tell(Side::Receiver, &format!("receive {id} {sender} {slot}"));
         self.step(&[(Side::Sender, format!("send {id} {receiver} {slot} {base}"))])?;
         self.stage.tell(Side::Sender, &format!("wait {id}"));
         Ok(())
@@ -199,7 +204,7 @@ impl Act<'_, '_> {
         }
     }
 
-    /// A point may lie behind the last step.
+    /// A point may lie behind the last step, or be known a moment after its blow is felt.
     fn await_strike(&mut self) {
         let deadline = Instant::now() + STRIKE_LIMIT;
         while self.strike.is_some_and(|strike| strike.struck_ns().is_none()) && Instant::now() < deadline {

@@ -113,14 +113,22 @@ class Side:
     def greet(self, peer: str, card: bytes) -> None:
         """The receiver's first contact."""
         self._agent.load_remote_agent_by_connection(peer, _parts(card)[0].decode())
+        self.introduce(peer)
+
+    def introduce(self, peer: str) -> None:
+        """The receiver says who it is."""
         self._agent.notify_sync_message(peer, HELLO)
 
     def welcome(self, peer: str, card: bytes) -> None:
         """The sender's answer to it."""
         deadline = time.monotonic() + PATIENCE_S
-        self._await_message(peer, HELLO, lambda: time.monotonic() > deadline)
+        self.hear(peer, lambda: time.monotonic() > deadline)
         self._agent.invalidate_remote_agent(peer)
         self.reach(peer, card)
+
+    def hear(self, peer: str, is_given_up: Callable[[], bool]) -> None:
+        """Returns when a receiver has introduced itself."""
+        self._await_message(peer, HELLO, is_given_up)
 
     def forget(self, peer: str) -> None:
         """Forgets what this side may do to a peer."""
@@ -169,8 +177,8 @@ class Side:
             time.sleep(POLL_S)
 
     def _keep(self, sender: str, message: str) -> None:
-        """Signs of life may repeat; nothing else may."""
-        if message != ALIVE and (sender, message) in self._messages:
+        """Signs of life may repeat, and a peer that has started anew introduces itself again; nothing else may."""
+        if message not in (ALIVE, HELLO) and (sender, message) in self._messages:
             raise RuntimeError(f"message '{message}' of '{sender}' came twice")
         self._messages.add((sender, message))
 
