@@ -120,10 +120,11 @@ int run(Options const& options)
     {
         throw std::runtime_error(::dlerror());
     }
-    // They live until static objects are destroyed, as a host's singletons do.
+    // What hosts hold in singletons is destroyed with static objects; the memory outlives even that, for threads go
+    // on until the process is gone.
+    auto* const arena = new Arena(options.memory, options.shape);
     static auto const seam = makeSeam(options.seam);
-    static Arena arena(options.memory, options.shape);
-    static Desk desk(*seam, arena);
+    static Desk desk(*seam, *arena);
     if (options.isStormy)
     {
         startStorm();

@@ -51,13 +51,18 @@ impl<'s, 'a> Aftermath<'s, 'a> {
 
     /// The next request is served, by a restarted peer under its name or under a new one; then both end.
     pub fn go_on(&mut self, next_name_is_new: bool) {
+        self.serve_and_check(next_name_is_new);
+        self.part_well();
+    }
+
+    /// The next request is served, and no byte is what it may not be.
+    pub fn serve_and_check(&mut self, next_name_is_new: bool) {
         self.hold_bytes_against_words();
         match self.serve_next(next_name_is_new) {
             Ok(()) => self.was_served = true,
             Err(why) => self.findings.add(Kind::Broken, format!("the next request: {why}")),
         }
         self.check_memory();
-        self.farewell();
     }
 
     /// First the survivor ends what it has under way and takes its memory back; only then does a stopped victim go on.
@@ -70,7 +75,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         self.conclude(strike.victim.other(), Instant::now() + bound);
         match strike.blow {
             Blow::Kill | Blow::Exit => self.bury(strike),
-            Blow::Stop => {
+            Blow::Stop | Blow::Pause => {
                 while strike.is_held() && strike.age().is_some_and(|age| age < self.times.hold) {
                     thread::sleep(BETWEEN_LOOKS);
                 }
@@ -127,7 +132,8 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         let was_sent = said("send").is_some_and(Answer::is_done);
         let is_quiet = matches!(said("cancel"), Some(Answer::Done { text, .. }) if text == "quiet");
         let is_done = said("wait").is_some_and(Answer::is_done);
-        let is_gone = ["withdraw", "destroy", "drop"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
+        let is_gone =
+            ["withdraw", "destroy", "drop"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
         let host = self.stage.host(Side::Sender);
         let is_free = !was_sent || is_quiet || is_done || is_gone;
         if is_free && !self.stage.is_open(Side::Sender, &["send", "wait"]) && !is_quarantined(&host) {
@@ -201,7 +207,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
     /// A request between the survivor and whoever is there now, over the other slot.
     fn serve_next(&mut self, name_is_new: bool) -> Result<(), String> {
         if let Some(strike) =
-            self.strike.filter(|strike| strike.blow != Blow::Stop && strike.struck_ns().is_some())
+            self.strike.filter(|strike| !strike.blow.stops() && strike.struck_ns().is_some())
         {
             let name = self.stage.party(strike.victim).name.clone() + if name_is_new { "b" } else { "" };
             self.check_left_behind(strike.victim);
@@ -277,7 +283,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
     }
 
     /// Both destroy their agents and end by themselves.
-    fn farewell(&mut self) {
+    pub fn part_well(&mut self) {
         for side in Side::BOTH {
             let host = self.stage.host(side);
             if let Ok(Some(status)) = host.ended() {
@@ -321,16 +327,20 @@ pub fn judge_words(
     let (text, at_ns) = first?;
     let ms = crate::clock::millis_between(struck_ns, at_ns);
     let is_interrupted = matches!(scene, Scene::Interrupted(..));
-    let names_it =
-        text.contains(peer.trim_end_matches('b')) || (stage.seam() == Seam::S3 && text.contains("_ucx"));
+    // At S3 nobody has a name: the library has one of its own, or the address.
+    let is_unnamed = stage.seam() == Seam::S3 && (text.contains("_ucx") || text.contains("127.0.0.1:"));
+    let names_it = text.contains(peer.as_str()) || is_unnamed;
     if !names_it && !is_interrupted && !text.starts_with("given up") {
         findings.add(Kind::Broken, format!("the {}'s error does not name {peer}: {text}", survivor.word()));
+    }
+    if strike.blow == Blow::Pause {
+        findings.add(Kind::Broken, format!("a pause of {:?} broke it: {text}", times.hold));
     }
     let earliest = times.peer_timeout.saturating_sub(EARLY).as_secs_f64() * 1e3;
     if strike.blow == Blow::Stop && ms < earliest && !is_interrupted {
         findings.add(Kind::Broken, format!("given up after {ms:.0} ms, before the peer timeout: {text}"));
     }
-    if strike.blow != Blow::Stop && ms > KILL_BOUND_MS {
+    if !strike.blow.stops() && ms > KILL_BOUND_MS {
         findings.add(Kind::Broken, format!("the {} noticed after {ms:.0} ms: {text}", survivor.word()));
     }
     Some((ms, text))
@@ -354,7 +364,7 @@ pub fn judge_silence(
     if !met || is_gone || times.hold < Duration::from_secs(2) {
         return None;
     }
-    let peer = &stage.party(strike.victim).name;
+    let peer = if stage.seam() == Seam::S3 { "peer" } else { &stage.party(strike.victim).name };
     match survivor.logged(struck_ns, &["WARN", peer]) {
         Some(line) => {
             let ms = crate::clock::millis_between(struck_ns, line.at_ns);
@@ -395,7 +405,7 @@ const LIBRARY_ENDS: &[&str] = &[
     "destroy",
 ];
 /// Any one call that has nothing to wait for but a drain.
-const CALL_LIMIT: Duration = Duration::from_secs(6);
+pub const CALL_LIMIT: Duration = Duration::from_secs(6);
 /// A process that was told to end has ended by then.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
 /// Heartbeats come every half second: the last one may be that old when the blow falls; and some slack.

@@ -18,6 +18,8 @@ pub struct Bench {
     pub source_dir: PathBuf,
     /// The shim that shifts the wall clock.
     pub clock_shim: PathBuf,
+    /// A libucp besides the one that Baton opens.
+    pub second_ucx: Option<PathBuf>,
     /// Where logs of runs and the report go (`target/chaos`).
     pub out_dir: PathBuf,
     /// Lanes that this machine does not have, and why.

@@ -7,12 +7,14 @@ use crate::arena::{Arena, Shape};
 use crate::bench::Bench;
 use crate::clock::now_ns;
 use crate::row::{Case, Lane, Seam};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -33,8 +35,8 @@ pub struct HostSpec {
     pub prefix: Vec<String>,
     /// Further arguments.
     pub args: Vec<String>,
-    /// Nobody reads what it writes to standard error.
-    pub is_unheard: bool,
+    /// How much of what it writes to standard error waits for a reader; `None` as the system has it.
+    pub pipe_bytes: Option<usize>,
 }
 
 impl HostSpec {
@@ -53,7 +55,7 @@ impl HostSpec {
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             prefix: Vec::new(),
             args: Vec::new(),
-            is_unheard: false,
+            pipe_bytes: None,
         }
     }
 }
@@ -139,8 +141,6 @@ pub struct LogLine {
 /// A running host.
 #[derive(Debug)]
 pub struct Host {
-    /// Its agent's name.
-    pub name: String,
     /// Its memory.
     pub arena: Arc<Arena>,
     pid: Option<Pid>,
@@ -148,6 +148,7 @@ pub struct Host {
     stdin: Mutex<Option<ChildStdin>>,
     pending: Arc<Pending>,
     log: Arc<Mutex<Vec<LogLine>>>,
+    is_read: Arc<AtomicBool>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -163,17 +164,19 @@ impl Host {
             let pending = Arc::clone(&pending);
             readers.push(thread::spawn(move || read_answers(stdout, &pending)));
         }
-        // Unheard, the pipe stays open in the child's keeping.
-        if !spec.is_unheard
-            && let Some(stderr) = child.stderr.take()
-        {
-            let (log, file) = (Arc::clone(&log), File::create(folder.join(format!("{name}.log")))?);
-            readers.push(thread::spawn(move || read_log(stderr, &log, file)));
+        let is_read = Arc::new(AtomicBool::new(true));
+        if let Some(stderr) = child.stderr.take() {
+            if let Some(bytes) = spec.pipe_bytes {
+                fcntl_setpipe_size(&stderr, bytes)?;
+            }
+            let file = File::create(folder.join(format!("{name}.log")))?;
+            let (log, is_read) = (Arc::clone(&log), Arc::clone(&is_read));
+            readers.push(thread::spawn(move || read_log(stderr, &log, &is_read, file)));
         }
         let stdin = Mutex::new(child.stdin.take());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let child = Mutex::new(child);
-        Ok(Host { name: name.to_owned(), arena, pid, child, stdin, pending, log, readers })
+        Ok(Host { arena, pid, child, stdin, pending, log, is_read, readers })
     }
 
     /// Gives a command.
@@ -209,6 +212,11 @@ impl Host {
     /// What it has written to standard error so far.
     pub fn log(&self) -> Vec<LogLine> {
         lock(&self.log).clone()
+    }
+
+    /// Whether its standard error is read from now on; at first it is.
+    pub fn read_log(&self, is_read: bool) {
+        self.is_read.store(is_read, Ordering::Release);
     }
 
     /// The first line with all of `parts` that came at or after a moment.
@@ -251,6 +259,7 @@ impl Drop for Host {
         let _ = child.wait();
         drop(child);
         lock(&self.stdin).take();
+        self.read_log(true);
         for reader in self.readers.drain(..) {
             let _ = reader.join(); // a reader that panicked has said so
         }
@@ -279,7 +288,7 @@ fn command(bench: &Bench, spec: &HostSpec, arena: &Arena) -> Command {
     } else {
         command.env("LD_LIBRARY_PATH", &bench.lib_dir);
     }
-    command.env("BATON_LANES", spec.lane.name());
+    command.env("BATON_LANES", spec.lane.name()).env("CHAOS_CLOCK", arena.path());
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
     command
 }
@@ -345,13 +354,19 @@ fn parse_answer(line: &str) -> Option<(u64, Answer)> {
     }
 }
 
-fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, mut file: File) {
-    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, is_read: &AtomicBool, mut file: File) {
+    for line in BufReader::with_capacity(READ_AHEAD, stderr).split(b'\n').map_while(Result::ok) {
         let text = String::from_utf8_lossy(&line).into_owned();
         let _ = writeln!(file, "{text}"); // a full disk loses the copy, not the run
         lock(log).push(LogLine { at_ns: now_ns(), text });
+        while !is_read.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
+
+/// Little, so that what nobody reads waits in the pipe.
+const READ_AHEAD: usize = 512;
 
 /// What a panicked thread left is still whole: every change under these locks is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

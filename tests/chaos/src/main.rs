@@ -12,6 +12,7 @@ mod options;
 mod outcome;
 mod phase;
 mod points;
+mod process;
 mod report;
 mod row;
 mod runner;
@@ -76,7 +77,8 @@ fn run(options: &Options) -> Result<bool, String> {
 
 /// Everything there is to run.
 fn families() -> Vec<Box<dyn Family>> {
-    let mut families: Vec<Box<dyn Family>> = vec![Box::new(matrix::Matrix::new())];
+    let mut families: Vec<Box<dyn Family>> =
+        vec![Box::new(matrix::Matrix::new()), Box::new(process::Process::new())];
     families.extend(net::families());
     families
 }

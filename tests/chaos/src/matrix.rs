@@ -54,7 +54,8 @@ impl Family for Matrix {
             }
             number += 1;
         }
-        cases.extend(self.exits());
+        cases.extend(self.on_every_lane(EXITS, Blow::Exit));
+        cases.extend(self.on_every_lane(PAUSES, Blow::Pause));
         cases.extend(self.other_seams());
         cases
     }
@@ -72,18 +73,20 @@ impl Family for Matrix {
 }
 
 impl Matrix {
-    /// One of the two calls `exit()` in the midst of it, with everything alive.
-    fn exits(&self) -> Vec<Case> {
-        let points = EXITS.iter().filter_map(|name| self.point(name));
-        let both = points.flat_map(|point| Side::BOTH.map(|side| (point, side)));
-        let each = both.flat_map(|both| Lane::ALL.map(|lane| (both, lane)));
-        each.map(|((point, victim), lane)| {
-            let row = row(point.stretch, Blow::Exit, victim);
-            let mut case = Case::new(row, fault(Blow::Exit, victim), &point.name, lane);
-            case.is_short = point.name == EXITS[1] && lane == Lane::Local;
-            case
-        })
-        .collect()
+    /// A few points, on both sides, over every lane.
+    fn on_every_lane(&self, names: &[&str], blow: Blow) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (at, point) in names.iter().filter_map(|name| self.point(name)).enumerate() {
+            for victim in Side::BOTH {
+                for lane in Lane::ALL {
+                    let row = row(point.stretch, blow, victim);
+                    let mut case = Case::new(row, fault(blow, victim), &point.name, lane);
+                    case.is_short = at == 1 && lane == Lane::StreamTcp;
+                    cases.push(case);
+                }
+            }
+        }
+        cases
     }
 
     /// A selection over the other two seams.
@@ -151,6 +154,7 @@ fn times(case: &Case, blow: Blow) -> Times {
     match (blow, case.turn % 2) {
         (Blow::Stop, 0) => Times { peer_timeout: millis(1500), hold: millis(3000) },
         (Blow::Stop, _) => Times { peer_timeout: millis(2500), hold: millis(3500) },
+        (Blow::Pause, _) => Times { peer_timeout: millis(2500), hold: millis(500) },
         _ => Times { peer_timeout: millis(2000), hold: Duration::ZERO },
     }
 }
@@ -167,8 +171,8 @@ fn size_mib(point: &Point) -> usize {
 fn row(stretch: Stretch, blow: Blow, victim: Side) -> &'static str {
     match (blow, stretch, victim) {
         (Blow::Exit, ..) => "46",
-        (Blow::Stop, _, Side::Receiver) => "19",
-        (Blow::Stop, _, Side::Sender) => "20",
+        (Blow::Stop | Blow::Pause, _, Side::Receiver) => "19",
+        (Blow::Stop | Blow::Pause, _, Side::Sender) => "20",
         (Blow::Kill, Stretch::Handshake, Side::Sender) => "1",
         (Blow::Kill, Stretch::Handshake, Side::Receiver) => "2",
         (Blow::Kill, Stretch::Commit, Side::Sender) => "37",
@@ -183,6 +187,7 @@ fn fault(blow: Blow, victim: Side) -> String {
     let word = match blow {
         Blow::Kill => "SIGKILL",
         Blow::Stop => "SIGSTOP",
+        Blow::Pause => "SIGSTOP for 0.5 s,",
         Blow::Exit => "exit",
     };
     format!("{word} {}", victim.word())
@@ -190,8 +195,9 @@ fn fault(blow: Blow, victim: Side) -> String {
 
 /// What [`fault`] wrote.
 fn blow_of(text: &str) -> Option<(Blow, Side)> {
-    let all =
-        [Blow::Kill, Blow::Stop, Blow::Exit].into_iter().flat_map(|blow| Side::BOTH.map(|side| (blow, side)));
+    let all = [Blow::Kill, Blow::Stop, Blow::Pause, Blow::Exit]
+        .into_iter()
+        .flat_map(|blow| Side::BOTH.map(|side| (blow, side)));
     all.into_iter().find(|(blow, side)| fault(*blow, *side) == text)
 }
 
@@ -201,6 +207,8 @@ const TURNS: u32 = 2;
 const SHORT: &[&str] = &["r.connect", "s.submitted", "tx.4of16", "tx.last", "r.destroy.busy"];
 /// Points at which a host exits.
 const EXITS: &[&str] = &["r.connected", "tx.4of16", "tx.last"];
+/// Points at which a host stands still for a moment.
+const PAUSES: &[&str] = &["r.connect", "tx.8of16", "tx.last"];
 /// Points of the selection over the other two seams.
 const SELECTED: [&str; 6] = ["r.connect", "s.submitted", "tx.2of16", "tx.9of16", "tx.last", "s.success"];
 
@@ -214,7 +222,10 @@ mod tests {
         let cases: Vec<_> = Matrix::new()
             .cases(0)
             .into_iter()
-            .filter(|case| case.seam == Seam::S1 && case.row != "46")
+            .filter(|case| {
+                case.seam == Seam::S1
+                    && blow_of(&case.fault).is_some_and(|(blow, _)| matches!(blow, Blow::Kill | Blow::Stop))
+            })
             .collect();
         let names: HashSet<_> = cases.iter().map(Case::to_string).collect();
         assert_eq!(names.len(), cases.len());
@@ -234,6 +245,6 @@ mod tests {
         let cases: Vec<_> = Matrix::new().cases(0).into_iter().filter(|case| case.is_short).collect();
         let faults: HashSet<_> = cases.iter().map(|case| case.fault.as_str()).collect();
         let lanes: HashSet<_> = cases.iter().map(|case| case.lane).collect();
-        assert_eq!((faults.len(), lanes.len()), (6, 4), "{faults:?} {lanes:?}");
+        assert_eq!((faults.len(), lanes.len()), (8, 4), "{faults:?} {lanes:?}");
     }
 }

@@ -75,6 +75,10 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub binding: Option<PathBuf>,
 
+    /// A libucp that hosts open for themselves, besides the one that Baton finds
+    #[arg(long, value_name = "FILE")]
+    pub second_ucx: Option<PathBuf>,
+
     /// This program's own folder in the source tree
     #[arg(long, default_value = "tests/chaos", value_name = "DIR")]
     pub source_dir: PathBuf,
@@ -122,6 +126,7 @@ impl Options {
             python: self.python.clone().map(|python| (python, binding)),
             source_dir: whole(self.source_dir.clone())?,
             clock_shim: whole(self.build.join("chaos/libbaton-chaos-clock.so"))?,
+            second_ucx: self.second_ucx.clone(),
             out_dir: whole(self.out.join("chaos"))?,
             without: HashMap::new(),
         };

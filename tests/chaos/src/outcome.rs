@@ -21,11 +21,6 @@ impl Findings {
         }
     }
 
-    /// Whether nothing was.
-    pub fn is_empty(&self) -> bool {
-        self.wrong.is_empty()
-    }
-
     /// The outcome: the worst of them, or `good` if there are none.
     pub fn outcome(mut self, good: Outcome) -> Outcome {
         self.wrong.sort_by_key(|(kind, _)| std::cmp::Reverse(*kind));

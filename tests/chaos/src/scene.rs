@@ -213,8 +213,8 @@ impl Act<'_, '_> {
     }
 }
 
-/// What a loaded machine may add to any bound.
-const GRACE: Duration = Duration::from_millis(1500);
+/// What a drain may add to the peer timeout, and a loaded machine to any bound.
+const GRACE: Duration = Duration::from_millis(2500);
 /// A step that lasts longer hangs.
 const STEP_LIMIT: Duration = Duration::from_secs(12);
 /// Bytes of a transfer that is to be interrupted begin to arrive by then, or it is interrupted before.

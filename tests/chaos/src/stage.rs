@@ -227,22 +227,22 @@ impl<'a> Stage<'a> {
 
 /// What a slot of the sender holds, to be sent.
 pub fn sent(slot: usize) -> Content {
-    Content::Pattern(100 + slot as u64)
+    Content(100 + slot as u64)
 }
 
 /// What a slot of the receiver holds before anything arrives.
 pub fn before(slot: usize) -> Content {
-    Content::Pattern(200 + slot as u64)
+    Content(200 + slot as u64)
 }
 
 /// What is written to a source that its owner has got back: never to be seen elsewhere.
 pub fn reused(slot: usize) -> Content {
-    Content::Pattern(300 + slot as u64)
+    Content(300 + slot as u64)
 }
 
 /// What is written to a destination that its owner has got back: nothing may land there any more.
 pub fn reclaimed(slot: usize) -> Content {
-    Content::Pattern(400 + slot as u64)
+    Content(400 + slot as u64)
 }
 
 /// Pieces of 64 in a slot of some MiB, and two slots: the one of the transfer that is struck, and that of the next

@@ -19,8 +19,17 @@ pub enum Blow {
     Kill,
     /// It is stopped where it is, and goes on later.
     Stop,
+    /// It is stopped for less than its peers bear.
+    Pause,
     /// It calls `exit()` with everything alive.
     Exit,
+}
+
+impl Blow {
+    /// Whether the victim stands still, and goes on later.
+    pub fn stops(self) -> bool {
+        matches!(self, Blow::Stop | Blow::Pause)
+    }
 }
 
 /// Who is watched and struck.
@@ -104,7 +113,7 @@ impl Strike {
 
     /// Whether the victim stands still at this moment.
     pub fn is_held(&self) -> bool {
-        self.blow == Blow::Stop && self.struck_ns().is_some() && self.resumed_ns().is_none()
+        self.blow.stops() && self.struck_ns().is_some() && self.resumed_ns().is_none()
     }
 
     /// Lets a stopped victim go on.
@@ -145,7 +154,7 @@ fn wait_and_strike(aim: &Aim, state: &State) {
     let at = now_ns();
     let struck = match aim.blow {
         Blow::Kill => host.signal(Signal::KILL).is_ok(),
-        Blow::Stop => host.signal(Signal::STOP).is_ok(),
+        Blow::Stop | Blow::Pause => host.signal(Signal::STOP).is_ok(),
         Blow::Exit => {
             host.tell("exit");
             true

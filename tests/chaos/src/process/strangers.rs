@@ -1,0 +1,205 @@
+//! Who comes to a listening agent, and what an agent is sent to: half a greeting, a name that is taken, a card of
+//! yesterday, an address where nobody is.
+
+use super::{CALL_LIMIT, Play, Row, Setting, as_usual};
+use crate::bench::Bench;
+use crate::host::Host;
+use crate::points::Side;
+use crate::row::Lane;
+use crate::stage::{before, sent};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The rows.
+pub fn rows() -> Vec<Row> {
+    let row = |number, fault, phase, lanes, play| Row {
+        number,
+        fault,
+        phase,
+        lanes,
+        is_short: true,
+        set: as_usual,
+        play,
+    };
+    vec![
+        row(
+            "3",
+            "handshake stalls after 0 or 1 byte",
+            "handshake",
+            &[Lane::Local, Lane::StreamTcp],
+            half_a_greeting,
+        ),
+        row("8", "restart under the same name", "idle", &Lane::ALL, restart),
+        row("8", "a second peer of the same name", "idle", &Lane::ALL, namesake),
+        Row {
+            set: fixed_port,
+            ..row("9", "card of a process that is gone", "handshake", &Lane::ALL, old_card)
+        },
+        row("28", "closed port", "connect", &[Lane::StreamTcp, Lane::Local], |play| {
+            nobody_there(play, "127.0.0.1:1")
+        }),
+        row("28", "name that does not resolve", "connect", &[Lane::StreamTcp], |play| {
+            nobody_there(play, "no-such-host.invalid:7777")
+        }),
+    ]
+}
+
+/// Two strangers connect: one says nothing, one says a byte. They are closed in time, and hold nobody up.
+fn half_a_greeting(play: &mut Play<'_, '_>) -> Result<String, String> {
+    play.prepare()?;
+    let card = play.stage.sender.card.clone().ok_or("no card")?;
+    let address = address_of(&card).ok_or("the card has no address")?;
+    let connect = || TcpStream::connect(&address).map_err(|error| format!("{address}: {error}"));
+    let (silent, mut stalled) = (connect()?, connect()?);
+    stalled.write_all(b"B").map_err(|error| error.to_string())?;
+    let began = Instant::now();
+    play.request(0, 1)?;
+    let served = began.elapsed();
+    for mut stranger in [silent, stalled] {
+        stranger.set_read_timeout(Some(STRANGERS_CLOSED)).map_err(|error| error.to_string())?;
+        let mut byte = [0; 64];
+        // Whatever it is told first, in the end the stream is closed.
+        loop {
+            match stranger.read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) if began.elapsed() < STRANGERS_CLOSED => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                other => {
+                    return Err(format!(
+                        "a stranger is still connected after {:?}: {other:?}",
+                        began.elapsed()
+                    ));
+                }
+            }
+        }
+    }
+    play.request(1, 2)?;
+    Ok(format!("served within {served:.0?}, strangers closed within {:.1?}", began.elapsed()))
+}
+
+/// The receiver dies and comes again under its name; the sender is not told to forget anybody.
+fn restart(play: &mut Play<'_, '_>) -> Result<String, String> {
+    play.prepare()?;
+    play.request(0, 1)?;
+    restart_receiver(play)?;
+    prepare_receiver(play)?;
+    play.request(1, 2).map(|()| String::new())
+}
+
+/// Another process takes the name of a live peer: it is refused or has no effect on the pair.
+fn namesake(play: &mut Play<'_, '_>) -> Result<String, String> {
+    play.prepare()?;
+    play.request(0, 1)?;
+    let card = play.stage.sender.card.clone().ok_or("no card")?;
+    let host = Host::start(play.bench, &play.stage.receiver_spec, "namesake", &play.stage.folder);
+    let host = host.map_err(|error| error.to_string())?;
+    host.ask("make gen0", CALL_LIMIT).text()?;
+    let answer = host.ask(&format!("connect ctx0 {card}"), CALL_LIMIT);
+    let sent_on = send_and_confirm(play);
+    let text = match answer.text() {
+        Err(refused) => Ok(refused),
+        Ok(_) => sent_on.as_ref().map(|()| "it was let in beside the other".to_owned()).map_err(Clone::clone),
+    };
+    drop(host);
+    sent_on.map_err(|why| format!("a namesake broke a live pair: {why}"))?;
+    text
+}
+
+/// The receiver is replaced by another process at the same address; its old card must lead nowhere.
+fn old_card(play: &mut Play<'_, '_>) -> Result<String, String> {
+    play.prepare()?;
+    play.request(0, 1)?;
+    let card = play.stage.receiver.card.clone().ok_or("no card")?;
+    let base = play.stage.receiver.bases[1].ok_or("no slot")?;
+    restart_receiver(play)?;
+    prepare_receiver(play)?;
+    play.stage.ask(Side::Sender, "leave gen0", CALL_LIMIT)?;
+    let loaded = play.stage.ask(Side::Sender, &format!("load gen0 {card}"), CALL_LIMIT);
+    let moved = match &loaded {
+        Ok(_) => play
+            .stage
+            .ask(Side::Sender, &format!("send 7 gen0 1 {base}"), CALL_LIMIT)
+            .and_then(|_| play.stage.ask(Side::Sender, "wait 7", CALL_LIMIT)),
+        Err(why) => Err(why.clone()),
+    };
+    let untouched =
+        (0..2).try_for_each(|slot| play.stage.host(Side::Receiver).arena.check(slot, &[before(slot)]));
+    untouched.map_err(|foreign| {
+        play.findings.add(crate::row::Kind::Corrupt, format!("written by an old card: {foreign}"));
+        "an old card reached a new process"
+    })?;
+    let refused = moved.err().ok_or("a transfer by an old card succeeded")?;
+    play.request(1, 2).map(|()| refused)
+}
+
+/// A load that leads nowhere is an error, in time.
+fn nobody_there(play: &mut Play<'_, '_>, address: &str) -> Result<String, String> {
+    play.prepare()?;
+    let hex: String = format!("{address}\n").bytes().map(|byte| format!("{byte:02x}")).collect();
+    let answer = play.stage.ask(Side::Receiver, &format!("connect elsewhere {hex}"), NOWHERE_LIMIT);
+    let refused = answer.err().ok_or("a load succeeded where nobody is")?;
+    if !refused.contains(address.split(':').next().unwrap_or(address)) {
+        return Err(format!("the error does not name {address}: {refused}"));
+    }
+    play.request(0, 1).map(|()| refused)
+}
+
+fn restart_receiver(play: &mut Play<'_, '_>) -> Result<(), String> {
+    let host = play.stage.host(Side::Receiver);
+    host.signal(Signal::KILL).map_err(|error| error.to_string())?;
+    host.await_end(CALL_LIMIT).map_err(|error| error.to_string())?;
+    play.stage.replace(Side::Receiver, "gen0").map_err(|error| error.to_string())?;
+    let arena = &play.stage.host(Side::Receiver).arena;
+    (0..2).for_each(|slot| arena.fill(slot, before(slot)));
+    Ok(())
+}
+
+fn prepare_receiver(play: &mut Play<'_, '_>) -> Result<(), String> {
+    ["make gen0", "offer 0", "offer 1", "card"]
+        .iter()
+        .try_for_each(|command| play.stage.ask(Side::Receiver, command, CALL_LIMIT).map(|_| ()))
+}
+
+/// The pair moves on without meeting again.
+fn send_and_confirm(play: &mut Play<'_, '_>) -> Result<(), String> {
+    let known = play.stage.said.len();
+    play.stage.tell(Side::Receiver, "receive 5 ctx0 1");
+    let mut act = play.act();
+    let done = act.begin_transfer(1, 5).and_then(|()| act.end_transfer(5));
+    done.map_err(|_| play.first_error(known))?;
+    let check = play.stage.host(Side::Receiver).arena.check(1, &[sent(1)]);
+    check.map_err(|foreign| foreign.to_string())
+}
+
+/// The receiver listens at a port that its successor can have again.
+fn fixed_port(_: &Bench, setting: &mut Setting) -> Result<(), String> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let port = free.map_err(|error| error.to_string())?.port().to_string();
+    setting.receiver.env.push(("TRTLLM_NIXL_PORT".to_owned(), port));
+    Ok(())
+}
+
+/// `ip:port`, the first line of a card of S1.
+fn address_of(card: &str) -> Option<String> {
+    let bytes = (0..card.len()).step_by(2).map(|at| u8::from_str_radix(card.get(at..at + 2)?, 16).ok());
+    let address: Option<Vec<u8>> = bytes.take_while(|byte| *byte != Some(b'\n')).collect();
+    String::from_utf8(address?).ok()
+}
+
+/// A greeting has 5 s; some slack.
+const STRANGERS_CLOSED: Duration = Duration::from_secs(8);
+/// Resolvers take their time.
+const NOWHERE_LIMIT: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::address_of;
+
+    #[test]
+    fn an_address_is_the_first_line_of_a_card() {
+        assert_eq!(address_of("3132372e302e302e313a37370aff"), Some("127.0.0.1:77".to_owned()));
+        assert_eq!(address_of("3"), None);
+    }
+}
