@@ -358,10 +358,13 @@ std::string Desk::forkChild(Words& words)
         throw std::runtime_error("pipe");
     }
     Use const side(*this);
+    std::unique_lock lock(mMutex);
     auto const child = ::fork();
     if (child == 0)
     {
         ::alarm(kChildSeconds);
+        mUsers = 0; // the threads that use it are the parent's
+        lock.unlock();
         auto const said = outcomeOf("card", [&] { side->card(); })
             + outcomeOf("confirm", [&] { side->confirm(peer, 77); })
             + outcomeOf("forget", [&] { side->forget(peer); })
@@ -369,6 +372,7 @@ std::string Desk::forkChild(Words& words)
         auto const written = ::write(answers[1], said.data(), said.size());
         std::exit(written == static_cast<ssize_t>(said.size()) ? 0 : 1);
     }
+    lock.unlock();
     ::close(answers[1]);
     std::string said;
     char part[512];

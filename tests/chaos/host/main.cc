@@ -90,6 +90,7 @@ int serve(Desk& desk)
         std::thread(
             [&desk, number, command]
             {
+                joinStorm();
                 try
                 {
                     answer(number, '+', desk.follow(command));

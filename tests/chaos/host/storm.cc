@@ -1,5 +1,6 @@
 #include "storm.h"
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <ctime>
@@ -25,6 +26,15 @@ void handle(int signal)
     ::sigaction(signal, &action, nullptr); // without SA_RESTART
 }
 
+void mask(int how)
+{
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGPROF);
+    ::sigaddset(&signals, SIGCHLD);
+    ::pthread_sigmask(how, &signals, nullptr);
+}
+
 [[noreturn]] void makeChildren()
 {
     for (;;)
@@ -35,7 +45,9 @@ void handle(int signal)
             ::_exit(0);
         }
         std::this_thread::sleep_for(kChildEvery);
-        ::waitpid(child, nullptr, WNOHANG);
+        while (child > 0 && ::waitpid(child, nullptr, 0) < 0 && errno == EINTR)
+        {
+        }
     }
 }
 
@@ -57,6 +69,12 @@ void startStorm()
         throw std::runtime_error("no timer for the storm of signals");
     }
     std::thread(makeChildren).detach();
+    mask(SIG_BLOCK);
+}
+
+void joinStorm()
+{
+    mask(SIG_UNBLOCK);
 }
 
 } // namespace chaos

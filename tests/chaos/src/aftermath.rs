@@ -87,12 +87,14 @@ impl<'s, 'a> Aftermath<'s, 'a> {
 
     /// Waits for what this side has under way, then takes back what it has lent.
     fn conclude(&mut self, side: Side, deadline: Instant) {
-        while self.stage.is_open(side, LIBRARY_ENDS) && Instant::now() < deadline {
+        // A peer that lives and has called its transfer off is no reason for a wait of the host's own to end.
+        let bounded = if self.strike.is_some() { LIBRARY_ENDS } else { &LIBRARY_ENDS[1..] };
+        while self.stage.is_open(side, bounded) && Instant::now() < deadline {
             self.stage.listen();
             thread::sleep(BETWEEN_LOOKS);
         }
         self.stage.listen();
-        let late: Vec<_> = self.open_verbs(side, LIBRARY_ENDS);
+        let late: Vec<_> = self.open_verbs(side, bounded);
         if !late.is_empty() {
             let text = format!("the {}'s {} did not end in time", side.word(), late.join(", "));
             self.findings.add(Kind::Hung, text);
@@ -387,6 +389,7 @@ fn is_quarantined(host: &Host) -> bool {
 
 /// What the library ends by itself; `receive` too, for the host's signs of life tell it that a peer is gone.
 const LIBRARY_ENDS: &[&str] = &[
+    "receive",
     "make",
     "offer",
     "card",
@@ -400,7 +403,6 @@ const LIBRARY_ENDS: &[&str] = &[
     "cancel",
     "drop",
     "confirm",
-    "receive",
     "withdraw",
     "destroy",
 ];

@@ -24,7 +24,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use options::Options;
 use report::Report;
-use row::{Case, Family};
+use row::Family;
 use runner::Planned;
 use std::process::ExitCode;
 
@@ -88,8 +88,7 @@ fn plan<'a>(options: &Options, families: &'a [Box<dyn Family>]) -> Vec<Planned<'
     let all = families
         .iter()
         .flat_map(|family| family.cases(options.seed).into_iter().map(move |case| (family.as_ref(), case)));
-    let is_wanted = |case: &Case| (!options.short || case.is_short) && options.wants(&case.to_string());
-    all.filter(|(_, case)| is_wanted(case)).collect()
+    all.filter(|(_, case)| options.wants(case)).collect()
 }
 
 fn progress_bar(runs: usize) -> ProgressBar {

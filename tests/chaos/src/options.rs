@@ -31,6 +31,10 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
 
+    /// Run these rows of the matrix, with commas between them
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    pub row: Vec<String>,
+
     /// Run a selection of a few minutes
     #[arg(long)]
     pub short: bool,
@@ -89,9 +93,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether a run of this name was asked for.
-    pub fn wants(&self, name: &str) -> bool {
-        self.only.iter().all(|text| name.contains(text.as_str()))
+    /// Whether a run was asked for.
+    pub fn wants(&self, case: &Case) -> bool {
+        let name = case.to_string();
+        (!self.short || case.is_short)
+            && (self.row.is_empty() || self.row.contains(&case.row))
+            && self.only.iter().all(|text| name.contains(text.as_str()))
     }
 
     /// Where the report goes.
@@ -185,6 +192,13 @@ mod tests {
         let case = Case { seam: Seam::S3, ..Case::new("17", "SIGKILL sender", "tx.1of16", Lane::Ucx) };
         let again = options.replay(&case);
         assert!(again.contains("--only 17/SIGKILL-sender/tx.1of16/ucx/s3/0"), "{again}");
-        assert!(again.contains("--seed 3") && options.wants(&case.to_string()));
+        assert!(again.contains("--seed 3"), "{again}");
+        let wanted = |words: &[&str]| Options::parse_from([&["chaos"], words].concat()).wants(&case);
+        assert!(
+            wanted(&["--row", "1,17", "--only", "ucx/s3"])
+                && !wanted(&["--short"])
+                && !wanted(&["--row", "7"])
+        );
+        assert!(options.wants(&case));
     }
 }

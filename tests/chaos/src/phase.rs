@@ -2,8 +2,7 @@
 
 /// What a host has on its board. Each call has two: before it and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // the whole list, of which not every name is a point
-#[expect(missing_docs, reason = "the names are the host's, which explains them")]
+#[expect(dead_code, reason = "the host's whole list, of which not every name is a point")]
 pub enum Phase {
     Create,
     Created,
