@@ -2,6 +2,7 @@
 #
 #   DEMO_FLAGS="--lane local --requests 10"   is handed to `baton demo`
 #   SEEDS=100000                              is how many storms `make simulate` lets pass
+#   CHAOS_FLAGS="--only tx. --row 17,18"      is handed to `chaos` (target/release/chaos --help)
 #   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
 
 SHELL       := /bin/bash
@@ -10,6 +11,7 @@ SHELL       := /bin/bash
 
 PREFIX     ?= /usr/local
 DEMO_FLAGS ?=
+CHAOS_FLAGS ?=
 JOBS       ?= $(shell nproc)
 # A hung test must fail the run, not outlast it.
 TEST_LIMIT_S ?= 1500
@@ -65,6 +67,12 @@ simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=1000
 	  --ignored --exact storm::many::storm_of_a_night --nocapture || failed=1; \
 	cat target/simulation.txt; exit $${failed:-0}
 
+chaos: python ## faults of every kind done to real processes, row by row; details in target/chaos.json
+	$(MAKE) --no-print-directory build
+	$(USE_UCX); \
+	python=$$(scripts/install-python.sh 2>/dev/null) || python=; \
+	target/release/chaos $${python:+--python "$$python"} $(CHAOS_FLAGS)
+
 gate: ## formatting, lints, the rules of the tree, documentation
 	scripts/install-deps.sh --gate
 	cargo fmt --all --check
@@ -75,7 +83,7 @@ gate: ## formatting, lints, the rules of the tree, documentation
 
 # The staticlib and the program come from one cargo call; CMake finds the staticlib fresh and links it.
 build: deps ## the library under its names (build/lib), the engine host, the baton program
-	cargo build --release --locked
+	cargo build --release --locked -p baton -p chaos
 	cmake -S . -B build $(if $(BATON_PYTHON),-DBATON_PYTHON=$(BATON_PYTHON))
 	cmake --build build --parallel $(JOBS)
 

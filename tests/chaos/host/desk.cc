@@ -404,6 +404,7 @@ std::string Desk::plant(Words& words)
     }
     else if (what == "hang")
     {
+        Use const side(*this);
         for (;;)
         {
             std::this_thread::sleep_for(std::chrono::hours(1));

@@ -147,11 +147,10 @@ impl<'s, 'a> Aftermath<'s, 'a> {
     /// The destination is its owner's again once it is deregistered (S3: once the receive has ended).
     fn reclaim_destination(&mut self) {
         let host = self.stage.host(Side::Receiver);
-        if self.stage.receiver.is_made && self.stage.receiver.bases[0].is_some() {
-            if let Err(why) = self.stage.ask(Side::Receiver, "withdraw 0", CALL_LIMIT) {
-                self.findings.add(Kind::Hung, why);
-                return;
-            }
+        let is_offered = self.stage.receiver.is_made && self.stage.receiver.bases[0].is_some();
+        if is_offered && let Err(why) = self.stage.ask(Side::Receiver, "withdraw 0", CALL_LIMIT) {
+            self.findings.add(Kind::Hung, why);
+            return;
         }
         self.note_arrival(&host);
         if !is_quarantined(&host) && !self.stage.is_open(Side::Receiver, &[]) {
@@ -281,6 +280,19 @@ impl<'s, 'a> Aftermath<'s, 'a> {
             let check = self.stage.host(side).arena.check(slot, &allowed);
             self.findings
                 .check(Kind::Corrupt, check.map_err(|foreign| format!("{}, {foreign}", side.word())));
+        }
+    }
+
+    /// No byte of either is any but the run's own, whatever was moved and given back.
+    pub fn check_for_foreign_bytes(&mut self) {
+        for slot in 0..SLOTS {
+            let ours =
+                [(Side::Sender, [sent(slot), reused(slot)]), (Side::Receiver, [before(slot), sent(slot)])];
+            for (side, [one, other]) in ours {
+                let check = self.stage.host(side).arena.check(slot, &[one, other, reclaimed(slot)]);
+                self.findings
+                    .check(Kind::Corrupt, check.map_err(|foreign| format!("{}, {foreign}", side.word())));
+            }
         }
     }
 

@@ -12,7 +12,6 @@
 
 use crate::phase::Phase;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -101,17 +100,13 @@ impl Arena {
     pub fn new(shape: Shape) -> io::Result<Arena> {
         let file = memfd_create("baton-chaos", MemfdFlags::CLOEXEC)?;
         ftruncate(&file, shape.file_bytes() as u64)?;
+        let (rights, len) = (libc::PROT_READ | libc::PROT_WRITE, shape.file_bytes());
         // SAFETY: a new mapping of a file that is as long as it; the place is the kernel's choice.
-        let mapping = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                shape.file_bytes(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )?
-        };
+        let mapping =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, rights, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if mapping == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
         let mapping = NonNull::new(mapping.cast()).ok_or_else(|| io::Error::other("mmap returned null"))?;
         let arena = Arena { shape, file, mapping };
         for word in &arena.words()[PAGE / WORD..] {
@@ -230,7 +225,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, of this length, and nothing borrows from it any more. A failure would leave
         // it mapped, which hurts nobody.
-        let _ = unsafe { munmap(self.mapping.as_ptr().cast(), self.shape.file_bytes()) };
+        let _ = unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.shape.file_bytes()) };
     }
 }
 

@@ -17,6 +17,7 @@ mod report;
 mod row;
 mod runner;
 mod scene;
+mod self_test;
 mod stage;
 mod strike;
 
@@ -41,6 +42,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool, String> {
+    if options.self_test {
+        let report = self_test::run(&options.bench()?)?;
+        println!("{}\nchaos: every planted fault was seen", report.table());
+        return Ok(true);
+    }
     let families = families();
     let planned = plan(options, &families);
     if options.list {

@@ -6,7 +6,7 @@ use crate::row::{Case, Lane};
 use crate::stage::shape;
 use clap::Parser;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Strikes real processes that use the library: kills, stops, starves and disturbs them, and holds what is left
@@ -38,6 +38,10 @@ pub struct Options {
     /// Run a selection of a few minutes
     #[arg(long)]
     pub short: bool,
+
+    /// Show that this program sees a foreign byte, a lie, a hang and a crash, by hosts that have them planted
+    #[arg(long)]
+    pub self_test: bool,
 
     /// Print the names of the runs, and run nothing
     #[arg(long)]
@@ -79,7 +83,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub binding: Option<PathBuf>,
 
-    /// A libucp that hosts open for themselves, besides the one that Baton finds
+    /// A libucp that hosts open for themselves, besides Baton's; by default the system's, if there is one
     #[arg(long, value_name = "FILE")]
     pub second_ucx: Option<PathBuf>,
 
@@ -133,7 +137,7 @@ impl Options {
             python: self.python.clone().map(|python| (python, binding)),
             source_dir: whole(self.source_dir.clone())?,
             clock_shim: whole(self.build.join("chaos/libbaton-chaos-clock.so"))?,
-            second_ucx: self.second_ucx.clone(),
+            second_ucx: self.second_ucx.clone().or_else(systems_ucx),
             out_dir: whole(self.out.join("chaos"))?,
             without: HashMap::new(),
         };
@@ -148,6 +152,12 @@ impl Options {
         bench.without = lanes_without(&bench)?;
         Ok(bench)
     }
+}
+
+/// A libucp where systems have it.
+fn systems_ucx() -> Option<PathBuf> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/opt/hpcx/ucx/lib"];
+    folders.iter().map(|folder| Path::new(folder).join("libucp.so.0")).find(|path| path.exists())
 }
 
 /// Lanes that this machine does not have, as the library says itself.

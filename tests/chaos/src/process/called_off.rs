@@ -46,6 +46,6 @@ fn call_off(play: &mut Play<'_, '_>, side: Side, what: Break) -> Result<String, 
     let mut aftermath = Aftermath::new(play.stage, None, TIMES, play.findings);
     aftermath.settle();
     aftermath.serve_and_check(false);
-    let errors = play.stage.said.iter().filter_map(|said| said.answer.text().err());
-    Ok(errors.last().unwrap_or_default())
+    let mut errors = play.stage.said.iter().filter_map(|said| said.answer.text().err());
+    Ok(errors.next_back().unwrap_or_default())
 }

@@ -140,28 +140,37 @@ impl Family for Process {
     }
 
     fn run(&self, bench: &Bench, case: &Case) -> Outcome {
-        let Some(row) = self.row(case) else { return Outcome::new(Kind::Broken, "there is no such row") };
-        let mut setting = setting(case);
-        if let Err(why) = (row.set)(bench, &mut setting) {
-            return Outcome::new(Kind::Skipped, why);
+        match self.row(case) {
+            Some(row) => run(bench, case, row),
+            None => Outcome::new(Kind::Broken, "there is no such row"),
         }
-        let mut stage = match Stage::set(bench, case, setting.sender, setting.receiver) {
-            Ok(stage) => stage,
-            Err(error) => return Outcome::new(Kind::Broken, format!("no hosts: {error}")),
-        };
-        let mut findings = Findings::default();
-        let played = (row.play)(&mut Play { bench, stage: &mut stage, findings: &mut findings });
-        let seen = match played {
-            Ok(seen) => seen,
-            Err(wrong) => {
-                findings.add(Kind::Broken, wrong);
-                String::new()
-            }
-        };
-        Aftermath::new(&mut stage, None, TIMES, &mut findings).part_well();
-        let kind = if seen.is_empty() { Kind::Success } else { Kind::Clean };
-        findings.outcome(Outcome::new(kind, seen))
     }
+}
+
+/// One run of a row.
+pub fn run(bench: &Bench, case: &Case, row: &Row) -> Outcome {
+    let mut setting = setting(case);
+    if let Err(why) = (row.set)(bench, &mut setting) {
+        return Outcome::new(Kind::Skipped, why);
+    }
+    let mut stage = match Stage::set(bench, case, setting.sender, setting.receiver) {
+        Ok(stage) => stage,
+        Err(error) => return Outcome::new(Kind::Broken, format!("no hosts: {error}")),
+    };
+    let mut findings = Findings::default();
+    let played = (row.play)(&mut Play { bench, stage: &mut stage, findings: &mut findings });
+    let seen = match played {
+        Ok(seen) => seen,
+        Err(wrong) => {
+            findings.add(Kind::Broken, wrong);
+            String::new()
+        }
+    };
+    let mut aftermath = Aftermath::new(&mut stage, None, TIMES, &mut findings);
+    aftermath.check_for_foreign_bytes();
+    aftermath.part_well();
+    let kind = if seen.is_empty() { Kind::Success } else { Kind::Clean };
+    findings.outcome(Outcome::new(kind, seen))
 }
 
 fn setting(case: &Case) -> Setting {
