@@ -14,7 +14,7 @@ use crate::outcome::Findings;
 use crate::points::{Break, Scene, Side};
 use crate::row::{Kind, Seam};
 use crate::stage::{Stage, sent};
-use crate::strike::Strike;
+use crate::strike::{Blow, Strike};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -190,7 +190,8 @@ impl Act<'_, '_> {
         let survivor = strike.victim.other();
         let is_busy = self.stage.open.iter().any(|open| open.side == survivor && open.verb != "hear");
         let is_overdue = strike.age().is_some_and(|age| age >= self.times.hold + self.times.bound());
-        if is_due && (!is_busy || is_overdue) {
+        let is_short = strike.blow == Blow::Pause;
+        if is_due && (!is_busy || is_overdue || is_short) {
             self.resume();
         }
     }
