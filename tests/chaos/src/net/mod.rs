@@ -1,4 +1,10 @@
-//! Rows in which a network is crossed: namespaces, drops, links that go down, a relay that loses and delays.
+//! Rows in which a network is crossed, over a network of our own: namespaces, and a relay that loses, delays and cuts.
+
+mod network;
+mod packet;
+mod relay;
+mod space;
+mod weather;
 
 use crate::row::Family;
 
