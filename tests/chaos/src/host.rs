@@ -31,12 +31,25 @@ pub struct HostSpec {
     pub shape: Shape,
     /// Variables, besides those that follow from the above.
     pub env: Vec<(String, String)>,
-    /// A program and its first arguments that starts the host, such as `ip netns exec NAME`; empty for none.
-    pub prefix: Vec<String>,
+    /// Puts the process where it belongs, just before it is spawned.
+    pub place: Option<Place>,
     /// Further arguments.
     pub args: Vec<String>,
     /// How much of what it writes to standard error waits for a reader; `None` as the system has it.
     pub pipe_bytes: Option<usize>,
+}
+
+/// See [`HostSpec::place`].
+#[derive(Clone)]
+pub struct Place(pub Arc<Hook>);
+
+/// Changes a command before it is spawned.
+pub type Hook = dyn Fn(&mut Command) -> io::Result<()> + Send + Sync;
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Place")
+    }
 }
 
 impl HostSpec {
@@ -53,7 +66,7 @@ impl HostSpec {
             lane: case.lane,
             shape: crate::stage::shape(mebibytes),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-            prefix: Vec::new(),
+            place: None,
             args: Vec::new(),
             pipe_bytes: None,
         }
@@ -156,7 +169,11 @@ impl Host {
     /// Starts one; its log goes to `folder`. The thread that calls this has to outlive it: the host dies with it.
     pub fn start(bench: &Bench, spec: &HostSpec, name: &str, folder: &Path) -> io::Result<Host> {
         let arena = Arc::new(Arena::new(spec.shape)?);
-        let mut child = command(bench, spec, &arena).spawn()?;
+        let mut command = command(bench, spec, &arena);
+        if let Some(Place(place)) = &spec.place {
+            place(&mut command)?;
+        }
+        let mut child = command.spawn()?;
         let pending = Arc::new(Pending::default());
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();
@@ -268,7 +285,7 @@ impl Drop for Host {
 
 /// The command line of a host.
 fn command(bench: &Bench, spec: &HostSpec, arena: &Arena) -> Command {
-    let mut words = spec.prefix.clone();
+    let mut words = Vec::new();
     match (&spec.seam, &bench.python) {
         (Seam::S2, Some((python, _))) => {
             words.push(python.display().to_string());
