@@ -24,8 +24,6 @@ pub mod frame {
     pub const HELLO: u8 = 1;
     /// The acceptor's answer.
     pub const WELCOME: u8 = 2;
-    /// The lanes that are up on one side.
-    pub const READY: u8 = 6;
     /// All of a transfer is asked for, or moved.
     pub const COMMIT: u8 = 14;
     /// All of it is in place.
@@ -93,16 +91,18 @@ pub fn resets(packet: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((onward, back))
 }
 
-/// Flips one bit of the payload and makes the TCP checksum right again, so that nothing but the reader's own checks can
-/// notice. `choice` picks the bit. False where there is no payload.
-pub fn flip_bit(packet: &mut [u8], choice: u64) -> bool {
+/// Flips one bit of the payload; `choice` picks it. `is_sealed`: TCP's checksum is made right again, so that nothing but the
+/// reader's own checks can notice. False where there is no payload.
+pub fn flip_bit(packet: &mut [u8], choice: u64, is_sealed: bool) -> bool {
     let Some((ip, tcp)) = headers(packet) else { return false };
     let Some(payload) = packet.get_mut(ip + tcp..).filter(|payload| !payload.is_empty()) else {
         return false;
     };
     let bit = (choice % (payload.len() as u64 * 8)) as usize;
     payload[bit / 8] ^= 1 << (bit % 8);
-    seal_tcp(packet, ip);
+    if is_sealed {
+        seal_tcp(packet, ip);
+    }
     true
 }
 
@@ -234,13 +234,14 @@ pub mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_passes_tcps_own_check() {
+    fn a_flipped_bit_passes_tcps_own_check_where_it_is_sealed() {
         let (before, mut packet) = (data(&[7; 100]), data(&[7; 100]));
-        assert!(flip_bit(&mut packet, 12345));
+        assert!(flip_bit(&mut packet, 12345, true));
         let differing: u32 = before[40..].iter().zip(&packet[40..]).map(|(a, b)| (a ^ b).count_ones()).sum();
         assert_eq!(differing, 1);
         assert!(is_sealed(&packet));
-        assert!(!flip_bit(&mut data(b""), 1));
+        assert!(flip_bit(&mut packet, 54321, false) && !is_sealed(&packet));
+        assert!(!flip_bit(&mut data(b""), 1, true));
     }
 
     #[test]

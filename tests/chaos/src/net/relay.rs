@@ -19,6 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use crate::clock::now_ns;
+
 use super::packet;
 use super::weather::{Departure, Heading, Tally, Way, Weather};
 
@@ -88,8 +90,8 @@ struct Shared {
 struct State {
     ways: [Way; 2],
     watch: Option<Watch>,
-    /// When the watched packet came by.
-    struck: Option<Instant>,
+    /// When the last storm began, on CLOCK_MONOTONIC.
+    struck_ns: Option<u64>,
     /// When fair weather returns.
     clears: Option<(Instant, Reach)>,
     departures: BinaryHeap<Reverse<Queued>>,
@@ -113,7 +115,7 @@ impl Relay {
             state: Mutex::new(State {
                 ways: [Way::new(seed), Way::new(!seed)],
                 watch: None,
-                struck: None,
+                struck_ns: None,
                 clears: None,
                 departures: BinaryHeap::new(),
                 sequence: 0,
@@ -132,7 +134,7 @@ impl Relay {
     pub fn storm(&self, storm: Storm) {
         let mut state = self.shared.state.lock();
         state.watch = None;
-        state.struck = Some(Instant::now());
+        state.struck_ns = Some(now_ns());
         state.begin(storm, Instant::now());
         self.shared.poke();
     }
@@ -141,7 +143,7 @@ impl Relay {
     pub fn storm_at(&self, from: End, mark: Mark, storm: Storm) {
         let mut state = self.shared.state.lock();
         let base = state.ways[from as usize].tally.payload_bytes;
-        (state.struck, state.watch) = (None, Some(Watch { from, mark, storm, base }));
+        (state.struck_ns, state.watch) = (None, Some(Watch { from, mark, storm, base }));
     }
 
     /// Fair weather both ways, and no mark.
@@ -151,15 +153,20 @@ impl Relay {
         state.ways.iter_mut().for_each(|way| way.weather = Weather::FAIR);
     }
 
-    /// Waits until the last storm has begun. `None` if it has not by then.
-    pub fn await_struck(&self, deadline: Instant) -> Option<Instant> {
+    /// Waits until the last storm has begun: when, on CLOCK_MONOTONIC. `None` if it has not by then.
+    pub fn await_struck(&self, deadline: Instant) -> Option<u64> {
         let mut state = self.shared.state.lock();
-        while state.struck.is_none() {
+        while state.struck_ns.is_none() {
             if self.shared.struck.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
         }
-        state.struck
+        state.struck_ns
+    }
+
+    /// Whether nothing happens to packets, either way.
+    pub fn is_fair(&self) -> bool {
+        self.shared.state.lock().ways.iter().all(|way| way.weather == Weather::FAIR)
     }
 
     /// What has left this end so far.
@@ -206,7 +213,7 @@ impl State {
     fn take(&mut self, from: End, packet: &[u8], now: Instant) -> bool {
         let strikes = self.watch.is_some_and(|watch| watch.from == from && self.is_marked(watch, packet));
         if let Some(watch) = self.watch.take_if(|_| strikes) {
-            self.struck = Some(now);
+            self.struck_ns = Some(now_ns());
             self.begin(watch.storm, now);
         }
         for departure in self.ways[from as usize].pass(packet.to_vec(), now) {
@@ -355,7 +362,7 @@ mod tests {
         State {
             ways: [Way::new(1), Way::new(2)],
             watch: None,
-            struck: None,
+            struck_ns: None,
             clears: None,
             departures: BinaryHeap::new(),
             sequence: 0,

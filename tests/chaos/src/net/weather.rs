@@ -17,8 +17,10 @@ pub struct Weather {
     pub loss_ppm: u32,
     /// Packets that arrive twice, of a million.
     pub duplicate_ppm: u32,
-    /// Packets with one bit of payload flipped, of a million, TCP's checksum made right again.
+    /// Packets with one bit of payload flipped, of a million.
     pub flip_ppm: u32,
+    /// Whether TCP's checksum is made right again after a flip, so that TCP cannot notice it.
+    pub flips_are_sealed: bool,
     /// How long every packet is under way.
     pub delay: Duration,
     /// Longest further delay; drawn for each packet, so packets overtake each other.
@@ -35,6 +37,7 @@ impl Weather {
         loss_ppm: 0,
         duplicate_ppm: 0,
         flip_ppm: 0,
+        flips_are_sealed: false,
         delay: Duration::ZERO,
         jitter: Duration::ZERO,
         bytes_per_second: None,
@@ -53,8 +56,8 @@ impl Weather {
     };
     /// 50 Mbit/s.
     pub const SLOW: Self = Self { bytes_per_second: Some(50_000_000 / 8), ..Self::FAIR };
-    /// One packet in a thousand has a flipped bit that TCP cannot notice.
-    pub const FLIPPING: Self = Self { flip_ppm: 1000, ..Self::FAIR };
+    /// One packet in two hundred has a flipped bit that TCP's checksum shows.
+    pub const FLIPPING: Self = Self { flip_ppm: ALL / 200, ..Self::FAIR };
 }
 
 /// All packets, in millionths.
@@ -134,7 +137,9 @@ impl Way {
             self.tally.lost += 1;
             return Vec::new();
         };
-        if self.random.strikes(weather.flip_ppm) && packet::flip_bit(&mut packet, self.random.next()) {
+        if self.random.strikes(weather.flip_ppm)
+            && packet::flip_bit(&mut packet, self.random.next(), weather.flips_are_sealed)
+        {
             self.tally.flipped += 1;
         }
         let twice = self.random.strikes(weather.duplicate_ppm);

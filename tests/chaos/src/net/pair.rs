@@ -1,0 +1,193 @@
+//! Two hosts at the two ends of a network of their own, and what they are asked to do together.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::drill::Drill;
+use super::network::Network;
+use super::relay::End;
+use crate::arena::{Content, Shape};
+use crate::bench::Bench;
+use crate::host::{Answer, Host, HostSpec, Place, Reply};
+use crate::row::{Lane, Seam};
+
+/// The agents' names.
+pub const SENDER: &str = "ctx";
+/// See [`SENDER`].
+pub const RECEIVER: &str = "gen";
+/// Two slots, so that what comes after a fault goes elsewhere.
+pub const SHAPE: Shape = Shape { piece_bytes: 64 << 10, pieces: 256, slots: 2 };
+/// What the receiver's slots hold before a transfer.
+pub const BEFORE: Content = Content(u64::MAX);
+/// How long anything that has no deadline of the library's may take.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Pair {
+    /// What lies between them.
+    pub network: Arc<Network>,
+    /// At end A.
+    pub sender: Host,
+    /// At end B.
+    pub receiver: Host,
+    seam: Seam,
+    cards: [String; 2],
+    /// Where the receiver's slots lie.
+    bases: Vec<String>,
+}
+
+/// A transfer under way, as both sides wait for it.
+#[derive(Debug)]
+pub struct Ongoing {
+    /// The sender's wait.
+    pub sent: Reply,
+    /// The receiver's.
+    pub received: Reply,
+}
+
+impl Pair {
+    /// Starts the hosts; each has its agent and its memory registered when this returns.
+    pub fn start(bench: &Bench, drill: &Drill, seed: u64, folder: &Path) -> io::Result<Self> {
+        let network = Arc::new(Network::new(seed, drill.mtu).map_err(io::Error::other)?);
+        let host = |end, name| Host::start(bench, &spec(&network, drill, end), name, folder);
+        let (sender, receiver) = (host(End::A, SENDER)?, host(End::B, RECEIVER)?);
+        let mut pair = Self {
+            network,
+            sender,
+            receiver,
+            seam: drill.seam,
+            cards: Default::default(),
+            bases: Vec::new(),
+        };
+        pair.make().map_err(io::Error::other)?;
+        Ok(pair)
+    }
+
+    fn make(&mut self) -> Result<(), String> {
+        self.remake_sender()?;
+        let (card, bases) = made(&self.receiver, RECEIVER)?;
+        (self.cards[End::B as usize], self.bases) = (card, bases);
+        Ok(())
+    }
+
+    /// Makes the sender's agent, anew where it has been destroyed.
+    pub fn remake_sender(&mut self) -> Result<(), String> {
+        self.cards[End::A as usize] = made(&self.sender, SENDER)?.0;
+        Ok(())
+    }
+
+    /// The receiver's first contact; the words of the library where it fails.
+    pub fn connect(&self) -> Reply {
+        self.receiver.tell(&format!("connect {SENDER} {}", self.cards[0]))
+    }
+
+    /// The same, to an address: `ip:port` at seam S1.
+    pub fn connect_to(&self, address: &str) -> Reply {
+        let hex: String = format!("{address}\n").bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.receiver.tell(&format!("connect {SENDER} {hex}"))
+    }
+
+    /// Everything after [`Pair::connect`] until both have each other loaded.
+    pub fn welcome(&self) -> Result<(), String> {
+        ask(&self.receiver, &format!("introduce {SENDER}"))?;
+        ask(&self.sender, &format!("hear {RECEIVER}"))?;
+        if self.seam == Seam::S3 {
+            return Ok(()); // its connections are both ways
+        }
+        ask(&self.sender, &format!("forget {RECEIVER}"))?;
+        ask(&self.sender, &format!("load {RECEIVER} {}", self.cards[1])).map(drop)
+    }
+
+    /// First contact, whole.
+    pub fn meet(&self) -> Result<(), String> {
+        result(self.connect(), PATIENCE)?;
+        self.welcome()
+    }
+
+    /// Meets again after a loss.
+    pub fn meet_again(&self) -> Result<(), String> {
+        if self.seam != Seam::S3 {
+            ask(&self.receiver, &format!("forget {SENDER}"))?;
+        }
+        self.meet()
+    }
+
+    /// Sends a slot, filled for this transfer, and waits for nothing.
+    pub fn send(&self, id: u64, slot: usize) -> Result<Ongoing, String> {
+        self.sender.arena.fill(slot, Content(id));
+        self.receiver.arena.fill(slot, BEFORE);
+        let received = self.receiver.tell(&format!("receive {id} {SENDER} {slot}"));
+        let base = self.bases.get(slot).ok_or("no such slot")?;
+        ask(&self.sender, &format!("send {id} {RECEIVER} {slot} {base} with"))?;
+        Ok(Ongoing { sent: self.sender.tell(&format!("wait {id}")), received })
+    }
+
+    /// The host at an end.
+    pub fn side(&self, end: End) -> &Host {
+        match end {
+            End::A => &self.sender,
+            End::B => &self.receiver,
+        }
+    }
+
+    /// The name under which the agent at this end knows the other one, which at seam S3 the library has made up.
+    pub fn peer_of(&self, end: End) -> String {
+        let peer = self.side(end.other());
+        let line = peer.logged(0, &["listening; peers are told", "agent="]);
+        let name = line.as_ref().and_then(|line| line.text.split("agent=").nth(1)?.split(' ').next());
+        name.unwrap_or(if end == End::A { RECEIVER } else { SENDER }).to_owned()
+    }
+}
+
+/// Makes a host's agent and registers its slots: its card, and where they lie.
+fn made(host: &Host, name: &str) -> Result<(String, Vec<String>), String> {
+    ask(host, &format!("make {name}"))?;
+    let bases = (0..SHAPE.slots).map(|slot| ask(host, &format!("offer {slot}"))).collect::<Result<_, _>>()?;
+    Ok((ask(host, "card")?, bases))
+}
+
+/// Asks for what has to work.
+pub fn ask(host: &Host, command: &str) -> Result<String, String> {
+    result(host.tell(command), PATIENCE)
+}
+
+/// What was answered, or what was asked and why it failed.
+pub fn result(mut reply: Reply, limit: Duration) -> Result<String, String> {
+    let answer = reply.within(limit);
+    let verb = reply.command.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    answer.text().map(str::to_owned).map_err(|error| format!("{verb}: {error}"))
+}
+
+/// When an answer came, on CLOCK_MONOTONIC.
+pub fn at_ns(answer: &Answer) -> Option<u64> {
+    match answer {
+        Answer::Done { at_ns, .. } | Answer::Failed { at_ns, .. } => Some(*at_ns),
+        Answer::Gone | Answer::Late => None,
+    }
+}
+
+fn spec(network: &Arc<Network>, drill: &Drill, end: End) -> HostSpec {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    let lanes = if drill.lane == Lane::Ucx { "ucx,stream-tcp" } else { drill.lane.name() };
+    let env = [
+        ("BATON_LANES", lanes.to_owned()),
+        ("BATON_PEER_TIMEOUT_MS", millis(drill.timeouts.peer)),
+        ("BATON_STALL_TIMEOUT_MS", millis(drill.timeouts.stall)),
+        ("BATON_CONNECT_TIMEOUT_MS", millis(drill.timeouts.connect)),
+        ("TRTLLM_NIXL_INTERFACE", super::space::DEVICE.to_owned()),
+        ("TRTLLM_UCX_INTERFACE", super::space::DEVICE.to_owned()),
+    ];
+    let network = Arc::clone(network);
+    HostSpec {
+        seam: drill.seam,
+        lane: drill.lane,
+        shape: SHAPE,
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        place: Some(Place(Arc::new(move |command| network.place(end, command)))),
+        args: Vec::new(),
+        pipe_bytes: None,
+    }
+}
