@@ -48,7 +48,7 @@ table!(LivenessPhase, LivenessEvent {
 pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 /// Silence of the peer is reported after this long: two heartbeats are missing then, and with what a tick and a
 /// slow thread add it is still within 2 s.
-pub const SILENCE_REPORTED: Duration = Duration::from_millis(1500);
+pub const SILENCE_REPORTED: Duration = Duration::from_millis(1200);
 /// Looks in a row that have to find a peer quiet before it is given up, however long its silence: the first ones
 /// after a pause of our own come before all that waits for us has been read.
 const QUIET_LOOKS_MIN: u32 = 5;
