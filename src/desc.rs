@@ -138,6 +138,14 @@ pub struct Region {
     pub span: Span,
 }
 
+impl Region {
+    /// Whether all of `span` lies in it.
+    pub fn holds(&self, span: Span) -> bool {
+        let ends = self.span.end().zip(span.end());
+        self.span.addr <= span.addr && ends.is_some_and(|(ours, end)| end <= ours)
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*

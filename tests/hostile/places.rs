@@ -10,7 +10,7 @@ use crate::puppet::{Papers, Puppet, agent, assert_serves, closes};
 const LEN: u64 = 4096;
 
 fn header(puppet: &Puppet, id: u64, spans: Vec<Span>) -> DataHeader {
-    DataHeader { link: puppet.tag, id: TransferId(id), answer: false, chunk: 0, spans }
+    DataHeader { link: puppet.tag, id: TransferId(id), answer: false, heard: 0, chunk: 0, spans }
 }
 
 /// Data frames over the stream lane, to places that are not ours to write.
@@ -76,7 +76,7 @@ fn reads_of_bad_places_fail_their_transfer() {
         vec![],
         vec![segment(start, 1); SEGMENTS_MAX + 1],
     ]) {
-        puppet.say(&Frame::Send { id: TransferId(id), chunk: 0, segments });
+        puppet.say(&Frame::Send { id: TransferId(id), chunk: 0, heard: 0, segments });
         let words = puppet.hear("Fail");
         assert!(words.contains(&format!("TransferId({id})")), "{words}");
     }

@@ -62,7 +62,11 @@ pub fn all() -> Vec<Seed> {
     }
     let spans = vec![Span { addr: 0x10000, len: 64 }, Span { addr: u64::MAX, len: 1 }];
     for (name, answer, spans) in [("write", false, spans), ("answer", true, Vec::new())] {
-        add("data_header", name, DataHeader { link: 1, id: TransferId(2), answer, chunk: 3, spans }.encode());
+        add(
+            "data_header",
+            name,
+            DataHeader { link: 1, id: TransferId(2), answer, heard: 9, chunk: 3, spans }.encode(),
+        );
     }
     for (name, message) in messages() {
         add("tagged", name, message.encode(Role::Requester, Tag(-19)));
@@ -128,8 +132,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("region-remove", Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } }),
         ("region-released", Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } }),
         ("notify", Frame::Event { number: 5, event: Event::Notify { message: b"\0binary\xff" } }),
-        ("pull", Frame::Pull { id, chunk: 2, segments: segments.clone() }),
-        ("send", Frame::Send { id, chunk: 2, segments }),
+        ("pull", Frame::Pull { id, chunk: 2, heard: 9, segments: segments.clone() }),
+        ("send", Frame::Send { id, chunk: 2, heard: 9, segments }),
         ("commit", Frame::Commit(commit.clone())),
         ("commit-read", Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit })),
         ("ack", Frame::Ack { id, events: 3 }),

@@ -6,7 +6,7 @@ use crate::desc::PeerKey;
 use crate::proto::liveness::HEARTBEAT_EVERY;
 use crate::proto::wire::{Event, Frame};
 
-use super::{Action, Endpoint, Peer};
+use super::{Action, Endpoint, Peer, TICK};
 
 /// READY is said again this often, while the peer's does not come.
 const READY_EVERY: Duration = Duration::from_secs(1);
@@ -20,15 +20,15 @@ pub(super) struct Beat {
     said: Instant,
     /// Our last READY.
     ready: Instant,
-    /// When the peer last confirmed an event of ours, or had none to confirm.
-    confirmed: Instant,
-    /// When an event of the peer's last came in its turn, or none was missing.
-    in_order: Instant,
+    /// Ticks since the peer last confirmed an event of ours, or had none to confirm.
+    unconfirmed_ticks: u32,
+    /// Ticks since an event of the peer's last came in its turn, or none was missing.
+    missing_ticks: u32,
 }
 
 impl Beat {
     pub(super) fn new(now: Instant) -> Self {
-        Self { said: now, ready: now, confirmed: now, in_order: now }
+        Self { said: now, ready: now, unconfirmed_ticks: 0, missing_ticks: 0 }
     }
 
     /// Whether READY is to be said again now.
@@ -54,13 +54,11 @@ impl Peer {
     /// Says a heartbeat if one is due: when we have been silent, while events are on their way or missing, and soon
     /// after some have come.
     pub(super) fn beat_when_due(&mut self, silent: bool, now: Instant) {
-        if !self.events_out.is_waiting() {
-            self.beat.confirmed = now;
-        }
-        if !self.events_in.is_missing_some() {
-            self.beat.in_order = now;
-        }
-        let wanted = silent || self.events_out.is_waiting() || self.events_in.is_missing_some();
+        let (unconfirmed, missing) = (self.events_out.is_waiting(), self.events_in.is_missing_some());
+        let count = |ticks: u32, on: bool| if on { ticks.saturating_add(1) } else { 0 };
+        self.beat.unconfirmed_ticks = count(self.beat.unconfirmed_ticks, unconfirmed);
+        self.beat.missing_ticks = count(self.beat.missing_ticks, missing);
+        let wanted = silent || unconfirmed || missing;
         let again = now.saturating_duration_since(self.beat.said) >= HEARTBEAT_EVERY;
         if wanted && again || self.events_in.is_unconfirmed(false) {
             self.say_beat(now);
@@ -68,17 +66,13 @@ impl Peer {
     }
 
     /// Why the peer is to be given up for its events, if it is: it speaks, and for all of the deadline neither
-    /// confirms ours nor says its own again.
+    /// confirms ours nor says its own again. Counted in ticks, so that a pause of our own is no fault of the peer's.
     pub(super) fn stuck_events(&self, deadline: Duration, now: Instant) -> Option<&'static str> {
-        let past = |since: Instant| now.saturating_duration_since(since) > deadline;
+        let past = |ticks: u32| TICK.saturating_mul(ticks) > deadline;
         let speaks = now.saturating_duration_since(self.liveness.heard()) < SPEAKS;
-        match (past(self.beat.confirmed), past(self.beat.in_order)) {
-            (true, _) if speaks && self.events_out.is_waiting() => {
-                Some("it does not confirm what it is told")
-            }
-            (_, true) if speaks && self.events_in.is_missing_some() => {
-                Some("it does not say again what was lost")
-            }
+        match (past(self.beat.unconfirmed_ticks), past(self.beat.missing_ticks)) {
+            (true, _) if speaks => Some("it does not confirm what it is told"),
+            (_, true) if speaks => Some("it does not say again what was lost"),
             _ => None,
         }
     }
@@ -101,7 +95,7 @@ impl Endpoint {
     ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match peer.events_out.confirm(heard) {
-            Ok(true) => peer.beat.confirmed = now,
+            Ok(true) => peer.beat.unconfirmed_ticks = 0,
             Ok(false) => {}
             Err(error) => return self.close(key, &error.to_string()),
         }
@@ -120,7 +114,7 @@ impl Endpoint {
         if !peer.events_in.take(number, event.body_bytes()) {
             return;
         }
-        peer.beat.in_order = now;
+        peer.beat.missing_ticks = 0;
         if peer.events_in.is_unconfirmed(true) {
             peer.say_beat(now);
         }

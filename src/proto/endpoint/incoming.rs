@@ -43,8 +43,12 @@ impl Endpoint {
             Frame::Ready { lanes, again } => self.handle_ready(key, &lanes, again),
             Frame::Heartbeat { said, heard, again } => self.handle_heartbeat(key, said, heard, again, now),
             Frame::Event { number, event } => self.handle_event(key, number, event, now),
-            Frame::Pull { id, chunk, segments } => self.handle_request(key, id, chunk, segments, false),
-            Frame::Send { id, chunk, segments } => self.handle_request(key, id, chunk, segments, true),
+            Frame::Pull { id, chunk, heard, segments } => {
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer: false });
+            }
+            Frame::Send { id, chunk, heard, segments } => {
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer: true });
+            }
             Frame::Commit(commit) => self.handle_commit(key, &commit, now),
             Frame::Ack { id, events } => self.handle_ack(key, id, events, now),
             Frame::Progress { id, done } => self.handle_progress(key, id, done, now),
@@ -59,14 +63,8 @@ impl Endpoint {
     }
 
     /// A chunk to pull (a write of the peer's) or to send (a read).
-    fn handle_request(
-        &mut self,
-        key: PeerKey,
-        id: TransferId,
-        chunk: u32,
-        segments: Vec<Segment>,
-        answer: bool,
-    ) {
+    fn handle_request(&mut self, key: PeerKey, request: ChunkRequest) {
+        let ChunkRequest { id, chunk, answer, .. } = request;
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.ended.end(id).is_some() {
             return;
@@ -80,7 +78,7 @@ impl Endpoint {
         }
         incoming.in_flight += 1;
         incoming.progress.note(heard);
-        if !peer.push_request(ChunkRequest { id, chunk, segments, answer }) {
+        if !peer.push_request(request) {
             self.drop_flight(key, id, 1);
             self.fault(key, id, format!("chunk {chunk} is one too many: too much waits already"));
         }
@@ -107,11 +105,11 @@ impl Endpoint {
     }
 
     fn post_request(&mut self, key: PeerKey, request: ChunkRequest, regions: Vec<RegionKey>, tag: u64) {
-        let ChunkRequest { id, chunk, segments, answer } = request;
+        let ChunkRequest { id, chunk, segments, answer, .. } = request;
         let bytes = segments.iter().map(|segment| segment.len).sum();
         let (kind, op, header) = match answer {
             true => {
-                let header = DataHeader { link: tag, id, answer, chunk, spans: Vec::new() };
+                let header = DataHeader { link: tag, id, answer, heard: 0, chunk, spans: Vec::new() };
                 (FlightKind::AnswerPost, TransferOp::Write, header.encode())
             }
             false => (FlightKind::PullPost, TransferOp::Read, Vec::new()),
@@ -149,31 +147,13 @@ impl Endpoint {
             addr: if request.answer { segment.src } else { segment.dst },
             len: segment.len,
         });
-        self.check_spans(spans)
-    }
-
-    fn check_spans(&self, spans: impl Iterator<Item = Span>) -> Result<Vec<RegionKey>, String> {
-        let mut keys: Vec<RegionKey> = Vec::new();
-        for span in spans {
-            match self.regions.holding(span) {
-                Some(region) if span.len > 0 => {
-                    if !keys.contains(&region.key) {
-                        keys.push(region.key);
-                    }
-                }
-                _ => {
-                    let name = &self.identity.name;
-                    return Err(format!("{span} is not in a registered region of agent '{name}'"));
-                }
-            }
-        }
-        Ok(keys)
+        self.check_spans(key, request.heard, spans)
     }
 
     fn place_write(&mut self, key: PeerKey, header: DataHeader, payload: u64) -> Placement {
-        let DataHeader { id, chunk, spans, .. } = header;
+        let DataHeader { id, heard, chunk, spans, .. } = header;
         let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
-        let checked = self.check_spans(spans.iter().copied());
+        let checked = self.check_spans(key, heard, spans.iter().copied());
         let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
         if peer.ended.end(id).is_some() {
             return Placement::Discard;

@@ -102,7 +102,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
         let room = lane_has_room(&self.lanes, peer);
         let output_has_room = peer.output_has_room();
-        let (lane, tag) = (peer.lane, peer.tag());
+        let (lane, tag, heard) = (peer.lane, peer.tag(), peer.events_heard());
         let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue())
         else {
             return false;
@@ -117,13 +117,13 @@ impl Endpoint {
         transfer.next_chunk += 1;
         transfer.progress.note(now);
         match mover {
-            Mover::Pulled => peer.say(&Frame::Pull { id, chunk, segments }),
-            Mover::Answered => peer.say(&Frame::Send { id, chunk, segments }),
+            Mover::Pulled => peer.say(&Frame::Pull { id, chunk, heard, segments }),
+            Mover::Answered => peer.say(&Frame::Send { id, chunk, heard, segments }),
             Mover::Native | Mover::Framed => {
                 transfer.in_flight += 1;
                 peer.posted += 1;
                 let header = match mover {
-                    Mover::Framed => write_header(tag, id, chunk, &segments),
+                    Mover::Framed => write_header((tag, heard), id, chunk, &segments),
                     _ => Vec::new(),
                 };
                 let bytes = segments.iter().map(|segment| segment.len).sum();
@@ -280,7 +280,7 @@ pub(super) fn lane_has_room(lanes: &[super::LaneSpec], peer: &Peer) -> bool {
     peer.lane.and_then(|lane| lanes.get(lane)).is_some_and(|lane| peer.posted < lane.batches_in_flight)
 }
 
-fn write_header(link: u64, id: TransferId, chunk: u32, segments: &[Segment]) -> Vec<u8> {
+fn write_header((link, heard): (u64, u64), id: TransferId, chunk: u32, segments: &[Segment]) -> Vec<u8> {
     let spans = segments.iter().map(|s| Span { addr: s.dst, len: s.len }).collect();
-    DataHeader { link, id, answer: false, chunk, spans }.encode()
+    DataHeader { link, id, answer: false, heard, chunk, spans }.encode()
 }

@@ -1,6 +1,6 @@
 //! All that an endpoint knows of one peer, for the life of one control stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,8 @@ pub struct Peer {
     segments_waiting: usize,
     /// Batches of ours in flight on the lane.
     pub(super) posted: usize,
+    /// Regions of ours that the peer was told of by an event, and the number of that.
+    pub(super) told_of: HashMap<RegionKey, u64>,
     /// Regions of ours that are revoked and that the peer may still write to.
     pub(super) revoking: BTreeSet<RegionKey>,
     /// Regions that the peer has revoked and that batches of ours may still touch.
@@ -102,6 +104,8 @@ const SEGMENTS_WAITING_MAX: usize = 16 << 20;
 pub(super) struct ChunkRequest {
     pub id: TransferId,
     pub chunk: u32,
+    /// Our events that the peer had heard when it asked.
+    pub heard: u64,
     pub segments: Vec<Segment>,
     pub answer: bool,
 }
@@ -146,6 +150,7 @@ impl Peer {
             requests: VecDeque::new(),
             segments_waiting: 0,
             posted: 0,
+            told_of: HashMap::new(),
             revoking: BTreeSet::new(),
             releasing: Vec::new(),
             output: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::desc::{PeerKey, RegionKey};
+use crate::desc::{PeerKey, RegionKey, Span};
 use crate::proto::codec::{Reader, Writer};
 use crate::proto::regions::RegionError;
 use crate::proto::section::AnnouncedRegion;
@@ -38,6 +38,7 @@ impl Endpoint {
             self.peers.iter_mut().filter(|(key, peer)| is_told(**key) && peer.phase.has_our_section())
         {
             peer.tell(Event::RegionAdd { region: &bytes });
+            peer.told_of.insert(announced.region.key, peer.events_out.said());
         }
     }
 
@@ -58,6 +59,7 @@ impl Endpoint {
             let is_told = |key: &&RegionKey| self.told_to.get(key).is_none_or(|only| only == peer_key);
             let may_write = peer.may_write(&self.lanes);
             for key in keys.iter().filter(is_told) {
+                peer.told_of.remove(key);
                 peer.tell(Event::RegionRemove { key: *key });
                 if may_write {
                     peer.revoking.insert(*key);
@@ -127,6 +129,45 @@ impl Endpoint {
         let reason = "it deregistered memory that the transfer uses";
         users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
         self.release_regions(key);
+    }
+
+    /// The regions of ours that hold these spans, if the peer knew of them when it had heard so many of our events.
+    /// What is registered anew at an address that it knew for something else is not what it means.
+    pub(super) fn check_spans(
+        &self,
+        key: PeerKey,
+        heard: u64,
+        spans: impl Iterator<Item = Span>,
+    ) -> Result<Vec<RegionKey>, String> {
+        let told_of = self.peers.get(&key).map(|peer| &peer.told_of);
+        // Of a region that it was not told of by an event it knows from our section, unless that was for another.
+        let is_known = |key: &RegionKey| match told_of.and_then(|told_of| told_of.get(key)) {
+            Some(at) => *at <= heard,
+            None => !self.told_to.contains_key(key),
+        };
+        let mut keys: Vec<RegionKey> = Vec::new();
+        for span in spans {
+            let holding = self.regions.holding(span).filter(|_| span.len > 0);
+            let region = match holding {
+                Some(region) if keys.contains(&region.key) => continue,
+                Some(region) if is_known(&region.key) => Some(region),
+                // Another, older one may hold it, too; most likely one that holds those before it.
+                Some(_) => {
+                    let before = keys.iter().filter_map(|key| self.regions.by_key(*key));
+                    let known = self.regions.iter().filter(|region| is_known(&region.key));
+                    before.chain(known).find(|region| region.holds(span))
+                }
+                None => None,
+            };
+            let Some(region) = region else {
+                let (name, new) = (&self.identity.name, if holding.is_some() { " any more" } else { "" });
+                return Err(format!("{span} is not in a registered region of agent '{name}'{new}"));
+            };
+            if !keys.contains(&region.key) {
+                keys.push(region.key);
+            }
+        }
+        Ok(keys)
     }
 
     /// Lets go of revoked regions of the peer's that no batch of ours touches any more, and says so.

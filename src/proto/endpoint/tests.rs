@@ -88,7 +88,7 @@ impl Hostile {
     }
 
     pub fn pull(&mut self, id: u64, chunk: u32, segments: Vec<Segment>) {
-        self.say(&Frame::Pull { id: TransferId(id), chunk, segments });
+        self.say(&Frame::Pull { id: TransferId(id), chunk, heard: 0, segments });
     }
 
     pub fn commit(&mut self, id: u64) {
@@ -358,7 +358,7 @@ fn nothing_of_a_transfer_that_is_over_brings_it_back() {
     );
     for (id, last_word) in [(aborted, "Aborted {"), (acked, "Ack {")] {
         peer.pull(id.0, 0, vec![segment(0x10000, 8)]);
-        peer.say(&Frame::Send { id, chunk: 1, segments: vec![segment(0x10000, 8)] });
+        peer.say(&Frame::Send { id, chunk: 1, heard: 0, segments: vec![segment(0x10000, 8)] });
         assert!(peer.actions().is_empty() && peer.answers().is_empty(), "late requests are dropped");
         peer.commit(id.0);
         peer.say(&Frame::Abort { id, issued: 3 });
@@ -378,4 +378,28 @@ fn transfers_whose_ids_leave_gaps_without_end_cost_the_stream() {
         !peer.actions().iter().any(|action| matches!(action, Action::Close { .. }))
     });
     assert_eq!(aborts.count(), 2 * TRANSFERS_PER_PEER_MAX + 2);
+}
+
+/// A region that is registered anew at the address of another is not what the peer means that has not heard of it.
+#[test]
+fn what_is_registered_anew_is_not_touched_for_what_was_there_before() {
+    let mut peer = Hostile::up();
+    let request =
+        |chunk, heard, dst| Frame::Pull { id: TransferId(5), chunk, heard, segments: vec![segment(dst, 8)] };
+    let add = |peer: &mut Hostile, key, addr| {
+        let span = Span { addr, len: 1 << 20 };
+        let region = Region { key: RegionKey(key), kind: MemoryKind::Dram, device: 0, span };
+        peer.endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
+    };
+    add(&mut peer, 2, 0x8000);
+    peer.say(&request(0, 0, 0x10000));
+    assert_eq!(peer.actions().len(), 1, "the older region still holds it");
+    peer.say(&request(1, 1, 0x8000));
+    assert_eq!(peer.actions().len(), 1, "it has heard of the newer one");
+    peer.endpoint.remove_region(RegionKey(1));
+    add(&mut peer, 3, 0x10000);
+    peer.answers();
+    peer.say(&request(2, 2, 0x10_8000));
+    assert!(peer.actions().is_empty());
+    assert!(peer.answers()[0].contains("is not in a registered region of agent 'us' any more"));
 }

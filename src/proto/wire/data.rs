@@ -14,6 +14,8 @@ pub struct DataHeader {
     pub id: TransferId,
     /// False: a write from its initiator. True: the answer to a read.
     pub answer: bool,
+    /// Events of the receiver that the sender has heard: the receiver's regions that it knows of.
+    pub heard: u64,
     /// Index of the chunk within its transfer.
     pub chunk: u32,
     /// Destination spans in payload order; empty in answers, whose reader knows them.
@@ -26,9 +28,9 @@ pub const DATA_SPANS_MAX: usize = 2048;
 impl DataHeader {
     /// The header's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(25 + 16 * self.spans.len());
+        let mut out = Vec::with_capacity(33 + 16 * self.spans.len());
         let mut writer = Writer::new(&mut out);
-        writer.u64(self.link).u64(self.id.0).u8(u8::from(self.answer)).u32(self.chunk);
+        writer.u64(self.link).u64(self.id.0).u8(u8::from(self.answer)).u64(self.heard).u32(self.chunk);
         writer.u32(self.spans.len() as u32);
         self.spans.iter().for_each(|span| _ = writer.u64(span.addr).u64(span.len));
         out
@@ -40,6 +42,7 @@ impl DataHeader {
         let link = reader.u64("link tag")?;
         let id = decode_id(&mut reader)?;
         let answer = decode_bool("answer flag", reader.u8("answer flag")?)?;
+        let heard = reader.u64("events heard")?;
         let chunk = reader.u32("chunk")?;
         let count = reader.count("span count", 16)?;
         let mut spans = Vec::with_capacity(count);
@@ -47,6 +50,6 @@ impl DataHeader {
             spans.push(Span { addr: reader.u64("span address")?, len: reader.u64("span length")? });
         }
         reader.finish()?;
-        Ok(Self { link, id, answer, chunk, spans })
+        Ok(Self { link, id, answer, heard, chunk, spans })
     }
 }

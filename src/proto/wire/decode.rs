@@ -26,12 +26,12 @@ pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame
         },
         11 => Frame::Event { number: reader.u64("event number")?, event: decode_event(reader)? },
         12 => {
-            let (id, chunk, segments) = decode_segments(reader)?;
-            Frame::Pull { id, chunk, segments }
+            let (id, chunk, heard, segments) = decode_request(reader)?;
+            Frame::Pull { id, chunk, heard, segments }
         }
         13 => {
-            let (id, chunk, segments) = decode_segments(reader)?;
-            Frame::Send { id, chunk, segments }
+            let (id, chunk, heard, segments) = decode_request(reader)?;
+            Frame::Send { id, chunk, heard, segments }
         }
         14 => Frame::Commit(decode_commit(reader)?),
         15 => Frame::Ack { id: decode_id(reader)?, events: reader.u64("events said")? },
@@ -124,14 +124,14 @@ fn decode_runs(reader: &mut Reader<'_>) -> Result<Runs, DecodeError> {
     Ok(Runs::from_parts(runs, more))
 }
 
-fn decode_segments(reader: &mut Reader<'_>) -> Result<(TransferId, u32, Vec<Segment>), DecodeError> {
-    let (id, chunk) = (decode_id(reader)?, reader.u32("chunk")?);
+fn decode_request(reader: &mut Reader<'_>) -> Result<(TransferId, u32, u64, Vec<Segment>), DecodeError> {
+    let (id, chunk, heard) = (decode_id(reader)?, reader.u32("chunk")?, reader.u64("events heard")?);
     let count = reader.count("segment count", 24)?;
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
         segments.push(Segment { src: reader.u64("src")?, dst: reader.u64("dst")?, len: reader.u64("len")? });
     }
-    Ok((id, chunk, segments))
+    Ok((id, chunk, heard, segments))
 }
 
 pub(super) fn decode_id(reader: &mut Reader<'_>) -> Result<TransferId, DecodeError> {

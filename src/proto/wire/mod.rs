@@ -74,6 +74,8 @@ pub enum Frame<'a> {
         id: TransferId,
         /// Index of the chunk.
         chunk: u32,
+        /// Events of the receiver that the sender has heard: the receiver's regions that it knows of.
+        heard: u64,
         /// What to pull.
         segments: Vec<Segment>,
     },
@@ -83,6 +85,8 @@ pub enum Frame<'a> {
         id: TransferId,
         /// Index of the chunk.
         chunk: u32,
+        /// As in [`Frame::Pull`].
+        heard: u64,
         /// What to send.
         segments: Vec<Segment>,
     },
@@ -319,8 +323,8 @@ impl Frame<'_> {
                 writer.u64(*said).u64(*heard).u8(u8::from(*again));
             }
             Self::Event { number, event } => event.encode(writer.u64(*number)),
-            Self::Pull { id, chunk, segments } | Self::Send { id, chunk, segments } => {
-                writer.u64(id.0).u32(*chunk).u32(segments.len() as u32);
+            Self::Pull { id, chunk, heard, segments } | Self::Send { id, chunk, heard, segments } => {
+                writer.u64(id.0).u32(*chunk).u64(*heard).u32(segments.len() as u32);
                 segments.iter().for_each(|s| _ = writer.u64(s.src).u64(s.dst).u64(s.len));
             }
             Self::Commit(commit) => {

@@ -39,8 +39,8 @@ fn samples() -> Vec<Frame<'static>> {
         Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } },
         Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } },
         Frame::Event { number: u64::MAX, event: Event::Notify { message: b"\0binary\xff" } },
-        Frame::Pull { id: TransferId(1), chunk: 2, segments: segments.clone() },
-        Frame::Send { id: TransferId(1), chunk: 2, segments },
+        Frame::Pull { id: TransferId(1), chunk: 2, heard: 9, segments: segments.clone() },
+        Frame::Send { id: TransferId(1), chunk: 2, heard: u64::MAX, segments },
         Frame::Commit(commit.clone()),
         Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit }),
         Frame::Ack { id: TransferId(u64::MAX), events: 7 },
@@ -82,7 +82,7 @@ fn every_truncation_and_every_extra_byte_is_an_error() {
 #[test]
 fn a_count_that_cannot_be_there_is_refused_before_allocation() {
     let mut bytes = Vec::new();
-    Frame::Pull { id: TransferId(1), chunk: 0, segments: vec![] }.encode(0, &mut bytes);
+    Frame::Pull { id: TransferId(1), chunk: 0, heard: 0, segments: vec![] }.encode(0, &mut bytes);
     let count_at = bytes.len() - 4;
     bytes[count_at..].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(Frame::decode(&bytes[LENGTH_BYTES..]), Err(DecodeError::Truncated { .. })));
@@ -102,7 +102,7 @@ fn a_hello_of_another_major_version_is_refused_by_name() {
 #[test]
 fn data_headers_survive_the_wire() {
     let spans = vec![Span { addr: 1 << 40, len: 4096 }; DATA_SPANS_MAX];
-    let header = DataHeader { link: 1, id: TransferId(2), answer: false, chunk: 3, spans };
+    let header = DataHeader { link: 1, id: TransferId(2), answer: false, heard: 9, chunk: 3, spans };
     let bytes = header.encode();
     assert!(bytes.len() <= 64 * 1024, "fits every fabric's header bound");
     assert_eq!(DataHeader::decode(&bytes), Ok(header));

@@ -51,7 +51,7 @@ impl Fault {
 }
 
 /// Whether frames are dropped, duplicated and reordered: off until the protocol survives it.
-pub const FRAMES_SUFFER: bool = false;
+pub const FRAMES_SUFFER: bool = true;
 
 impl Plan {
     /// Drawn at random.

@@ -78,7 +78,7 @@ impl World {
         let payload = if bytes.below(8) == 7 { bytes.number() } else { sum };
         let (id, answer) = (TransferId(bytes.number()), bytes.below(2) == 1);
         let chunk = bytes.number() as u32;
-        let mut header = DataHeader { link: *tag, id, answer, chunk, spans }.encode();
+        let mut header = DataHeader { link: *tag, id, answer, heard: 0, chunk, spans }.encode();
         if bytes.below(16) == 15 {
             header.truncate(bytes.below(64));
         }
@@ -96,8 +96,8 @@ impl World {
             1 => self.event(at, small, Event::RegionRemove { key }),
             2 => self.event(at, small, Event::RegionReleased { key }),
             3 => self.event(at, small, Event::Notify { message: bytes.string() }),
-            4 | 5 => Frame::Pull { id, chunk: small, segments: segments(bytes) },
-            6 | 7 => Frame::Send { id, chunk: small, segments: segments(bytes) },
+            4 | 5 => Frame::Pull { id, chunk: small, heard: 0, segments: segments(bytes) },
+            6 | 7 => Frame::Send { id, chunk: small, heard: 0, segments: segments(bytes) },
             8 | 9 => Frame::Commit(Commit {
                 id,
                 op: if bytes.below(2) == 0 { TransferOp::Read } else { TransferOp::Write },

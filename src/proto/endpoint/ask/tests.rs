@@ -57,7 +57,7 @@ fn a_transfer_that_does_not_come_on_is_asked_after_once_a_second() {
 fn requests_that_were_lost_are_said_again_and_no_others() {
     let (mut peer, id) = asked();
     let said = peer.replies(&state(id, Standing::Receiving, &[(1, 1), (3, u32::MAX)], true));
-    let pull = |chunk| format!("Pull {{ id: TransferId({}), chunk: {chunk}", id.0);
+    let pull = |chunk| format!("Pull {{ id: TransferId({}), chunk: {chunk}, heard: 0", id.0);
     assert_eq!(said, [pull(1), pull(3), pull(4)]);
     let said = peer.replies(&state(id, Standing::Receiving, &[(5, u32::MAX)], true));
     assert!(said.is_empty(), "{said:?}");
