@@ -182,6 +182,9 @@ impl Storm {
                 && storm.net.host.areas.iter().all(|area| !area.is_revoked)
         };
         self.drive("everything ends", CALM_LIMIT, idle)?;
+        // What was lost of it is found out when the sender speaks again.
+        self.drive("notifications come", CALM_LIMIT, |storm| storm.net.host.missing_note().is_none())
+            .or_else(|late| self.check_notes().and(Err(late)))?;
         self.walk(200)?;
         for (node, name) in self.net.nodes.iter().zip(NAMES) {
             let counters = Counters { output_bytes: 0, ..node.endpoint.counters() };
