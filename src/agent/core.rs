@@ -1,6 +1,8 @@
 //! The moving parts of an agent, under one lock: endpoint, fabrics, control streams. [`Core::drive`] is the
 //! only thing that makes them move; it never blocks.
 
+mod lanes;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +12,9 @@ use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::desc::{PeerKey, RegionKey, TransferId};
-use crate::fabric::{Batch, Credentials, Fabric, Link, Pinning, Posted};
+use crate::desc::{PeerKey, TransferId};
+use crate::fabric::{Batch, Credentials, Fabric, Pinning};
 use crate::proto::endpoint::{Action, CROSSED, Endpoint, PEERS_MAX, TICK};
-use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::TransferError;
 use crate::proto::wire::{Frame, RefuseReason};
 use crate::trust::Secret;
@@ -22,12 +23,10 @@ use super::Mishaps;
 use super::control::{ControlStream, Intake};
 use super::inbox::Inbox;
 use super::lobby::{Arrival, Lobby};
-use super::progress::STEP_BYTES;
 use super::regions::Registered;
 use super::registration::Quarantine;
 use super::seal;
 use super::signal::Signal;
-use super::tap::Tap;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
 
@@ -171,13 +170,6 @@ impl Core {
         self.pinnings.clear();
     }
 
-    /// Makes every fabric forget these regions of ours.
-    pub fn deregister_below(&mut self, keys: &[RegionKey]) {
-        for fabric in &mut self.fabrics {
-            keys.iter().for_each(|key| fabric.deregister(*key));
-        }
-    }
-
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
         for ready in self.watch.ready() {
@@ -317,20 +309,6 @@ impl Core {
         self.streams.insert(key, stream);
     }
 
-    fn poll_fabrics(&mut self, now: Instant) -> bool {
-        let mut worked = false;
-        for fabric in &mut self.fabrics {
-            let lane = fabric.name();
-            let mut tap = Tap::new(&mut self.endpoint, lane, now);
-            worked |= fabric.poll(STEP_BYTES, &mut tap);
-        }
-        for _ in 0..self.handed_back.len() {
-            let Some((lane, peer, batch)) = self.handed_back.pop_front() else { break };
-            self.post(lane, peer, batch, now);
-        }
-        worked
-    }
-
     /// Carries out what the endpoint wants, until it wants nothing. Returns whether it wanted anything: written
     /// output makes room for more, so that whoever drives has to look again.
     fn act(&mut self, now: Instant) -> bool {
@@ -399,45 +377,6 @@ impl Core {
                 self.write_stream(peer, &goodbye);
                 self.let_go(peer, &reason);
             }
-        }
-    }
-
-    fn link(&mut self, key: PeerKey, link_id: [u8; 16]) {
-        let stream = self.streams.get(&key);
-        let credentials = stream.and_then(ControlStream::credentials);
-        let keys = stream.and_then(|stream| stream.link_keys(&link_id)).map(Arc::new);
-        let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
-        for fabric in &mut self.fabrics {
-            if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
-                let (address, keys) = (theirs.address.clone(), keys.clone());
-                fabric.connect(key, Link { address, link_id, credentials, keys });
-            }
-        }
-    }
-
-    fn import(&mut self, key: PeerKey, announced: &AnnouncedRegion) {
-        let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
-        for their_key in &announced.keys {
-            let name = section.fabrics.get(usize::from(their_key.fabric)).map(|fabric| fabric.name.as_str());
-            let Some(fabric) = self.fabrics.iter_mut().find(|fabric| Some(fabric.name()) == name) else {
-                continue;
-            };
-            if let Err(error) = fabric.import(key, &announced.region, Some(&their_key.bytes)) {
-                let region = announced.region.span;
-                tracing::warn!(peer = key.0, %region, %error, "a region of the peer cannot be reached");
-            }
-        }
-    }
-
-    fn post(&mut self, lane: usize, peer: PeerKey, batch: Batch, now: Instant) {
-        let token = batch.token;
-        let Some(fabric) = self.fabrics.get_mut(lane) else {
-            return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
-        };
-        match fabric.post(peer, batch) {
-            Ok(Posted::Accepted) => {}
-            Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),
-            Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
         }
     }
 

@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(rules("src/fabric/local/a.rs", "use super::super::stream::Stream;\n"), [(1, "fabrics")]);
         assert_eq!(rules("src/agent/a.rs", "use crate::fabric::{Fabric, sim};\n"), [(1, "fabrics")]);
         assert_eq!(
-            rules("src/fabric/sim/mod.rs", "use super::Fabric;\nuse crate::fabric::sim::memory;\n"),
+            rules("src/fabric/sim/link.rs", "use super::Fabric;\nuse crate::fabric::sim::memory;\n"),
             []
         );
         assert_eq!(rules("src/fabric/registry.rs", "use super::{local, stream};\n"), []);

@@ -1,0 +1,75 @@
+//! What the core does with its fabrics: moves their bytes, links them to peers, hands them batches and regions.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::desc::{PeerKey, RegionKey};
+use crate::fabric::{Batch, Link, Posted};
+use crate::proto::section::AnnouncedRegion;
+
+use super::super::control::ControlStream;
+use super::super::progress::STEP_BYTES;
+use super::super::tap::Tap;
+use super::Core;
+
+impl Core {
+    pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        for fabric in &mut self.fabrics {
+            let lane = fabric.name();
+            let mut tap = Tap::new(&mut self.endpoint, lane, now);
+            worked |= fabric.poll(STEP_BYTES, &mut tap);
+        }
+        for _ in 0..self.handed_back.len() {
+            let Some((lane, peer, batch)) = self.handed_back.pop_front() else { break };
+            self.post(lane, peer, batch, now);
+        }
+        worked
+    }
+
+    pub(super) fn link(&mut self, key: PeerKey, link_id: [u8; 16]) {
+        let stream = self.streams.get(&key);
+        let credentials = stream.and_then(ControlStream::credentials);
+        let keys = stream.and_then(|stream| stream.link_keys(&link_id)).map(Arc::new);
+        let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
+        for fabric in &mut self.fabrics {
+            if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
+                let (address, keys) = (theirs.address.clone(), keys.clone());
+                fabric.connect(key, Link { address, link_id, credentials, keys });
+            }
+        }
+    }
+
+    pub(super) fn import(&mut self, key: PeerKey, announced: &AnnouncedRegion) {
+        let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
+        for their_key in &announced.keys {
+            let name = section.fabrics.get(usize::from(their_key.fabric)).map(|fabric| fabric.name.as_str());
+            let Some(fabric) = self.fabrics.iter_mut().find(|fabric| Some(fabric.name()) == name) else {
+                continue;
+            };
+            if let Err(error) = fabric.import(key, &announced.region, Some(&their_key.bytes)) {
+                let region = announced.region.span;
+                tracing::warn!(peer = key.0, %region, %error, "a region of the peer cannot be reached");
+            }
+        }
+    }
+
+    pub(super) fn post(&mut self, lane: usize, peer: PeerKey, batch: Batch, now: Instant) {
+        let token = batch.token;
+        let Some(fabric) = self.fabrics.get_mut(lane) else {
+            return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
+        };
+        match fabric.post(peer, batch) {
+            Ok(Posted::Accepted) => {}
+            Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),
+            Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
+        }
+    }
+
+    /// Makes every fabric forget these regions of ours.
+    pub(in crate::agent) fn deregister_below(&mut self, keys: &[RegionKey]) {
+        for fabric in &mut self.fabrics {
+            keys.iter().for_each(|key| fabric.deregister(*key));
+        }
+    }
+}
