@@ -34,6 +34,8 @@ pub struct Mishaps {
     pub stalls: u64,
     /// Transfers of ours that failed, cancelled ones included.
     pub transfers_failed: u64,
+    /// Frames of payload that were read and thrown away: late, of another session, or out of place.
+    pub frames_dropped: u64,
     /// Regions that had to be quarantined, those that have left it since included.
     pub quarantines: u64,
 }

@@ -12,12 +12,14 @@ pub(super) struct Tap<'a> {
     endpoint: &'a mut Endpoint,
     lane: &'static str,
     now: Instant,
+    /// Counts the frames whose payload has no place.
+    dropped: &'a mut u64,
 }
 
 impl<'a> Tap<'a> {
     /// Hands the events of `lane` to `endpoint`.
-    pub fn new(endpoint: &'a mut Endpoint, lane: &'static str, now: Instant) -> Self {
-        Self { endpoint, lane, now }
+    pub fn new(endpoint: &'a mut Endpoint, lane: &'static str, now: Instant, dropped: &'a mut u64) -> Self {
+        Self { endpoint, lane, now, dropped }
     }
 }
 
@@ -33,7 +35,10 @@ impl Sink for Tap<'_> {
     fn arrived(&mut self, peer: PeerKey, header: &[u8], payload_bytes: u64) -> Landing {
         match self.endpoint.handle_arrived(peer, header, payload_bytes) {
             Placement::Scatter { ticket, spans } => Landing::Scatter { ticket, spans },
-            Placement::Discard => Landing::Discard,
+            Placement::Discard => {
+                *self.dropped += 1;
+                Landing::Discard
+            }
         }
     }
 

@@ -17,7 +17,7 @@ impl Core {
         let mut worked = false;
         for fabric in &mut self.fabrics {
             let lane = fabric.name();
-            let mut tap = Tap::new(&mut self.endpoint, lane, now);
+            let mut tap = Tap::new(&mut self.endpoint, lane, now, &mut self.mishaps.frames_dropped);
             worked |= fabric.poll(STEP_BYTES, &mut tap);
         }
         for _ in 0..self.handed_back.len() {
