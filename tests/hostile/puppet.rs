@@ -36,7 +36,7 @@ pub fn settings(choose: impl FnOnce(&mut LaneChoice)) -> EngineSettings {
     let mut lanes =
         LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
     choose(&mut lanes);
-    let peer_timeout = WATCHDOG;
+    let peer_timeout = 10 * WATCHDOG;
     EngineSettings { lanes, interface: Some("lo".into()), peer_timeout, ..EngineSettings::default() }
 }
 

@@ -87,7 +87,9 @@ impl Endpoint {
     pub(super) fn pump(&mut self, key: PeerKey, now: Instant) {
         self.pump_requests(key);
         let ids: Vec<_> = match self.peers.get(&key) {
-            Some(peer) => peer.outgoing.keys().copied().collect(),
+            Some(peer) => {
+                peer.outgoing.values().filter(|transfer| transfer.can_go_on()).map(|t| t.id).collect()
+            }
             None => return,
         };
         for id in ids {

@@ -210,6 +210,15 @@ impl Outgoing {
         self.phase == OutgoingPhase::Moving && moved
     }
 
+    /// Whether there is anything to do for it now, if there is room: most of those that wait, wait for the peer.
+    pub fn can_go_on(&self) -> bool {
+        match self.phase {
+            OutgoingPhase::Settling | OutgoingPhase::Draining => self.in_flight == 0,
+            OutgoingPhase::Aborting => self.abort_is_settled(),
+            _ => self.has_chunk_to_issue() || self.commit_is_due(),
+        }
+    }
+
     /// Takes an event through the table; a bad one breaks the transfer instead of the process.
     pub fn apply(&mut self, event: OutgoingEvent) {
         match self.phase.on(event) {

@@ -199,7 +199,7 @@ fn segments(bytes: &mut Bytes<'_>) -> Vec<Segment> {
 /// A segment near the edges of somebody's memory, or anywhere.
 fn segment(bytes: &mut Bytes<'_>) -> Segment {
     let mut end = || match bytes.below(8) {
-        at @ 0..3 => MEMORY[at].addr.wrapping_add(bytes.number() * 16),
+        at @ 0..3 => MEMORY[at].addr.wrapping_add(bytes.number().wrapping_mul(16)),
         at @ 3..6 => {
             let Span { addr, len } = MEMORY[at - 3];
             addr.wrapping_add(len).wrapping_sub(u64::from(bytes.u8()))

@@ -110,9 +110,9 @@ impl World {
         let descriptor = |addr, len| Descriptor { addr, len, device: 0 };
         let mut lists = (Vec::new(), Vec::new());
         for _ in 0..=bytes.below(12) {
-            let len = bytes.number() * 8;
+            let len = bytes.number().wrapping_mul(8);
             lists.0.push(descriptor(MEMORY[bytes.below(3)].addr + bytes.number() % 0x800, len));
-            lists.1.push(descriptor(their_memory(bytes.number() * 16), len));
+            lists.1.push(descriptor(their_memory(bytes.number().wrapping_mul(16)), len));
         }
         let op = if bytes.below(2) == 0 { TransferOp::Read } else { TransferOp::Write };
         let Ok((_, peer)) = self.endpoint.loaded_peer("them") else { return };
@@ -123,8 +123,9 @@ impl World {
         let Ok(plan) = plan(src, dst, PlanCaps { segments_per_chunk: 8, bytes_per_chunk: 0x800 }) else {
             return;
         };
-        let touched =
-            |span: Span| lists.0.iter().any(|d| d.addr < span.addr + span.len && span.addr < d.addr + d.len);
+        let touched = |span: Span| {
+            lists.0.iter().any(|d| d.addr < span.addr + span.len && span.addr < d.addr.saturating_add(d.len))
+        };
         let regions = self.watch.live().iter().filter(|r| touched(r.span)).map(|r| r.key).collect();
         let sync_message = (bytes.below(2) == 1).then(|| bytes.string().to_vec());
         let submission = Submission { peer: "them".into(), op, plan, regions, sync_message };
