@@ -10,14 +10,16 @@ use baton::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, Transf
 use baton::error::FabricError;
 use baton::fabric::stream::{StreamConfig, StreamFabric};
 use baton::fabric::{Batch, Credentials, Fabric, Landing, Link, Posted, Region, Sink};
+use baton::trust::{Answered, Asked, Initiator, LinkKeys, Purpose, Responder, Secret};
 
 fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>().expect("a number"));
     let segment = args.next().unwrap_or(64) << 10;
     let rounds = args.next().unwrap_or(8) as usize;
-    for unix in [true, false] {
+    for (unix, sealed) in [(true, false), (true, true), (false, false), (false, true)] {
         let carrier = if unix { "unix" } else { "tcp" };
-        let mut samples: Vec<f64> = measure(unix, segment, rounds);
+        let carrier = if sealed { format!("{carrier}, sealed") } else { carrier.to_owned() };
+        let mut samples: Vec<f64> = measure(unix, sealed, segment, rounds);
         samples.sort_by(f64::total_cmp);
         println!(
             "{carrier}: {} KiB segments, {} MiB a round: median {:.2} GB/s, best {:.2}",
@@ -31,6 +33,7 @@ fn main() {
 
 const TOTAL: u64 = 256 << 20;
 const PEER: PeerKey = PeerKey(1);
+const LINK: [u8; 16] = [9; 16];
 
 /// A fabric with one region of twice the total, so that segments have gaps.
 struct Node {
@@ -86,13 +89,13 @@ impl Node {
         Self { fabric, memory, log: Log { base: span.addr, segment, ..Log::default() } }
     }
 
-    fn connect(&mut self, address: Vec<u8>) {
+    fn connect(&mut self, address: Vec<u8>, keys: Option<LinkKeys>) {
         let credentials = Credentials {
             pid: rustix::process::getpid().as_raw_pid(),
             uid: rustix::process::geteuid().as_raw(),
         };
-        self.fabric
-            .connect(PEER, Link { address, link_id: [9; 16], credentials: Some(credentials), keys: None });
+        let keys = keys.map(Arc::new);
+        self.fabric.connect(PEER, Link { address, link_id: LINK, credentials: Some(credentials), keys });
     }
 
     fn poll(&mut self) -> bool {
@@ -100,10 +103,22 @@ impl Node {
     }
 }
 
-fn measure(unix: bool, segment: u64, rounds: usize) -> Vec<f64> {
+/// The keys of the link, for either side.
+fn keys() -> [LinkKeys; 2] {
+    let secret = Secret::parse(&b"0123456789abcdef".repeat(4)).expect("a key");
+    let (mut dialer, opening) = Initiator::new(&secret, Purpose::Control, [1; 32]).expect("begins");
+    let asked = Responder::handle(&secret, Purpose::Control, [2; 32], &opening);
+    let Ok(Asked::Answer(acceptor, answer)) = asked else { panic!("the same key: {asked:?}") };
+    let answered = dialer.handle(&answer);
+    let Ok(Answered::Sealed(dialer, _)) = answered else { panic!("the same key: {answered:?}") };
+    [dialer, acceptor].map(|channel| channel.link_keys(&LINK))
+}
+
+fn measure(unix: bool, sealed: bool, segment: u64, rounds: usize) -> Vec<f64> {
     let (mut from, mut to) = (Node::open(unix, segment), Node::open(unix, segment));
-    from.connect(to.fabric.address());
-    to.connect(from.fabric.address());
+    let [ours, theirs] = keys().map(|keys| sealed.then_some(keys));
+    from.connect(to.fabric.address(), ours);
+    to.connect(from.fabric.address(), theirs);
     while !(from.log.connected && to.log.connected) {
         from.poll();
         to.poll();

@@ -1,9 +1,13 @@
-//! The stream fabric, over Unix sockets and over TCP.
+//! The stream fabric, over Unix sockets and over TCP, in the clear and sealed.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::Arc;
 
 use baton::fabric::stream::{StreamAddress, StreamConfig, StreamFabric};
 use baton::fabric::{Fabric, Link};
+use baton::trust::{Answered, Asked, Channel, Initiator, Purpose, Responder, Secret};
 
 use crate::harness::{Harness, Skip, own_credentials};
 
@@ -76,6 +80,46 @@ impl Harness for Tcp6 {
     }
 }
 
+/// The same between two sides that have a key in common: `INNER`'s links, sealed.
+struct Sealed<INNER> {
+    inner: INNER,
+    /// What the handshake of the two control streams left behind: the dialer's, then the acceptor's.
+    channels: [Channel; 2],
+    /// Links of which one side has asked for its keys.
+    half: RefCell<HashSet<[u8; 16]>>,
+}
+
+impl<INNER: Harness> Harness for Sealed<INNER> {
+    fn set_up() -> Result<Self, Skip> {
+        let secret = Secret::parse(&b"0123456789abcdef".repeat(4)).expect("a key");
+        let (mut dialer, opening) = Initiator::new(&secret, Purpose::Control, [1; 32]).expect("begins");
+        let asked = Responder::handle(&secret, Purpose::Control, [2; 32], &opening);
+        let Ok(Asked::Answer(acceptor, answer)) = asked else { panic!("the same key: {asked:?}") };
+        let answered = dialer.handle(&answer);
+        let Ok(Answered::Sealed(dialer, _)) = answered else { panic!("the same key: {answered:?}") };
+        Ok(Self { inner: INNER::set_up()?, channels: [*dialer, *acceptor], half: RefCell::default() })
+    }
+
+    fn open(&self) -> Box<dyn Fabric> {
+        self.inner.open()
+    }
+
+    /// Every link is asked for by one side and then by the other.
+    fn link(&self, target: &dyn Fabric, link_id: [u8; 16]) -> Link {
+        let mut half = self.half.borrow_mut();
+        let side = usize::from(!half.insert(link_id));
+        if side == 1 {
+            half.remove(&link_id);
+        }
+        let keys = Some(Arc::new(self.channels[side].link_keys(&link_id)));
+        Link { keys, ..self.inner.link(target, link_id) }
+    }
+
+    fn bad_links(&self, good: &Link) -> Vec<(&'static str, Link)> {
+        self.inner.bad_links(good)
+    }
+}
+
 fn tcp(bind_ip: IpAddr) -> StreamConfig {
     StreamConfig { unix: false, bind_ip, ..StreamConfig::default() }
 }
@@ -91,3 +135,5 @@ fn with_address(link: &Link, address: Vec<u8>) -> Link {
 conformance!(unix, Unix);
 conformance!(tcp4, Tcp4);
 conformance!(tcp6, Tcp6);
+conformance!(sealed_unix, Sealed<Unix>);
+conformance!(sealed_tcp, Sealed<Tcp4>);

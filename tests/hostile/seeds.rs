@@ -199,6 +199,7 @@ fn lanes(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     let tcp = Some((Ipv4Addr::LOCALHOST, 5003).into());
     add("stream_frame", "address", StreamAddress { unix, tcp }.encode());
     add("stream_frame", "preface", [&b"BTNS\x01\0\0\0"[..], &[7; 16]].concat());
+    add("stream_frame", "sealed-preface", [&b"BTNS\x02\0\0\0"[..], &[7; 16], &[8; 16]].concat());
     add("stream_frame", "head", b"BTNF\x19\0\0\0\0\x10\0\0\0\0\0\0".to_vec());
     let address = [&b"BUXA\x01\x03\0abc\x02\0de"[..], &0x7f00_1000_u64.to_le_bytes(), &[3; 32]].concat();
     add("ucx_wire", "address", address.clone());

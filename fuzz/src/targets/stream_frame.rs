@@ -5,10 +5,10 @@ use baton::fabric::stream::{StreamAddress, fuzzing};
 
 /// Preface and head have one form each; lengths are within their bounds; an address comes back from its own bytes.
 pub fn run(data: &[u8]) -> bool {
-    let preface = data.first_chunk().and_then(|bytes| Some((fuzzing::preface(bytes)?, bytes)));
-    if let Some(((_, again), bytes)) = preface {
+    let preface = fuzzing::preface(data);
+    if let Some((_, again)) = &preface {
         // Two bytes are kept for later versions.
-        assert!(again[..6] == bytes[..6] && again[8..] == bytes[8..]);
+        assert!(again[..6] == data[..6] && again[8..] == data[8..again.len()]);
     }
     let head = data.first_chunk().and_then(|bytes| Some((fuzzing::head(bytes)?, bytes)));
     if let Some(((header, payload, again), bytes)) = head {

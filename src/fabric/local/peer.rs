@@ -30,7 +30,7 @@ impl Identity {
     /// for [`Identity::prove`] to find out.
     pub fn pin(link: &Link, yama_scope: Option<u32>) -> Result<Self, FabricError> {
         let nonce = NonceAt::parse(&link.address)?;
-        let pid = same_user(link.credentials)?;
+        let pid = admitted(link.credentials, link.keys.is_some())?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
             Errno::SRCH => {
                 error("pidfd_open", FabricErrorKind::Unreachable, errno, format!("process {pid} is gone"))
@@ -78,8 +78,8 @@ impl Identity {
     }
 }
 
-/// The pid of a peer that runs as the same user in a pid namespace that we see.
-fn same_user(credentials: Option<Credentials>) -> Result<Pid, FabricError> {
+/// The pid of a peer in a pid namespace that we see, which runs as the same user or has shown that it has our key.
+fn admitted(credentials: Option<Credentials>, has_key: bool) -> Result<Pid, FabricError> {
     let unsupported = |detail| FabricError::new("local", "connect", FabricErrorKind::Unsupported, 0, detail);
     let Some(credentials) = credentials else {
         return Err(unsupported(String::from(
@@ -92,9 +92,10 @@ fn same_user(credentials: Option<Credentials>) -> Result<Pid, FabricError> {
         )));
     };
     let own = rustix::process::geteuid().as_raw();
-    if credentials.uid != own {
+    if credentials.uid != own && !has_key {
         return Err(unsupported(format!(
-            "needs the same user on both sides: process {pid} runs as uid {}, this one as uid {own}",
+            "needs the same user on both sides, or a key in common (BATON_PSK_FILE): process {pid} runs as uid {}, \
+             this one as uid {own}",
             credentials.uid
         )));
     }
@@ -185,19 +186,20 @@ mod tests {
     fn another_user_is_refused_with_both_uids() {
         let own = rustix::process::geteuid().as_raw();
         let pid = rustix::process::getpid().as_raw_pid();
-        let error = same_user(Some(Credentials { pid, uid: own + 7 })).expect_err("another user");
+        let error = admitted(Some(Credentials { pid, uid: own + 7 }), false).expect_err("another user");
         assert_eq!(error.kind, FabricErrorKind::Unsupported);
         assert!(error.detail.contains("needs the same user"), "{error}");
         assert!(error.detail.contains(&format!("uid {}, this one as uid {own}", own + 7)), "{error}");
+        assert!(admitted(Some(Credentials { pid, uid: own + 7 }), true).is_ok(), "the key says who it is");
     }
 
     #[test]
     fn pids_that_name_no_process_are_refused() {
         for pid in [0, -1, i32::MIN] {
             let uid = rustix::process::geteuid().as_raw();
-            assert!(same_user(Some(Credentials { pid, uid })).is_err(), "{pid}");
+            assert!(admitted(Some(Credentials { pid, uid }), true).is_err(), "{pid}");
         }
-        assert!(same_user(None).is_err());
+        assert!(admitted(None, true).is_err());
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl StreamFabric {
             return;
         };
         let Some(peer) = self.peers.values_mut().find(|peer| peer.link_id == link_id) else { return };
-        let Some(socket) = self.listener.claim(link_id) else { return };
+        let Some(socket) = self.listener.claim(link_id, peer.keys.as_deref()) else { return };
         let key = peer.key;
         match peer.attach(socket, &self.readiness) {
             Ok(()) => self.announce(key, sink),

@@ -135,6 +135,18 @@ pub(super) fn place(regions: &RegionSet, addr: u64, bytes: &[u8]) -> bool {
     true
 }
 
+/// Copies registered memory at `addr` into `out`; false, and nothing copied, where no region holds it.
+#[must_use]
+pub(super) fn fetch(regions: &RegionSet, addr: u64, out: &mut [u8]) -> bool {
+    if regions.containing(Span { addr, len: out.len() as u64 }).is_none() {
+        return false;
+    }
+    // SAFETY: a borrowed set holds the source, so it is mapped and readable (contract of `Fabric::register`) for the
+    // whole copy; the destination is a slice. `copy` allows any overlap.
+    unsafe { std::ptr::copy(addr as usize as *const u8, out.as_mut_ptr(), out.len()) };
+    true
+}
+
 fn push_checked(pieces: &mut Vec<Piece>, regions: &RegionSet, span: Span) -> bool {
     let inside = regions.containing(span).is_some();
     if inside {

@@ -14,10 +14,12 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::address::StreamAddress;
-use super::frame::{PREFACE_BYTES, decode_preface};
+use super::frame::{Preface, SEALED_PREFACE_BYTES, decode_preface};
 use super::readiness::{Readiness, Source, Watched};
 use super::{StreamConfig, socket};
 use crate::error::FabricError;
+use crate::fabric::Credentials;
+use crate::trust::LinkKeys;
 
 /// The data listeners of one fabric and the callers at its door.
 #[derive(Debug)]
@@ -37,10 +39,10 @@ struct Caller {
     id: u32,
     socket: Watched,
     deadline: Instant,
-    preface: [u8; PREFACE_BYTES],
+    preface: [u8; SEALED_PREFACE_BYTES],
     filled: usize,
     /// Whose it says it is, once the preface is complete.
-    link_id: Option<[u8; 16]>,
+    says: Option<Preface>,
 }
 
 impl Listener {
@@ -102,10 +104,19 @@ impl Listener {
         }
     }
 
-    /// Hands over the oldest caller that asked for `link_id`.
-    pub(super) fn claim(&mut self, link_id: [u8; 16]) -> Option<Watched> {
-        let at = self.callers.iter().position(|caller| caller.link_id == Some(link_id))?;
-        self.callers.remove(at).map(|caller| caller.socket)
+    /// Hands over the oldest caller that asked for `link_id` and may have it: with keys, one that has proved that it
+    /// has them; without, on a Unix socket, one of our own user. Others that asked for it are turned away.
+    pub(super) fn claim(&mut self, link_id: [u8; 16], keys: Option<&LinkKeys>) -> Option<Watched> {
+        while let Some(at) =
+            self.callers.iter().position(|caller| caller.says.is_some_and(|says| says.link_id == link_id))
+        {
+            let caller = self.callers.remove(at)?;
+            match caller.may_have(keys) {
+                true => return Some(caller.socket),
+                false => tracing::warn!("a data connection was turned away: it is not the peer's"),
+            }
+        }
+        None
     }
 
     /// Turns away a caller.
@@ -144,8 +155,8 @@ impl Listener {
         }
         let deadline = now + self.patience;
         readiness.wake_by(deadline);
-        let preface = [0; PREFACE_BYTES];
-        self.callers.push_back(Caller { id, socket, deadline, preface, filled: 0, link_id: None });
+        let preface = [0; SEALED_PREFACE_BYTES];
+        self.callers.push_back(Caller { id, socket, deadline, preface, filled: 0, says: None });
     }
 
     /// Out of descriptors: a level-triggered listener would be ready for ever, so stop looking for a while.
@@ -169,20 +180,39 @@ impl Listener {
 impl Caller {
     /// Reads on; the link id once it is there, or why this caller must go.
     fn read(&mut self) -> Result<Option<[u8; 16]>, String> {
-        if self.link_id.is_some() {
+        if self.says.is_some() {
             return Err("it closed before this side connected to its link".into());
         }
-        match rustix::net::recv(&self.socket, &mut self.preface[self.filled..], RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(format!("it closed after {} bytes of its preface", self.filled)),
-            Ok((_, read)) => self.filled += read,
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return Err(format!("reading its preface: {error}")),
+        loop {
+            let says = decode_preface(&self.preface[..self.filled]).map_err(|error| error.to_string())?;
+            let wanted = match says {
+                Ok(says) => {
+                    self.says = Some(says);
+                    return Ok(Some(says.link_id));
+                }
+                Err(wanted) => wanted,
+            };
+            // Not a byte beyond the preface: what follows is the receiver's.
+            let room = &mut self.preface[self.filled..wanted];
+            match rustix::net::recv(&self.socket, room, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(format!("it closed after {} bytes of its preface", self.filled)),
+                Ok((_, read)) => self.filled += read,
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+                Err(error) => return Err(format!("reading its preface: {error}")),
+            }
         }
-        if self.filled < PREFACE_BYTES {
-            return Ok(None);
+    }
+
+    fn may_have(&self, keys: Option<&LinkKeys>) -> bool {
+        match (keys, self.says.and_then(|says| says.proof)) {
+            (Some(keys), Some(proof)) => keys.receive.is_proved_by(&proof),
+            (None, None) => {
+                let own = rustix::process::geteuid().as_raw();
+                let credentials = Credentials::of_peer(self.socket.as_fd()).ok().flatten();
+                credentials.is_none_or(|caller| caller.uid == own)
+            }
+            _ => false,
         }
-        self.link_id = Some(decode_preface(&self.preface).map_err(|error| error.to_string())?);
-        Ok(self.link_id)
     }
 }
 

@@ -12,6 +12,7 @@
 //!   with a preface that names the link; a link is up when both are there.
 //! * Bytes go from user memory to the socket and from the socket to their destination by gathered writes and
 //!   scattered reads, with no copy between (`iovec.rs`, the only leaf that touches memory by address).
+//! * Where the two sides have a key in common, the frames travel in records (`sealed.rs`), with one copy on each side.
 //! * A frame that may not land is read and thrown away: a refusal never puts the stream out of step. After
 //!   [`Fabric::disconnect`] the receiver reads nothing more of that peer, so nothing lands; what the sender
 //!   has handed to the kernel is the receiver's to refuse.
@@ -31,6 +32,7 @@ mod listener;
 mod peer;
 mod readiness;
 mod receiver;
+mod sealed;
 mod sender;
 mod socket;
 #[cfg(test)]
@@ -144,8 +146,8 @@ impl StreamFabric {
     fn start(&mut self, key: PeerKey, link: &Link) -> Result<Peer, FabricError> {
         let targets = self.targets(link)?;
         let deadline = Instant::now() + self.config.connect_deadline;
-        let mut peer = Peer::dial(key, link.link_id, targets, deadline, &self.readiness)?;
-        if let Some(socket) = self.listener.claim(link.link_id) {
+        let mut peer = Peer::dial(key, link, targets, deadline, &self.readiness)?;
+        if let Some(socket) = self.listener.claim(link.link_id, link.keys.as_deref()) {
             peer.attach(socket, &self.readiness)?;
         }
         Ok(peer)

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::epoll::EventFlags;
@@ -15,14 +16,14 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::fault;
-use super::frame::encode_preface;
 use super::readiness::{Readiness, Source, Watched};
 use super::receiver::{Receiver, Workspace};
 use super::sender::{Sender, Turn};
 use super::socket::{self, Dialed, Target};
 use crate::desc::{OpToken, PeerKey};
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::{Batch, RegionSet, Sink};
+use crate::fabric::{Batch, Link, RegionSet, Sink};
+use crate::trust::{LinkKey, LinkKeys};
 
 /// One peer.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Peer {
     pub(super) deadline: Instant,
     /// Whether the agent has been told that the link is up.
     pub(super) announced: bool,
+    /// What seals the link, if the two sides have a key in common.
+    pub(super) keys: Option<Arc<LinkKeys>>,
     outbound: Outbound,
     inbound: Option<Inbound>,
 }
@@ -60,17 +63,27 @@ struct Inbound {
     receiver: Receiver,
 }
 
+/// What our connection opens with, and for whom. It is established once, so its key seals one stream.
+#[derive(Clone, Copy)]
+struct Opens<'a> {
+    peer: PeerKey,
+    link_id: [u8; 16],
+    key: Option<&'a LinkKey>,
+}
+
 impl Peer {
     /// Starts to dial the first of `targets` that does not fail at once.
     pub(super) fn dial(
         key: PeerKey,
-        link_id: [u8; 16],
+        link: &Link,
         targets: VecDeque<Target>,
         deadline: Instant,
         readiness: &Readiness,
     ) -> Result<Self, FabricError> {
-        let outbound = Outbound::dial(key, link_id, targets, readiness)?;
-        Ok(Self { key, link_id, deadline, announced: false, outbound, inbound: None })
+        let (link_id, keys) = (link.link_id, link.keys.clone());
+        let opening = Opens { peer: key, link_id, key: keys.as_ref().map(|keys| &keys.send) };
+        let outbound = Outbound::dial(opening, targets, readiness)?;
+        Ok(Self { key, link_id, deadline, announced: false, keys, outbound, inbound: None })
     }
 
     /// Whether both connections are there.
@@ -98,19 +111,22 @@ impl Peer {
             tracing::debug!(peer = %self.key, "a second data connection for one link was turned away");
             return Ok(());
         }
-        self.inbound = Some(Inbound { socket, receiver: Receiver::new(self.key) });
+        let key = self.keys.as_ref().map(|keys| &keys.receive);
+        self.inbound = Some(Inbound { socket, receiver: Receiver::new(self.key, key)? });
         self.watch_inbound(readiness)
     }
 
     /// Carries on after our connection became ready while it was being dialed.
     pub(super) fn finish_dial(&mut self, readiness: &Readiness) -> Result<(), FabricError> {
+        let key = self.keys.as_ref().map(|keys| &keys.send);
+        let opening = Opens { peer: self.key, link_id: self.link_id, key };
         let Phase::Dialing(others) = &mut self.outbound.phase else { return Ok(()) };
         match socket::finish(&self.outbound.socket, &self.outbound.target) {
-            Ok(()) => self.outbound.establish(self.key, self.link_id, readiness)?,
+            Ok(()) => self.outbound.establish(opening, readiness)?,
             Err(error) if others.is_empty() => return Err(error),
             Err(error) => {
                 tracing::info!(peer = %self.key, %error, "trying the next way to the peer");
-                self.outbound = Outbound::dial(self.key, self.link_id, std::mem::take(others), readiness)?;
+                self.outbound = Outbound::dial(opening, std::mem::take(others), readiness)?;
             }
         }
         self.watch_inbound(readiness)
@@ -212,18 +228,18 @@ impl Peer {
 
 impl Outbound {
     fn dial(
-        key: PeerKey,
-        link_id: [u8; 16],
+        opening: Opens<'_>,
         mut targets: VecDeque<Target>,
         readiness: &Readiness,
     ) -> Result<Self, FabricError> {
+        let key = opening.peer;
         let mut last = fault::of_kind("connect", FabricErrorKind::Unreachable, "there is no way to the peer");
         while let Some(target) = targets.pop_front() {
             match target.dial() {
                 Ok(Dialed::Up(socket)) => {
                     let socket = adopt(socket, key, readiness, EventFlags::empty())?;
                     let mut outbound = Self { socket, target, phase: Phase::Dialing(targets) };
-                    outbound.establish(key, link_id, readiness)?;
+                    outbound.establish(opening, readiness)?;
                     return Ok(outbound);
                 }
                 Ok(Dialed::Pending(socket)) => {
@@ -242,17 +258,11 @@ impl Outbound {
     }
 
     /// The connection is established: queues the preface, which says who we are.
-    fn establish(
-        &mut self,
-        key: PeerKey,
-        link_id: [u8; 16],
-        readiness: &Readiness,
-    ) -> Result<(), FabricError> {
+    fn establish(&mut self, opening: Opens<'_>, readiness: &Readiness) -> Result<(), FabricError> {
         socket::tune_outbound(&self.socket, &self.target);
-        let mut sender = Sender::default();
-        sender.push_preface(&encode_preface(link_id));
+        let sender = Sender::new(opening.link_id, opening.key)?;
         let mut armed = false;
-        arm(key, &self.socket, &mut armed, true, readiness)?;
+        arm(opening.peer, &self.socket, &mut armed, true, readiness)?;
         self.phase = Phase::Up { sender, armed };
         Ok(())
     }

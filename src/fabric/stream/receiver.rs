@@ -14,10 +14,12 @@ use std::os::fd::BorrowedFd;
 use super::fault;
 use super::frame::{HEAD_BYTES, Head};
 use super::iovec::{Pieces, Scatter, place};
+use super::sealed::Opening;
 use super::sender::Turn;
 use crate::desc::{PeerKey, Span};
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::{HEADER_MAX_BYTES, Landing, RegionSet, Sink};
+use crate::trust::LinkKey;
 
 /// Memory that the receivers of one fabric share.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Receiver {
     end: usize,
     /// The payload being read; `None` between frames.
     payload: Option<Payload>,
+    /// Makes frames of records, where the link has keys.
+    opening: Option<Box<Opening>>,
 }
 
 /// A payload, and how much of it is still to come.
@@ -62,9 +66,10 @@ enum Target {
 }
 
 impl Receiver {
-    /// A receiver at the beginning of a frame.
-    pub(super) fn new(peer: PeerKey) -> Self {
-        Self { peer, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0, payload: None }
+    /// A receiver at the beginning of a frame, sealed if the link has a key.
+    pub(super) fn new(peer: PeerKey, key: Option<&LinkKey>) -> Result<Self, FabricError> {
+        let opening = key.map(|key| Opening::new(key).map(Box::new)).transpose()?;
+        Ok(Self { peer, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0, payload: None, opening })
     }
 
     /// Reads about `max_bytes` and tells `sink` of each frame that begins or ends. An error ends the link.
@@ -76,20 +81,68 @@ impl Receiver {
         sink: &mut dyn Sink,
     ) -> Result<Turn, FabricError> {
         let (regions, workspace) = memory;
+        if let Some(mut opening) = self.opening.take() {
+            let turn = self.receive_sealed(&mut opening, socket, regions, sink);
+            self.opening = Some(opening);
+            return turn;
+        }
         let mut scatter = Scatter::new(&mut workspace.pieces, regions);
         let asked = self.scatter(&mut scatter, &mut workspace.waste, max_bytes);
         let read = match scatter.receive(socket) {
             Ok(0) => return Err(fault::closed()),
             Ok(read) => read,
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return Ok(Turn { bytes: 0, more: false }),
-                ErrorKind::Interrupted => return Ok(Turn { bytes: 0, more: true }),
-                _ => return Err(fault::of_call("readv", &error, "reading from the peer")),
-            },
+            Err(error) => return nothing_read(&error),
         };
         self.account(read, asked.payload, sink);
         self.digest(regions, sink)?;
         Ok(Turn { bytes: read as u64, more: read as u64 == asked.payload + asked.buffer })
+    }
+
+    /// As [`Receiver::receive`], of records: what they carry is copied to where it belongs once it has authenticated.
+    fn receive_sealed(
+        &mut self,
+        opening: &mut Opening,
+        socket: BorrowedFd<'_>,
+        regions: &RegionSet,
+        sink: &mut dyn Sink,
+    ) -> Result<Turn, FabricError> {
+        let (read, full) = match opening.fill(socket) {
+            Ok(read) => read,
+            Err(error) => return nothing_read(&error),
+        };
+        while let Some(plain) = opening.next()? {
+            self.take(plain, regions, sink)?;
+        }
+        Ok(Turn { bytes: read as u64, more: full })
+    }
+
+    /// Takes in bytes of the stream of frames.
+    fn take(
+        &mut self,
+        mut plain: &[u8],
+        regions: &RegionSet,
+        sink: &mut dyn Sink,
+    ) -> Result<(), FabricError> {
+        while !plain.is_empty() {
+            let step = match &mut self.payload {
+                Some(payload) => {
+                    let step = payload.left.min(plain.len() as u64) as usize;
+                    payload.take(&plain[..step], regions);
+                    step
+                }
+                None => {
+                    let room = spare(&mut self.buffer, &mut self.start, &mut self.end);
+                    let step = room.len().min(plain.len());
+                    room[..step].copy_from_slice(&plain[..step]);
+                    self.end += step;
+                    step
+                }
+            };
+            self.land(sink);
+            self.digest(regions, sink)?;
+            plain = &plain[step..];
+        }
+        Ok(())
     }
 
     /// Gives up: the ticket of the payload that will not land, if the sink waits for one.
@@ -165,6 +218,16 @@ impl Receiver {
             Target::Waste(Some((ticket, error))) => sink.landed(self.peer, ticket, Err(error)),
             Target::Waste(None) => {}
         }
+    }
+}
+
+/// What it means that a read brought nothing.
+fn nothing_read(error: &std::io::Error) -> Result<Turn, FabricError> {
+    match error.kind() {
+        ErrorKind::WouldBlock => Ok(Turn { bytes: 0, more: false }),
+        ErrorKind::Interrupted => Ok(Turn { bytes: 0, more: true }),
+        ErrorKind::UnexpectedEof => Err(fault::closed()),
+        _ => Err(fault::of_call("readv", error, "reading from the peer")),
     }
 }
 

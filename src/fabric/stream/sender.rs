@@ -8,11 +8,13 @@ use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 
 use super::fault;
-use super::frame::Head;
-use super::iovec::{Gather, Pieces};
+use super::frame::{Head, encode_preface};
+use super::iovec::{Gather, Pieces, fetch};
+use super::sealed::Sealing;
 use crate::desc::{OpToken, Segment, Span};
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::{Batch, RegionSet};
+use crate::trust::LinkKey;
 
 /// What one turn at a socket did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +26,18 @@ pub(super) struct Turn {
 }
 
 /// Frames on their way out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sender {
     queue: VecDeque<Outgoing>,
+    /// Makes records of them, where the link has keys.
+    sealing: Option<Box<Sealing>>,
 }
 
 /// A frame, or the preface, and how much of it has been written.
 #[derive(Debug)]
-struct Outgoing {
+pub(super) struct Outgoing {
     /// `None` for the preface, which nobody waits for.
-    token: Option<OpToken>,
+    pub(super) token: Option<OpToken>,
     /// Head and header.
     lead: Vec<u8>,
     lead_sent: usize,
@@ -44,9 +48,14 @@ struct Outgoing {
 }
 
 impl Sender {
-    /// Queues bytes that are no batch: the preface.
-    pub(super) fn push_preface(&mut self, bytes: &[u8]) {
-        self.queue.push_back(Outgoing::new(None, bytes.to_vec(), Vec::new()));
+    /// A sender for this link, sealed if it has a key; it begins with the preface.
+    pub(super) fn new(link_id: [u8; 16], key: Option<&LinkKey>) -> Result<Self, FabricError> {
+        let sealing = key.map(|key| Sealing::new(link_id, key).map(Box::new)).transpose()?;
+        let mut queue = VecDeque::new();
+        if sealing.is_none() {
+            queue.push_back(Outgoing::new(None, encode_preface(link_id).to_vec(), Vec::new()));
+        }
+        Ok(Self { queue, sealing })
     }
 
     /// Queues a batch as a frame. The caller has checked it.
@@ -60,12 +69,12 @@ impl Sender {
 
     /// Frames that are not wholly written.
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.sealing.as_ref().map_or(0, |sealing| sealing.batches())
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.sealing.as_ref().is_none_or(|sealing| sealing.is_empty())
     }
 
     /// Writes about `max_bytes` and calls `done` for each batch that is wholly with the kernel.
@@ -76,6 +85,9 @@ impl Sender {
         max_bytes: u64,
         done: &mut dyn FnMut(OpToken),
     ) -> Result<Turn, FabricError> {
+        if let Some(sealing) = &mut self.sealing {
+            return sealing.send(&mut self.queue, socket, memory.0, done);
+        }
         let mut gather = Gather::new(memory.1, memory.0);
         let asked = self.gather(&mut gather, max_bytes)?;
         if asked == 0 {
@@ -97,7 +109,8 @@ impl Sender {
 
     /// Gives up: the tokens of all batches that will not complete, oldest first.
     pub(super) fn abandon(self) -> impl Iterator<Item = OpToken> {
-        self.queue.into_iter().filter_map(|outgoing| outgoing.token)
+        let sealed = self.sealing.map(|sealing| sealing.abandon()).unwrap_or_default();
+        sealed.into_iter().chain(self.queue.into_iter().filter_map(|outgoing| outgoing.token))
     }
 
     /// Lists up to about `max_bytes` of what is to be written next, and says how many bytes that is.
@@ -130,7 +143,8 @@ impl Outgoing {
         Self { token, lead, lead_sent: 0, segments, next: 0, offset: 0 }
     }
 
-    fn is_written(&self) -> bool {
+    /// Whether nothing of it is left to write.
+    pub(super) fn is_written(&self) -> bool {
         self.lead_sent == self.lead.len() && self.next == self.segments.len()
     }
 
@@ -154,6 +168,29 @@ impl Outgoing {
             offset = 0;
         }
         Ok(listed)
+    }
+
+    /// Copies what is to be written next into `out` and counts it as written; says how much that was.
+    pub(super) fn copy(&mut self, regions: &RegionSet, out: &mut [u8]) -> Result<usize, FabricError> {
+        let lead = &self.lead[self.lead_sent..];
+        let mut len = lead.len().min(out.len());
+        out[..len].copy_from_slice(&lead[..len]);
+        let mut offset = self.offset;
+        for segment in &self.segments[self.next..] {
+            if len == out.len() {
+                break;
+            }
+            let step = (segment.len - offset).min((out.len() - len) as u64);
+            let span = Span { addr: segment.src + offset, len: step };
+            let slot = &mut out[len..len + step as usize];
+            if !fetch(regions, span.addr, slot) {
+                return Err(gone(span));
+            }
+            len += slot.len();
+            offset = 0;
+        }
+        self.advance(len as u64);
+        Ok(len)
     }
 
     /// Takes note of up to `sent` written bytes and says how many of them were this frame's.

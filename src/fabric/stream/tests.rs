@@ -13,6 +13,8 @@ use super::*;
 use crate::desc::{OpToken, Segment};
 use crate::fabric::{Credentials, Landing};
 
+mod sealed;
+
 const PEER: PeerKey = PeerKey(7);
 const LINK: [u8; 16] = [3; 16];
 const WATCHDOG: Duration = Duration::from_secs(20);
