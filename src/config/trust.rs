@@ -31,8 +31,11 @@ pub fn secret(environment: &Environment) -> Result<Option<Arc<Secret>>, SettingE
     }
 }
 
-/// Does not wait for the other end where the path is that of a pipe.
+/// Nothing but a file is opened: opening a device may already do something, and a pipe would wait.
 fn open(path: &str) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
@@ -154,5 +157,6 @@ mod tests {
         );
         let folder = of("/").expect_err("a folder");
         assert!(folder.contains("it is no regular file"), "{folder}");
+        assert!(of("/dev/zero").expect_err("a device").contains("it is no regular file"));
     }
 }
