@@ -407,7 +407,7 @@ impl Core {
     }
 
     /// Lets every fabric go of the peer, then tells the endpoint.
-    fn let_go(&mut self, key: PeerKey, reason: &str) {
+    pub(super) fn let_go(&mut self, key: PeerKey, reason: &str) {
         let Some(peer) = self.endpoint.peer(key) else { return };
         let (name, loaded) = (peer.name(), peer.is_loaded());
         match loaded {

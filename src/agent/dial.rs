@@ -194,11 +194,18 @@ impl Agent {
         let is_up = |core: &Core| matches!(core.endpoint.standing_of(peer, session), Standing::Up(_));
         self.shared.wait_for(deadline, |core| is_gone(core) || is_up(core));
         let mut core = self.shared.core.lock();
-        let farewell = core.farewells.remove(&key).flatten();
+        let dialed = core.farewells.remove(&key);
         match () {
-            () if is_gone(&core) => Ok(Some(farewell.unwrap_or_else(|| CROSSED.into()))),
+            () if is_gone(&core) => Ok(Some(dialed.flatten().unwrap_or_else(|| CROSSED.into()))),
             () if is_up(&core) => Ok(None),
-            () => Err(self.load_timeout(peer)),
+            () => {
+                // Half a handshake may come to half a link once the network is whole again: the next load begins anew.
+                if dialed.is_some() {
+                    core.let_go(key, "the load that dialed it waited no longer");
+                    core.drive(Instant::now());
+                }
+                Err(self.load_timeout(peer))
+            }
         }
     }
 
@@ -212,6 +219,8 @@ impl Agent {
         let Some(lane) = lane else {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
+            // It would be in the way of the next load, which may find a lane.
+            core.let_go(key, "no lane in common");
             let parts = [reasons, self.shared.unavailable.clone()];
             let reasons = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LoadError::NoLane { peer: name.into(), reasons });
