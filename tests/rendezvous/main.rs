@@ -7,4 +7,5 @@ mod meeting;
 mod mpi;
 mod store;
 mod strangers;
+mod trust;
 mod wire;

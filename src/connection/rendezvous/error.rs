@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::config::SettingError;
+use crate::trust::TrustError;
 
 use super::MAX_PART_BYTES;
 use super::frame::Refusal;
@@ -131,6 +132,14 @@ pub enum RendezvousError {
         /// What gave it away.
         what: String,
     },
+    /// Rank 0 and this rank do not trust each other.
+    #[error("rendezvous at {place}: rank 0 and this rank do not trust each other: {source}")]
+    Trust {
+        /// Where.
+        place: String,
+        /// Why, and what to do.
+        source: TrustError,
+    },
     /// Somebody has the port.
     #[error(
         "rendezvous at {address}: the port is taken on this machine: another rank 0 or another program listens there; \
@@ -244,6 +253,7 @@ impl RendezvousError {
             Refusal::OtherSize { rank, from, theirs, ours } => {
                 Self::OtherSize { place, rank, from, theirs, ours }
             }
+            Refusal::KeyWanted => Self::Trust { place, source: TrustError::KeyWanted },
             Refusal::OtherVersion { theirs, ours } => Self::OtherVersion { place, theirs, ours },
         }
     }

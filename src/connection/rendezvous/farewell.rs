@@ -1,30 +1,39 @@
-//! Rank 0's last word to all: the same bytes to every connection, then wait until each has hung up.
+//! Rank 0's last word to all: to every connection its bytes, then wait until each has hung up.
 //!
 //! The wait makes sure that nobody's answer is lost with the listener's process. Bounded as a whole: one connection
 //! that does not read costs the others nothing.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::deadline::Deadline;
 
-/// Says `frame` to all; the number of connections that had not taken it and hung up within `limit`.
-pub fn tell_all(streams: Vec<TcpStream>, frame: &[u8], limit: Duration) -> usize {
+/// A connection, what it is told, and how much of that has been said.
+struct Told {
+    stream: TcpStream,
+    words: Arc<[u8]>,
+    said: usize,
+}
+
+/// Says to each what is its; the number of connections that had not taken it and hung up within `limit`.
+pub fn tell_all(all: Vec<(TcpStream, Arc<[u8]>)>, limit: Duration) -> usize {
     let deadline = Deadline::after(limit);
-    let mut open: Vec<(TcpStream, usize)> = streams.into_iter().map(|stream| (stream, 0)).collect();
+    let mut open: Vec<Told> =
+        all.into_iter().map(|(stream, words)| Told { stream, words, said: 0 }).collect();
     let mut lost = 0;
     while !open.is_empty() {
         let Some(left) = deadline.left() else { break };
-        if wait(&open, frame.len(), left).is_err() {
+        if wait(&open, left).is_err() {
             break;
         }
-        open.retain_mut(|(stream, said)| match advance(stream, frame, said) {
+        open.retain_mut(|told| match advance(&mut told.stream, &told.words, &mut told.said) {
             Ok(done) => !done,
             Err(_) => {
-                lost += usize::from(*said < frame.len());
+                lost += usize::from(told.said < told.words.len());
                 false
             }
         });
@@ -32,10 +41,12 @@ pub fn tell_all(streams: Vec<TcpStream>, frame: &[u8], limit: Duration) -> usize
     open.len() + lost
 }
 
-fn wait(open: &[(TcpStream, usize)], len: usize, limit: Duration) -> io::Result<()> {
-    let wanted = |said: usize| if said < len { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let mut fds: Vec<PollFd<'_>> =
-        open.iter().map(|(stream, said)| PollFd::new(stream, wanted(*said))).collect();
+fn wait(open: &[Told], limit: Duration) -> io::Result<()> {
+    let wanted = |told: &Told| match told.said < told.words.len() {
+        true => PollFlags::IN | PollFlags::OUT,
+        false => PollFlags::IN,
+    };
+    let mut fds: Vec<PollFd<'_>> = open.iter().map(|told| PollFd::new(&told.stream, wanted(told))).collect();
     let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
     match poll(&mut fds, Some(&limit)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -85,10 +96,11 @@ mod tests {
         });
         let streams: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
         streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
-        let frame: Vec<u8> = (0..LARGE).map(|index| ((index * 31) >> 3) as u8).collect();
-        let left = tell_all(streams, &frame, Duration::from_secs(3));
+        let frame: Arc<[u8]> = (0..LARGE).map(|index| ((index * 31) >> 3) as u8).collect();
+        let all = streams.into_iter().map(|stream| (stream, Arc::clone(&frame))).collect();
+        let left = tell_all(all, Duration::from_secs(3));
         assert_eq!(left, 1);
-        assert!(reader.join().unwrap().unwrap() == frame);
+        assert!(reader.join().unwrap().unwrap()[..] == frame[..]);
         drop(deaf);
     }
 }

@@ -7,6 +7,8 @@
 //!   refusal       what u32, then by kind                                       from rank 0, it is over
 //! ```
 //!
+//! With a key (`BATON_PSK_FILE`) a handshake goes ahead and all of this travels in records ([`line`](super::line)).
+//!
 //! Encoding and decoding only. Decoders are total; a length is judged by the header alone, before its bytes come.
 
 use super::MAX_PART_BYTES;
@@ -160,6 +162,8 @@ pub enum Refusal {
         /// Rank 0's.
         ours: u32,
     },
+    /// Rank 0 has a key, and this one has shown none.
+    KeyWanted,
     /// One is of another version.
     OtherVersion {
         /// Its version.
@@ -195,6 +199,7 @@ impl Refusal {
                 numbers(&mut body, &[3, *rank, *theirs, *ours]);
                 text(&mut body, from);
             }
+            Self::KeyWanted => numbers(&mut body, &[5]),
             Self::OtherVersion { theirs, ours } => {
                 numbers(&mut body, &[4, (*theirs).into(), (*ours).into()]);
             }
@@ -223,6 +228,7 @@ impl Refusal {
                 theirs: fields.u32()?.try_into().ok()?,
                 ours: fields.u32()?.try_into().ok()?,
             },
+            5 => Self::KeyWanted,
             _ => return None,
         };
         fields.0.is_empty().then_some(refusal)
@@ -295,6 +301,7 @@ mod tests {
             Refusal::SameRank { rank: 2, first: "10.0.0.1:5".into(), second: "this process".into() },
             Refusal::OtherSize { rank: 3, from: "[::1]:9".into(), theirs: 8, ours: 4 },
             Refusal::OtherVersion { theirs: 2, ours: 1 },
+            Refusal::KeyWanted,
         ] {
             let frame = refusal.encode();
             let (kind, body) = split(&frame);

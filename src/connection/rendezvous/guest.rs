@@ -3,22 +3,25 @@
 //! A connection that breaks before rank 0 has spoken is dialled again: the listener of an earlier meeting may just
 //! be closing, or rank 0 may be coming back.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::config::rendezvous::{HostPort, Placement};
+use crate::trust::Secret;
 
 use super::RendezvousError;
 use super::deadline::Deadline;
 use super::dial::{Backoff, dial};
 use super::frame::{self, BadHeader, HEADER_BYTES, Hello, Kind, Refusal};
+use super::line::{Cut, Line};
 
 /// Brings `part` to rank 0 at `place`, and takes home everybody's.
 pub fn visit(
     place: &HostPort,
     placement: &Placement,
     part: &[u8],
+    secret: Option<&Secret>,
     deadline: Deadline,
 ) -> Result<Vec<Vec<u8>>, RendezvousError> {
     let mut nonce = [0; 16];
@@ -34,7 +37,7 @@ pub fn visit(
         let stream = dial(place, deadline).map_err(|reason| no_answer(place, deadline, reason))?;
         let left = deadline.left().unwrap_or_default();
         hello.patience_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        match exchange(stream, &hello, deadline) {
+        match exchange(stream, &hello, secret, deadline) {
             Ok((kind, body)) => return answer(place, placement, kind, &body),
             Err(Broken::Header(BadHeader::Stranger(what))) => {
                 return Err(RendezvousError::Stranger { place: place.to_string(), what });
@@ -43,7 +46,10 @@ pub fn visit(
                 let (place, ours) = (place.to_string(), frame::VERSION);
                 return Err(RendezvousError::OtherVersion { place, theirs, ours });
             }
-            Err(Broken::Io(error)) => {
+            Err(Broken::Line(Cut::Trust(source))) => {
+                return Err(RendezvousError::Trust { place: place.to_string(), source });
+            }
+            Err(Broken::Line(Cut::Io(error))) => {
                 tracing::debug!("rendezvous at {place}: {error}; dialling again");
                 backoff.wait(deadline);
                 if deadline.left().is_none() {
@@ -57,60 +63,40 @@ pub fn visit(
 /// Why there is no answer.
 enum Broken {
     Header(BadHeader),
-    Io(io::Error),
+    Line(Cut),
 }
 
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+impl From<Cut> for Broken {
+    fn from(cut: Cut) -> Self {
+        Self::Line(cut)
     }
 }
 
-fn exchange(mut stream: TcpStream, hello: &Hello, deadline: Deadline) -> Result<(Kind, Vec<u8>), Broken> {
+fn exchange(
+    stream: TcpStream,
+    hello: &Hello,
+    secret: Option<&Secret>,
+    deadline: Deadline,
+) -> Result<(Kind, Vec<u8>), Broken> {
     // Rank 0 gives up when the first of us would, and says why: leave it the time to.
     let deadline = deadline.later(GRACE);
-    stream.set_write_timeout(deadline.left())?;
-    stream.write_all(&hello.encode())?;
-    let mut head = Vec::new();
-    read_to(&mut stream, &mut head, HEADER_BYTES, deadline)?;
-    let head: &[u8; HEADER_BYTES] =
-        head.first_chunk().ok_or(io::ErrorKind::UnexpectedEof).map_err(io::Error::from)?;
-    let (kind, len) = frame::header(head).map_err(Broken::Header)?;
-    let mut body = Vec::new();
-    read_to(&mut stream, &mut body, len, deadline)?;
-    Ok((kind, body))
-}
-
-/// Reads until there are `len` bytes. Memory grows with what has come, not with what was announced.
-fn read_to(
-    stream: &mut TcpStream,
-    bytes: &mut Vec<u8>,
-    len: usize,
-    deadline: Deadline,
-) -> Result<(), Broken> {
-    let mut chunk = [0; 16 * 1024];
-    while bytes.len() < len {
-        let Some(left) = deadline.left() else { return Err(io::Error::from(io::ErrorKind::TimedOut).into()) };
-        stream.set_read_timeout(Some(left))?;
-        let room = (len - bytes.len()).min(chunk.len());
-        match stream.read(&mut chunk[..room]) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Ok(read) => bytes.extend(&chunk[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(
-                    io::Error::new(io::ErrorKind::TimedOut, "it took our hello and said nothing").into()
-                );
-            }
-            Err(error) => return Err(error.into()),
+    let mut line = Line::open(stream, secret, deadline)?;
+    line.say(&hello.encode(), deadline)?;
+    let (kind, len) = loop {
+        if let Some(head) = line.heard.first_chunk::<HEADER_BYTES>() {
+            break frame::header(head).map_err(Broken::Header)?;
         }
         // Whoever keeps silent may be waiting for others; whoever speaks must speak our language.
-        if bytes.len() < HEADER_BYTES && len == HEADER_BYTES && !frame::may_be_header(bytes) {
-            let what = format!("it says \"{}\"", bytes.escape_ascii());
+        if !frame::may_be_header(&line.heard) {
+            let what = format!("it says \"{}\"", line.heard.escape_ascii());
             return Err(Broken::Header(BadHeader::Stranger(what)));
         }
+        line.listen(deadline)?;
+    };
+    while line.heard.len() < HEADER_BYTES + len {
+        line.listen(deadline)?;
     }
-    Ok(())
+    Ok((kind, line.heard[HEADER_BYTES..HEADER_BYTES + len].to_vec()))
 }
 
 fn answer(

@@ -4,13 +4,15 @@
 //! not speak our language is sent away and counted; whoever does and does not fit ends the meeting for all, with
 //! the reason told to all. The meeting ends when the first of those present would stop waiting.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::rendezvous::HostPort;
+use crate::trust::Secret;
 
 use super::RendezvousError;
 use super::deadline::Deadline;
@@ -18,12 +20,14 @@ use super::dial::resolve;
 use super::error::ranks_text;
 use super::farewell::tell_all;
 use super::frame::{self, BadHeader, HEADER_BYTES, Hello, Kind, Refusal};
+use super::line::Lock;
 
 /// Receives the parts of the `size - 1` other ranks at `place`; `part` is rank 0's own.
 pub fn receive(
     place: &HostPort,
     size: u32,
     part: &[u8],
+    secret: Option<&Arc<Secret>>,
     deadline: Deadline,
 ) -> Result<Vec<Vec<u8>>, RendezvousError> {
     let mut host = Host {
@@ -32,6 +36,7 @@ pub fn receive(
         size,
         guests: Vec::new(),
         strangers: 0,
+        secret: secret.cloned(),
         deadline,
         notice: Deadline::after(FIRST_NOTICE),
     };
@@ -40,9 +45,8 @@ pub fn receive(
             let mut parts = vec![part.to_vec()];
             host.guests.sort_by_key(|guest| guest.rank());
             parts.extend(host.guests.iter().filter_map(|guest| Some(guest.seated.as_ref()?.part.clone())));
-            let streams =
-                host.guests.into_iter().filter(|guest| guest.seated.is_some()).map(|guest| guest.stream);
-            let left = tell_all(streams.collect(), &frame::encode_parts(&parts), DELIVERY);
+            let seated = host.guests.into_iter().filter(|guest| guest.seated.is_some());
+            let left = tell_all(wrapped(seated, frame::encode_parts(&parts)), DELIVERY);
             if left > 0 {
                 tracing::warn!(
                     "rendezvous at {place}: {left} of the other ranks did not take the answer in time"
@@ -54,11 +58,16 @@ pub fn receive(
             Err(RendezvousError::System { place: place.to_string(), what, source })
         }
         Err(Over::Refused(refusal)) => {
-            let streams = host.guests.into_iter().map(|guest| guest.stream);
-            tell_all(streams.collect(), &refusal.encode(), LAST_WORDS);
+            tell_all(wrapped(host.guests.into_iter(), refusal.encode()), LAST_WORDS);
             Err(RendezvousError::refused(&place.to_string(), refusal))
         }
     }
+}
+
+/// Each guest with the bytes that say `frame` to it; those who may not hear it are let go.
+fn wrapped(guests: impl Iterator<Item = Guest>, frame: Vec<u8>) -> Vec<(TcpStream, Arc<[u8]>)> {
+    let frame: Arc<[u8]> = frame.into();
+    guests.filter_map(|mut guest| Some((guest.stream, guest.lock.wrap(&frame)?))).collect()
 }
 
 fn listen(place: &HostPort) -> Result<TcpListener, RendezvousError> {
@@ -87,6 +96,7 @@ struct Host {
     size: u32,
     guests: Vec<Guest>,
     strangers: u64,
+    secret: Option<Arc<Secret>>,
     deadline: Deadline,
     notice: Deadline,
 }
@@ -95,6 +105,8 @@ struct Host {
 struct Guest {
     stream: TcpStream,
     from: SocketAddr,
+    lock: Lock,
+    /// What it has said.
     bytes: Vec<u8>,
     /// Until when it must have introduced itself.
     patience: Deadline,
@@ -178,7 +190,16 @@ impl Host {
             }
             self.make_room();
             let patience = Deadline::after(INTRODUCTION);
-            self.guests.push(Guest { stream, from, bytes: Vec::new(), patience, seated: None, gone: false });
+            let lock = Lock::new(self.secret.clone());
+            self.guests.push(Guest {
+                stream,
+                from,
+                lock,
+                bytes: Vec::new(),
+                patience,
+                seated: None,
+                gone: false,
+            });
         }
         Ok(())
     }
@@ -284,7 +305,11 @@ impl Guest {
                 Ok(_) if self.seated.is_some() => {
                     return Ok(Look::Gone("it said more than hello".to_owned()));
                 }
-                Ok(read) => self.bytes.extend(&chunk[..read]),
+                Ok(read) => {
+                    if let Err(why) = self.take_in(&chunk[..read]) {
+                        return Ok(Look::Gone(why));
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.idle()),
                 Err(error) => return Ok(Look::Gone(error.to_string())),
@@ -294,6 +319,16 @@ impl Guest {
                 look => return Ok(look),
             }
         }
+    }
+
+    /// Takes in what has come, and answers a handshake; or why this one has to go.
+    fn take_in(&mut self, came: &[u8]) -> Result<(), String> {
+        let mut answer = Vec::new();
+        let taken = self.lock.take(came, &mut self.bytes, &mut answer);
+        // A fresh connection has room for so few bytes; where it has not, the other side sees it close.
+        let said = self.stream.write_all(&answer);
+        taken.map_err(|error| error.to_string())?;
+        said.map_err(|error| error.to_string())
     }
 
     fn parse(&self) -> Result<Look, u16> {

@@ -10,6 +10,7 @@
 //!   single     [`host`] [`guest`]  [`host_mpi`]       [`store`]
 //!              TCP, rank 0 listens  MPI_Iallgather   client of torch's TCPStore
 //!              [`frame`] [`dial`]   [`libmpi`]       [`tcp_store`] [`dial`]
+//!              [`line`]
 //! ```
 //!
 //! Not a transport: it runs once per connection manager, before anything is connected. Invariants: nothing waits
@@ -27,6 +28,7 @@ mod guest;
 mod host;
 mod host_mpi;
 mod libmpi;
+mod line;
 mod store;
 mod tcp_store;
 mod way;
@@ -65,11 +67,11 @@ pub fn gather(settings: &RendezvousSettings, part: &[u8]) -> Result<Gathered, Re
     match &way {
         Way::Single { .. } => Ok(Gathered { rank: 0, parts: vec![part.to_vec()] }),
         Way::Rendezvous { address, placement } if placement.rank == 0 => {
-            let parts = host::receive(address, placement.size, part, deadline)?;
+            let parts = host::receive(address, placement.size, part, settings.secret.as_ref(), deadline)?;
             Ok(Gathered { rank: 0, parts })
         }
         Way::Rendezvous { address, placement } => {
-            let parts = guest::visit(address, placement, part, deadline)?;
+            let parts = guest::visit(address, placement, part, settings.secret.as_deref(), deadline)?;
             Ok(Gathered { rank: placement.rank, parts })
         }
         Way::HostMpi { rank, .. } => {
