@@ -50,16 +50,12 @@ impl Fault {
     ];
 }
 
-/// Whether frames are dropped, duplicated and reordered: off until the protocol survives it.
-pub const FRAMES_SUFFER: bool = true;
-
 impl Plan {
     /// Drawn at random.
     pub fn draw(chance: &mut Chance) -> Self {
         let share = chance.pick(&[10, 30, 60]);
         let faults = Fault::ALL.into_iter().filter(|_| chance.percent(share)).collect();
-        let mut thousandths =
-            || if FRAMES_SUFFER && chance.percent(25) { chance.pick(&[2, 10, 40]) } else { 0 };
+        let mut thousandths = || if chance.percent(25) { chance.pick(&[2, 10, 40]) } else { 0 };
         Self {
             drops: thousandths(),
             duplicates: thousandths(),

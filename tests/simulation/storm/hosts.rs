@@ -20,9 +20,6 @@ pub struct Leaving {
     revokes: bool,
 }
 
-/// Whether memory is registered again while transfers from before its deregistration are still under way. Off: peers'
-/// frames name addresses, and nothing tells the old registration of an address from the new one.
-const SAME_MEMORY_AGAIN: bool = false;
 /// What an agent's shutdown waits for at most.
 const LEAVING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -201,8 +198,7 @@ impl Storm {
     /// Registers what is not.
     pub(super) fn register_all(&mut self, n: usize) {
         for area in self.net.host.areas_of(n) {
-            let awaited = !SAME_MEMORY_AGAIN && self.net.host.is_awaited(area);
-            if self.net.host.areas[area].key.is_none() && !awaited {
+            if self.net.host.areas[area].key.is_none() {
                 let span = self.net.host.span(area);
                 // One that the fabric refuses is tried again some time.
                 self.net.host.areas[area].key = self.net.nodes[n].register(span).ok();

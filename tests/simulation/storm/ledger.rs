@@ -243,18 +243,6 @@ impl Ledger {
         })
     }
 
-    /// Whether a transfer is under way that used the area before it was deregistered.
-    pub fn is_awaited(&self, area: usize) -> bool {
-        self.open.iter().map(|index| &self.transfers[*index]).any(|transfer| {
-            let stale = |piece: &Piece| {
-                let [source, target] = [piece.source, piece.target].map(|on| on == area);
-                source && self.areas[area].generation != piece.generations[0]
-                    || target && self.areas[area].generation != piece.generations[1]
-            };
-            !self.is_fenced(transfer) && transfer.pieces.iter().any(stale)
-        })
-    }
-
     /// Node `n`'s process is gone, and its streams with it ([`Watch::stream_broken`] has been told of each).
     pub fn crashed(&mut self, n: usize) {
         self.areas_of(n).for_each(|area| self.reuse(area));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crate::seeds::{SEED_VARIABLE, number};
 
 use super::coverage::{Coverage, Kind};
-use super::faults::FRAMES_SUFFER;
 use super::run_storm;
 
 /// Set to 1 to print what happens in a replay.
@@ -95,11 +94,7 @@ fn storm_of_a_night() {
 
 /// Kinds of fault that should have struck and have not.
 fn dead(coverage: &Coverage) -> Vec<Kind> {
-    let off: &[Kind] = match FRAMES_SUFFER {
-        true => &[],
-        false => &[Kind::FrameDropped, Kind::FrameDuplicated, Kind::FrameReordered],
-    };
-    let is_dead = |kind: &Kind| coverage.of(*kind) == 0 && !off.contains(kind);
+    let is_dead = |kind: &Kind| coverage.of(*kind) == 0;
     Kind::ALL.iter().copied().filter(is_dead).collect()
 }
 
