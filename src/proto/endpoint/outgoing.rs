@@ -267,8 +267,10 @@ impl Endpoint {
     pub(super) fn handle_aborted(&mut self, key: PeerKey, id: TransferId, sent: u32, now: Instant) {
         let transfer = self.outgoing_mut(key, id);
         if let Some(transfer) = transfer.filter(|transfer| transfer.phase == OutgoingPhase::Aborting) {
-            transfer.answers_owed = Some(sent);
-            transfer.progress.note(now);
+            // The same word again is no progress: answers that never come must not be waited for for ever.
+            if transfer.answers_owed.replace(sent) != Some(sent) {
+                transfer.progress.note(now);
+            }
         }
     }
 
