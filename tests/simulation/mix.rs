@@ -1,5 +1,7 @@
 //! Transfers both ways with notifications between them, on every style.
 
+use baton::proto::transfer::TransferError;
+
 use crate::pair::Pair;
 use crate::seeds::{Style, on_every_style};
 
@@ -33,10 +35,13 @@ fn cancelled_at_any_moment(style: Style, seed: u64) {
 }
 
 /// A post that fails ends its transfer, quickly and on both sides, and nothing else.
-fn failing_posts(style: Style, seed: u64) {
+pub fn failing_posts(style: Style, seed: u64) {
     let mut pair = Pair::connected(style, seed);
     pair.post_failures = 15;
     pair.work(30);
     pair.finish();
+    let late = |end: &&Result<_, TransferError>| matches!(end, Err(TransferError::Stalled { .. }));
+    let late = pair.host.ended_since(0).iter().find(late);
+    assert!(late.is_none(), "[late failure] nobody was told that it failed: {late:?}");
     assert!(pair.closed.is_empty(), "a failed post costs no stream: {:?}", pair.closed);
 }

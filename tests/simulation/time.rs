@@ -15,7 +15,7 @@ on_every_style!(
 );
 
 /// A stopped process is reported within 2 s and given up after the deadline; when it runs again, it finds out.
-fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
+pub fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
     let mut pair = Pair::connected(style, seed);
     pair.work(6);
     let stopped = pair.chance.within(0..2);
@@ -24,7 +24,7 @@ fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
     pair.drive("given up", |pair| pair.closed.len() == 1);
     let waited = pair.now - since;
     assert!(waited > DEADLINES.peer - Duration::from_millis(600), "given up after {waited:?}");
-    assert!(waited < DEADLINES.peer + Duration::from_millis(600), "given up after {waited:?}");
+    assert!(waited < DEADLINES.peer + Duration::from_millis(600), "[silence] given up after {waited:?}");
     let (n, _, reason) = &pair.closed[0];
     assert!(*n != stopped && reason.starts_with("nothing was heard of it for 5"), "{n}: {reason}");
     assert_eq!(pair.silences.len(), 1, "reported once");

@@ -21,6 +21,8 @@ pub struct Plan {
     duplicates: usize,
     reorders: usize,
     capacity: usize,
+    /// Whether a lane is stuck beyond the end of the faults.
+    pub stays_stuck: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +66,13 @@ impl Plan {
             faults_percent: chance.pick(&[2, 6, 12]),
             faults,
             capacity: chance.pick(&[600, 4000, 64 << 10]),
+            stays_stuck: Chance::new(!chance.clone().number()).percent(10),
         }
+    }
+
+    /// Whether lanes may break.
+    pub fn breaks_lanes(&self) -> bool {
+        self.faults.contains(&Fault::LaneBroken)
     }
 
     /// What befalls frames.
@@ -154,6 +162,7 @@ impl Storm {
             self.net.nodes[n].fabric.fail_after(u64::MAX);
         }
         self.wake_up();
+        self.net.stuck[0] |= self.plan.stays_stuck;
     }
 
     /// Ends every stream, as when all sockets break.

@@ -73,14 +73,18 @@ impl Storm {
             self.coverage.strike(Kind::OldBlob);
         }
         match self.net.nodes[n].endpoint.standing_of(NAMES[to], session) {
-            Standing::Up(key) => self.net.nodes[n].endpoint.mark_loaded(key),
+            Standing::Up(key) => {
+                self.meant[n].insert(key, session);
+                self.net.nodes[n].endpoint.mark_loaded(key);
+            }
             Standing::Connecting(_) => {}
             Standing::Absent if self.dials(n, to) => {}
             Standing::Absent => {
                 if self.dials(to, n) {
                     self.coverage.strike(Kind::DialedAtOnce);
                 }
-                self.net.dial(n, to, session);
+                let key = self.net.dial(n, to, session);
+                self.meant[n].insert(key, session);
             }
         }
         self.net.act(n);

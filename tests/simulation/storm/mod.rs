@@ -17,13 +17,14 @@ pub mod many;
 mod notes;
 mod violation;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use baton::desc::SessionId;
+use baton::desc::{PeerKey, SessionId};
 use baton::fabric::Fabric;
 use baton::fabric::sim::{SimConfig, SimNet, SimStyle};
-use baton::proto::endpoint::Counters;
+use baton::proto::endpoint::{Counters, Peer};
 use baton::proto::session::Deadlines;
 
 use crate::chance::Chance;
@@ -60,6 +61,8 @@ struct Storm {
     sim: SimNet,
     plan: Plan,
     coverage: Coverage,
+    /// Which process each dialed stream was meant for, by node.
+    meant: Vec<BTreeMap<PeerKey, SessionId>>,
     /// Every session each node has had, the last one included: what old blobs speak of.
     sessions: Vec<Vec<SessionId>>,
     /// Until when each node is stopped or not started yet.
@@ -79,10 +82,17 @@ const DEADLINES: Deadlines = Deadlines {
 };
 /// A transfer stalls, drains and is then ended with its stream, while others before it do the same.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(150);
-/// After the last fault, everything ends within this.
-const CALM_LIMIT: Duration = Duration::from_secs(150);
+/// After the last fault, everything ends within this: what is lost is asked for again, and nobody is waited for until his
+/// deadline.
+const CALM_LIMIT: Duration = Duration::from_secs(20);
+/// And within this, where lanes broke: one that breaks while its stream comes up is found out by the stall deadline.
+const BROKEN_LANE_LIMIT: Duration = Duration::from_secs(70);
+/// And within this, where a lane stays stuck: a transfer on it stalls, and so does its abort.
+const STUCK_LIMIT: Duration = Duration::from_secs(100);
 /// On a whole net, everything succeeds within this.
 const AFTERWARDS_LIMIT: Duration = Duration::from_secs(20);
+/// How long streams are left alone at the end, longer than a silence may last.
+const IDLE_MS: u64 = 7_000;
 /// Steps that no phase exceeds, whatever the clock says.
 const PHASE_STEPS_MAX: u64 = 300_000;
 
@@ -109,6 +119,7 @@ impl Storm {
             sim,
             plan,
             coverage: Coverage::default(),
+            meant: vec![BTreeMap::new(); count],
             sessions,
             frozen_until: vec![None; count],
             is_down: vec![false; count],
@@ -147,6 +158,7 @@ impl Storm {
         if let Some(broken) = self.net.host.violation.take() {
             return Err(broken);
         }
+        self.check_sessions()?;
         let now = self.net.now;
         match self.net.host.overdue(now) {
             None => Ok(()),
@@ -181,7 +193,13 @@ impl Storm {
                 && storm.net.host.live() == 0
                 && storm.net.host.areas.iter().all(|area| !area.is_revoked)
         };
-        self.drive("everything ends", CALM_LIMIT, idle)?;
+        if self.plan.stays_stuck {
+            let ended = |storm: &mut Self| storm.net.host.live() == 0;
+            self.drive("transfers end though a lane is stuck", STUCK_LIMIT, ended)?;
+            self.net.stuck[0] = false;
+        }
+        let limit = if self.plan.breaks_lanes() { BROKEN_LANE_LIMIT } else { CALM_LIMIT };
+        self.drive("everything ends", limit, idle)?;
         // What was lost of it is found out when the sender speaks again.
         self.drive("notifications come", CALM_LIMIT, |storm| storm.net.host.missing_note().is_none())
             .or_else(|late| self.check_notes().and(Err(late)))?;
@@ -225,7 +243,18 @@ impl Storm {
                 return Err(Rule::Afterwards.broken(text));
             }
         }
-        self.check_notes()
+        self.check_notes()?;
+        self.idle()
+    }
+
+    /// Streams that nobody uses stay.
+    fn idle(&mut self) -> Held {
+        let before = self.net.closed.len();
+        self.net.pass(IDLE_MS);
+        match &self.net.closed[before..] {
+            [] => Ok(()),
+            closed => Err(Rule::Idle.broken(format!("nothing was wrong: {closed:?}"))),
+        }
     }
 
     /// Nothing is left of what is over.
@@ -247,6 +276,22 @@ impl Storm {
     /// A text, and in a traced run all there is to see.
     fn with_state(&self, text: String) -> String {
         if self.net.traces { format!("{text}\n{}", self.net.state()) } else { text }
+    }
+
+    /// A stream comes up only with the process that it was meant for.
+    fn check_sessions(&self) -> Held {
+        for ((node, name), meant) in self.net.nodes.iter().zip(NAMES).zip(&self.meant) {
+            for (key, session) in meant {
+                let other = |found: SessionId| found != *session;
+                if let Some(found) =
+                    node.endpoint.peer(*key).and_then(Peer::session).filter(|found| other(*found))
+                {
+                    let text = format!("{name} has {found} where it dialed {session}");
+                    return Err(Rule::Session.broken(text));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_notes(&self) -> Held {
@@ -276,6 +321,7 @@ impl Storm {
         });
         self.net.host.crashed(n);
         self.leaving[n] = None;
+        self.meant[n].clear();
         self.register_all(n);
     }
 }
@@ -288,12 +334,17 @@ fn sim_net(style: Style, seed: u64, chance: &mut Chance) -> SimNet {
         Style::ReadOnly => (SimStyle::ReadOnly, chance.percent(50)),
         Style::Framed => (SimStyle::Framed, true),
     };
+    // More chunks than a word of a bitmap has bits.
+    let has_many_chunks = Chance::new(seed ^ 0x3F40).percent(5);
     let config = SimConfig {
         ordered,
         batches_in_flight: chance.within(1..6),
         queue_room: if chance.percent(40) { chance.within(1..4) } else { usize::MAX },
         segments_per_batch: chance.within(1..6),
-        bytes_per_batch: chance.within(16..200) as u64,
+        bytes_per_batch: match chance.within(16..200) as u64 {
+            _ if has_many_chunks => 1 + seed % 5,
+            bytes => bytes,
+        },
         piece_bytes: chance.within(8..200) as u64,
         steps_per_poll: chance.within(1..6) as u64,
         wire_bytes: chance.within(200..2000) as u64,

@@ -37,6 +37,10 @@ rules!(
     Leak = "leak",
     /// Once nothing is wrong any more, everything succeeds.
     Afterwards = "failed afterwards",
+    /// A stream that works and that nobody uses stays.
+    Idle = "idle stream lost",
+    /// A stream is to the process whose blob was loaded.
+    Session = "wrong session",
     /// Nothing panics.
     Panic = "panic",
 );
