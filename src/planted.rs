@@ -24,6 +24,60 @@ macro_rules! bugs {
 }
 
 bugs!(
+    /// COMMIT is acknowledged as soon as nothing is landing, whatever is missing.
+    AckWithoutCoverage,
+    /// ABORT is answered while chunks are landing.
+    AbortedBeforeQuiet,
+    /// COMMIT of one-sided writes is said when all are posted.
+    CommitBeforeFlush,
+    /// A transfer that is broken off ends while operations of ours are in flight.
+    EndBeforeDrain,
+    /// A cancelled transfer ends without a word to the peer.
+    AbortUnsaid,
+    /// A transfer that is broken off does not wait for ABORTED.
+    AbortUnanswered,
+    /// The second chunk of a transfer is not issued.
+    ChunkSkipped,
+    /// The number of a transfer wraps after eight.
+    TransferIdWraps,
+    /// How a transfer ended is said once: a question that comes later gets no answer.
+    EndSaidOnce,
+    /// The message of a transfer is delivered with its COMMIT, whatever is missing.
+    SyncMessageBeforeData,
+    /// A transfer fails at its responder, and the initiator is not told.
+    FailUnsaid,
+    /// A region that the peer has deregistered is written to as before.
+    RegionRemoveIgnored,
+    /// A region is said to be let go of while a batch is on its way there.
+    ReleasedBeforeQuiet,
+    /// Nothing is said when there is nothing to say.
+    HeartbeatUnsaid,
+    /// An event that comes twice is taken twice.
+    EventTwice,
+    /// An event is taken though the one before is missing.
+    EventSkipped,
+    /// An event that is lost is not said again.
+    EventNotKept,
+    /// A peer that is silent for ever is waited for.
+    SilenceNeverFatal,
+    /// A transfer that does not come on is waited for.
+    StallNeverJudged,
+    /// A transfer that does not come on is not asked about.
+    NeverAsked,
+    /// The transfers with a peer that is lost are not ended.
+    PeerLossForgotten,
+    /// What was in flight to a peer that is lost is still counted.
+    FlightsForgotten,
+    /// A word of the chunk bitmap counts 63 chunks.
+    BitmapOffByOne,
+    /// A stream that was meant for the process before this one comes up.
+    StaleSessionTaken,
+    /// Memory is deregistered, and the peers are not told.
+    RevokeUnsaid,
+    /// Memory counts as out of use before the peers have let go of it.
+    RevokeNotAwaited,
+    /// A newer blob of a name is taken for the session that is up.
+    OldSessionKept,
     /// Grants: an answer for an older lease of the slot is taken for one of this lease.
     GrantGenerationUnchecked,
     /// Grants: an answer of another session is taken for one of the holder.

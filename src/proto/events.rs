@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
+use crate::planted::{self, Planted};
+
 use super::transition::{named, table};
 
 named!(
@@ -187,7 +189,9 @@ impl EventsIn {
 
     /// An event is here with this number, in a frame of so many bytes. Whether it is to be taken now.
     pub fn take(&mut self, number: u64, bytes: usize) -> bool {
-        let is_next = number.checked_sub(1) == Some(self.heard);
+        let is_next = number.checked_sub(1) == Some(self.heard)
+            || number <= self.heard && planted::is(Planted::EventTwice)
+            || number > self.heard && planted::is(Planted::EventSkipped);
         if is_next {
             self.heard = number;
             self.unconfirmed_bytes += bytes;

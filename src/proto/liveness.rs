@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::planted::{self, Planted};
+
 use super::session::{Deadlines, SessionPhase};
 use super::transition::{named, table};
 
@@ -117,7 +119,8 @@ impl Liveness {
         if session != SessionPhase::Up && late {
             return Verdict::HandshakeLate;
         }
-        if silence > deadlines.peer && self.quiet_looks >= QUIET_LOOKS_MIN {
+        let patient = planted::is(Planted::SilenceNeverFatal);
+        if silence > deadlines.peer && !patient && self.quiet_looks >= QUIET_LOOKS_MIN {
             self.apply(LivenessEvent::Expired);
             return Verdict::Dead(silence);
         }

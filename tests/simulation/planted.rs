@@ -1,81 +1,143 @@
-//! Each bug that [`baton::planted`] can switch on is found within a thousand seeds, and none where none is switched on.
+//! Each bug that [`baton::planted`] can switch on is found within a thousand seeds; with none switched on, the same
+//! seeds pass.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use baton::planted::{Planted, plant};
 
 use crate::grants::{self, Lane};
+use crate::seeds::Style;
+use crate::storm::run_storm;
+use crate::{mix, time};
 
 /// Seeds within which a bug must be found.
 const SEEDS_MAX: u64 = 1000;
+/// Threads that look for bugs.
+const THREADS_MAX: usize = 8;
 
-/// One run of a world; panics when one of its checks fails.
-type Run = fn(u64);
-
-/// Where a bug can show.
-const GRANTS: &[(&str, Run)] = &[
-    ("grants, one-sided", |seed| _ = grants::run(Lane::OneSided, seed)),
-    ("grants, checked", |seed| _ = grants::run(Lane::Checked, seed)),
-];
+/// A simulated world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum World {
+    /// The whole protocol: [`crate::storm`].
+    Storm,
+    /// The leases of staging slots: [`crate::grants`].
+    Grants,
+    /// Transfers whose operations fail now and then.
+    Failures,
+    /// A process that is stopped.
+    Silence,
+}
 
 /// How a bug was found.
+#[derive(Debug)]
 struct Finding {
-    bug: Planted,
-    world: &'static str,
     seed: u64,
+    /// The name of the check that failed.
     check: String,
+}
+
+impl World {
+    /// Where a bug can show.
+    fn of(bug: Planted) -> Self {
+        match bug {
+            Planted::FailUnsaid => Self::Failures,
+            Planted::SilenceNeverFatal => Self::Silence,
+            bug if format!("{bug:?}").starts_with("Grant") => Self::Grants,
+            _ => Self::Storm,
+        }
+    }
+
+    /// One run: what failed in it.
+    fn run(self, seed: u64) -> Result<(), String> {
+        match self {
+            Self::Storm => run_storm(seed, false).map(drop).map_err(|violation| violation.to_string()),
+            Self::Grants => {
+                let lane = if seed.is_multiple_of(2) { Lane::OneSided } else { Lane::Checked };
+                caught(|| _ = grants::run(lane, seed))
+            }
+            Self::Failures => caught(|| mix::failing_posts(style(seed), seed)),
+            Self::Silence => caught(|| time::silence_is_reported_and_then_fatal(style(seed), seed)),
+        }
+    }
 }
 
 #[test]
 fn each_bug_is_found() {
     quiet_panics();
-    let mut missed = Vec::new();
-    let mut last = 0;
-    println!("{:<28} {:<20} {:>5}  found by", "bug", "world", "seed");
-    for bug in Planted::ALL {
-        let _planted = plant(*bug);
-        match find(*bug) {
-            Some(Finding { bug, world, seed, check }) => {
-                println!("{:<28} {world:<20} {seed:>5}  {check}", format!("{bug:?}"));
-                last = last.max(seed);
-            }
-            None => missed.push(*bug),
-        }
+    let found = for_each(Planted::ALL, |bug| find(*bug));
+    println!("{:<26} {:<8} {:>5}  found by", "bug", "world", "seed");
+    for (bug, finding) in Planted::ALL.iter().zip(&found) {
+        let (seed, check) = match finding {
+            Some(finding) => (finding.seed.to_string(), finding.check.as_str()),
+            None => ("-".to_owned(), "NOT FOUND"),
+        };
+        println!("{:<26} {:<8} {seed:>5}  {check}", format!("{bug:?}"), format!("{:?}", World::of(*bug)));
     }
-    let all = Planted::ALL.len();
-    println!("planted: {} of {all} bugs found, the last of them at seed {last}", all - missed.len());
+    let missed: Vec<_> = Planted::ALL.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+    println!("planted: {} of {} bugs found", found.len() - missed.len(), found.len());
     assert!(missed.is_empty(), "not found within {SEEDS_MAX} seeds: {missed:?}");
-    for seed in 0..=last {
-        for (world, run) in GRANTS {
-            if let Err(check) = attempt(*run, seed) {
-                panic!("no bug was planted, and {world} finds one at seed {seed}: {check}");
-            }
+    for world in [World::Storm, World::Grants, World::Failures, World::Silence] {
+        let of_world = Planted::ALL.iter().zip(&found).filter(|(bug, _)| World::of(**bug) == world);
+        let last = of_world.filter_map(|(_, finding)| finding.as_ref()).map(|finding| finding.seed).max();
+        let seeds: Vec<_> = (0..=last.unwrap_or_default()).collect();
+        for failure in for_each(&seeds, |seed| world.run(*seed)).into_iter().filter_map(Result::err) {
+            panic!("no bug was planted, and {world:?} fails: {failure}");
         }
     }
 }
 
-/// Runs the worlds in turns, seed by seed, until one of them finds something.
+/// Switches the bug on and runs its world seed by seed until something is found.
 fn find(bug: Planted) -> Option<Finding> {
+    let _planted = plant(bug);
     (0..SEEDS_MAX).find_map(|seed| {
-        GRANTS.iter().find_map(|(world, run)| {
-            attempt(*run, seed).err().map(|check| Finding { bug, world, seed, check })
-        })
+        let text = World::of(bug).run(seed).err()?;
+        let name = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let check = name.map_or_else(|| text.chars().take(60).collect(), |(name, _)| name.to_owned());
+        Some(Finding { seed, check })
     })
 }
 
-/// The name of the check that failed, which the panic's text has in brackets, or else that text's beginning.
-fn attempt(run: Run, seed: u64) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(|payload| {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        let name = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-        name.map_or_else(|| text.chars().take(60).collect(), |(name, _)| name.to_owned())
+/// Does the work for each item, on as many threads as there are processors; results are in the items' order.
+fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let next = AtomicUsize::new(0);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let spawn = |_| {
+            let (next, work) = (&next, &work);
+            scope.spawn(move || {
+                quiet_panics();
+                let mine = std::iter::from_fn(|| {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    items.get(at).map(|item| (at, work(item)))
+                });
+                mine.collect::<Vec<_>>()
+            })
+        };
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("it catches panics")).collect()
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The styles in turns, but for the one that is for storms only.
+fn style(seed: u64) -> Style {
+    Style::ALL[(seed % 4) as usize]
+}
+
+/// A run whose checks panic.
+fn caught(run: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        text.unwrap_or_else(|| (*payload.downcast_ref::<&str>().unwrap_or(&"a panic")).to_owned())
     })
 }
 
 thread_local! {
-    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The panics of this thread are its findings: they are not printed one by one.

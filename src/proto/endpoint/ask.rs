@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use crate::desc::{PeerKey, TransferId};
+use crate::planted::{self, Planted};
 use crate::proto::session::SessionPhase;
 use crate::proto::transfer::{Mover, Outgoing, OutgoingPhase, Run, Runs, TransferError};
 use crate::proto::wire::{Frame, Standing, State};
@@ -28,19 +29,25 @@ impl Endpoint {
             (transfer.is_told_of() && transfer.progress.ask_is_due(heard, now)).then_some(transfer.id)
         };
         let ids: Vec<_> = peer.outgoing.values_mut().filter_map(due).take(ASKS_PER_TICK).collect();
-        ids.into_iter().for_each(|id| peer.say(&Frame::Ask { id }));
+        let ids = ids.into_iter().filter(|_| !planted::is(Planted::NeverAsked));
+        ids.for_each(|id| peer.say(&Frame::Ask { id }));
     }
 
     pub(super) fn handle_ask(&mut self, key: PeerKey, id: TransferId) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(end) = peer.ended.end(id) {
+            if planted::is(Planted::EndSaidOnce) {
+                return;
+            }
             return peer.say_end(id, end);
         }
         let Some(incoming) = peer.incoming.get(&id) else {
             return peer.say(&Frame::State(unknown(id)));
         };
         let (state, failure) = (incoming.state(), incoming.failure.clone());
-        if let Some(text) = failure.filter(|_| state.standing == Standing::Failed) {
+        if let Some(text) =
+            failure.filter(|_| state.standing == Standing::Failed && !planted::is(Planted::FailUnsaid))
+        {
             peer.say(&Frame::Fail { id, text: &text });
         }
         peer.say(&Frame::State(state));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::desc::PeerKey;
+use crate::planted::{self, Planted};
 use crate::proto::liveness::HEARTBEAT_EVERY;
 use crate::proto::wire::{Event, Frame};
 
@@ -58,7 +59,7 @@ impl Peer {
         let count = |ticks: u32, on: bool| if on { ticks.saturating_add(1) } else { 0 };
         self.beat.unconfirmed_ticks = count(self.beat.unconfirmed_ticks, unconfirmed);
         self.beat.missing_ticks = count(self.beat.missing_ticks, missing);
-        let wanted = silent || unconfirmed || missing;
+        let wanted = silent && !planted::is(Planted::HeartbeatUnsaid) || unconfirmed || missing;
         let again = now.saturating_duration_since(self.beat.said) >= HEARTBEAT_EVERY;
         if wanted && again || self.events_in.is_unconfirmed(false) {
             self.say_beat(now);
@@ -99,7 +100,7 @@ impl Endpoint {
             Ok(false) => {}
             Err(error) => return self.close(key, &error.to_string()),
         }
-        if again {
+        if again && !planted::is(Planted::EventNotKept) {
             peer.tell_again();
         }
         self.is_behind(key, said, now);
@@ -107,7 +108,7 @@ impl Endpoint {
 
     /// Takes an event of the peer's in its turn.
     pub(super) fn handle_event(&mut self, key: PeerKey, number: u64, event: Event<'_>, now: Instant) {
-        if self.is_behind(key, number.saturating_sub(1), now) {
+        if self.is_behind(key, number.saturating_sub(1), now) && !planted::is(Planted::EventSkipped) {
             return;
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };

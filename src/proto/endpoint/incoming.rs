@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::planted::{self, Planted};
 use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPhase};
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
@@ -214,7 +215,13 @@ impl Endpoint {
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(end) = peer.ended.end(commit.id) {
+            if planted::is(Planted::EndSaidOnce) {
+                return;
+            }
             return peer.say_end(commit.id, end);
+        }
+        if let Some(message) = commit.sync_message.filter(|_| planted::is(Planted::SyncMessageBeforeData)) {
+            self.actions.push_back(Action::Deliver { peer: peer.name.clone(), message: message.to_vec() });
         }
         let Some(incoming) = incoming_entry(peer, commit.id, commit.op) else {
             return self.close(key, "it has too many unfinished transfers");
@@ -255,7 +262,9 @@ impl Endpoint {
         incoming.phase = was.on(IncomingEvent::Fault).unwrap_or(was);
         if was == IncomingPhase::Receiving {
             incoming.failure = Some(text.clone());
-            peer.say(&Frame::Fail { id, text: &text });
+            if !planted::is(Planted::FailUnsaid) {
+                peer.say(&Frame::Fail { id, text: &text });
+            }
         }
         self.settle_incoming(key, id);
     }

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, SessionId, TransferId};
+use crate::planted::{self, Planted};
 
 use super::blob::Blob;
 use super::regions::RegionTable;
@@ -187,7 +188,8 @@ impl Endpoint {
     pub fn standing_of(&self, name: &str, session: SessionId) -> Standing {
         match self.standing(name) {
             Standing::Up(key) | Standing::Connecting(key)
-                if self.peers.get(&key).is_none_or(|peer| peer.session() != Some(session)) =>
+                if self.peers.get(&key).is_none_or(|peer| peer.session() != Some(session))
+                    && !planted::is(Planted::OldSessionKept) =>
             {
                 Standing::Absent
             }
@@ -361,8 +363,8 @@ impl Endpoint {
                 self.remember_lost(&peer.name, reason);
             }
         }
-        self.flights.retain(|_, flight| flight.peer != key);
-        for (id, transfer) in peer.outgoing {
+        self.flights.retain(|_, flight| flight.peer != key || planted::is(Planted::FlightsForgotten));
+        for (id, transfer) in peer.outgoing.into_iter().filter(|_| !planted::is(Planted::PeerLossForgotten)) {
             self.owners.remove(&id);
             let outcome = match (transfer.acknowledged, transfer.failure) {
                 (true, None) => Ok(()),

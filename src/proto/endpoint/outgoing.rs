@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::planted::{self, Planted};
 use crate::proto::plan::Plan;
 use crate::proto::transfer::{
     ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, Progress, TransferError,
@@ -47,6 +48,7 @@ impl Endpoint {
         if number > TransferId::NUMBER_MAX {
             return Err(CommandError::TooMany { name, what: "transfers behind it", count });
         }
+        let number = if planted::is(Planted::TransferIdWraps) { number % 8 } else { number };
         let id = TransferId::new(key, number);
         let transfer = Outgoing {
             id,
@@ -116,7 +118,7 @@ impl Endpoint {
         };
         let (true, Some(segments)) = (has_room, transfer.plan.chunk(chunk as usize)) else { return false };
         let segments = segments.to_vec();
-        transfer.next_chunk += 1;
+        transfer.next_chunk += if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 };
         transfer.progress.note(now);
         match mover {
             Mover::Pulled => peer.say(&Frame::Pull { id, chunk, heard, segments }),
@@ -154,7 +156,10 @@ impl Endpoint {
                 transfer.apply(OutgoingEvent::Quiet);
                 self.end(key, id, now);
             }
-            OutgoingPhase::Draining if transfer.in_flight == 0 => {
+            OutgoingPhase::Draining if transfer.in_flight == 0 && planted::is(Planted::AbortUnsaid) => {
+                self.end(key, id, now);
+            }
+            OutgoingPhase::Draining if transfer.in_flight == 0 || planted::is(Planted::EndBeforeDrain) => {
                 transfer.apply(OutgoingEvent::Quiet);
                 transfer.progress.note(now);
                 peer.say_abort(id);

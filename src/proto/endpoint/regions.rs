@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::desc::{PeerKey, RegionKey, Span};
+use crate::planted::{self, Planted};
 use crate::proto::codec::{Reader, Writer};
 use crate::proto::regions::RegionError;
 use crate::proto::section::AnnouncedRegion;
@@ -56,8 +57,10 @@ impl Endpoint {
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
         for (peer_key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.phase.has_our_section()) {
-            let is_told = |key: &&RegionKey| self.told_to.get(key).is_none_or(|only| only == peer_key);
-            let may_write = peer.may_write(&self.lanes);
+            let forgets = planted::is(Planted::RevokeUnsaid);
+            let is_told =
+                |key: &&RegionKey| !forgets && self.told_to.get(key).is_none_or(|only| only == peer_key);
+            let may_write = peer.may_write(&self.lanes) && !planted::is(Planted::RevokeNotAwaited);
             for key in keys.iter().filter(is_told) {
                 peer.told_of.remove(key);
                 peer.tell(Event::RegionRemove { key: *key });
@@ -124,7 +127,7 @@ impl Endpoint {
         let region = Arc::make_mut(&mut peer.regions).remove(revoked);
         let transfers = peer.outgoing.values_mut();
         let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
-        let users: Vec<_> = users.collect();
+        let users: Vec<_> = users.filter(|_| !planted::is(Planted::RegionRemoveIgnored)).collect();
         peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
         let reason = "it deregistered memory that the transfer uses";
         users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
@@ -175,7 +178,8 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let waiting = std::mem::take(&mut peer.releasing);
         for releasing in waiting {
-            if releasing.users.iter().any(|id| peer.is_moving(*id)) {
+            let moving = releasing.users.iter().any(|id| peer.is_moving(*id));
+            if moving && !planted::is(Planted::ReleasedBeforeQuiet) {
                 peer.releasing.push(releasing);
                 continue;
             }

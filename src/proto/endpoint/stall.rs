@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::desc::{PeerKey, TransferId};
+use crate::planted::{self, Planted};
 use crate::proto::transfer::{Incoming, Outgoing, OutgoingPhase, TransferError};
 
 use super::{Action, Endpoint, Peer, Stall};
@@ -19,7 +20,7 @@ impl Endpoint {
         let (mut reports, overdue) = judge_outgoing(key, peer, self.deadlines.stall, now);
         judge_incoming(key, peer, now, &mut reports);
         self.actions.extend(reports.into_iter().map(|stall| Action::Stalled(Box::new(stall))));
-        for (id, phase, reason) in overdue {
+        for (id, phase, reason) in overdue.into_iter().filter(|_| !planted::is(Planted::StallNeverJudged)) {
             match phase {
                 OutgoingPhase::Draining | OutgoingPhase::Aborting => {
                     self.close(key, "it does not answer an abort");

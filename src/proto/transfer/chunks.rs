@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::planted::{self, Planted};
+
 use super::Run;
 
 /// A set of chunk indexes, as a bitmap that has only the words with something in them: an index is the peer's
@@ -15,7 +17,10 @@ pub struct ChunkSet {
 impl ChunkSet {
     /// Adds a chunk; false if it was there already.
     pub fn insert(&mut self, chunk: u32) -> bool {
-        let (word, bit) = (self.words.entry(chunk / 64).or_default(), 1u64 << (chunk % 64));
+        let (word, bit) = (
+            self.words.entry(chunk / 64).or_default(),
+            1u64 << (chunk % if planted::is(Planted::BitmapOffByOne) { 63 } else { 64 }),
+        );
         let new = *word & bit == 0;
         *word |= bit;
         self.len += u32::from(new);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::desc::{TransferId, TransferOp};
+use crate::planted::{self, Planted};
 use crate::proto::transition::{named, table};
 use crate::proto::wire::{Standing, State};
 
@@ -156,6 +157,9 @@ impl Incoming {
     /// has landed is a fault.
     pub fn is_whole(&self) -> Result<bool, String> {
         let Some(commit) = &self.commit else { return Ok(false) };
+        if planted::is(Planted::AckWithoutCoverage) {
+            return Ok(self.phase == IncomingPhase::Receiving && self.in_flight == 0);
+        }
         if self.phase != IncomingPhase::Receiving || self.in_flight > 0 || self.landed.len() < commit.chunks {
             return Ok(false);
         }
@@ -173,7 +177,8 @@ impl Incoming {
 
     /// Whether an aborted transfer is quiet: nothing in flight, and no frame under way to us.
     pub fn is_quiet(&self) -> bool {
-        self.phase == IncomingPhase::Closing && self.in_flight == 0 && self.arrived >= self.owed
+        let idle = self.in_flight == 0 || planted::is(Planted::AbortedBeforeQuiet);
+        self.phase == IncomingPhase::Closing && idle && self.arrived >= self.owed
     }
 }
 

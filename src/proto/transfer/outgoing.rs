@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::desc::{RegionKey, Span, TransferId, TransferOp};
+use crate::planted::{self, Planted};
 use crate::proto::plan::Plan;
 use crate::proto::regions::RegionTable;
 use crate::proto::transition::{named, table};
@@ -204,6 +205,7 @@ impl Outgoing {
     /// Whether COMMIT is due: everything it vouches for is done or on an accounted way.
     pub fn commit_is_due(&self) -> bool {
         let moved = match self.mover {
+            Mover::Native if planted::is(Planted::CommitBeforeFlush) => self.next_chunk == self.chunks(),
             Mover::Native | Mover::Answered => self.done.len() == self.chunks(),
             Mover::Framed | Mover::Pulled => self.next_chunk == self.chunks(),
         };
@@ -255,8 +257,9 @@ impl Outgoing {
     /// Whether every answer that ABORTED owes us has been seen.
     pub fn abort_is_settled(&self) -> bool {
         self.phase == OutgoingPhase::Aborting
-            && self.in_flight == 0
-            && self.answers_owed.is_some_and(|owed| self.answers >= owed)
+            && (self.in_flight == 0 || planted::is(Planted::EndBeforeDrain))
+            && (self.answers_owed.is_some_and(|owed| self.answers >= owed)
+                || planted::is(Planted::AbortUnanswered))
     }
 }
 
