@@ -24,6 +24,8 @@ pub struct Drill {
     pub mtu: u32,
     /// What the agents' deadlines are set to.
     pub timeouts: Timeouts,
+    /// Whether the agents share a key (`BATON_PSK_FILE`).
+    pub has_key: bool,
     /// Part of the short selection.
     pub is_short: bool,
 }
@@ -47,8 +49,10 @@ pub enum Fault {
     Rough,
     /// A rate limit.
     Slow,
-    /// Bits that flip.
+    /// Bits that flip, as TCP's checksum shows.
     Flips,
+    /// Bits that flip unseen by TCP: somebody forges.
+    Forgery,
     /// The receiver dials a port that nobody listens on.
     ClosedPort,
     /// The receiver dials a name, which would have to be looked up.
@@ -113,10 +117,13 @@ impl Timeouts {
 impl Drill {
     /// As the report and `--only` know it.
     pub fn case(&self) -> Case {
-        let fault = match self.mtu {
+        let mut fault = match self.mtu {
             ETHERNET => self.fault.to_string(),
             mtu => format!("{} mtu {mtu}", self.fault),
         };
+        if self.has_key {
+            fault += " key";
+        }
         let mut case = Case::new(self.row, fault, self.point.to_string(), self.lane);
         case.seam = self.seam;
         case.is_short = self.is_short;
@@ -172,6 +179,7 @@ impl fmt::Display for Fault {
             Self::Rough => to.write_str("1% loss 1% dup 5 ms jitter"),
             Self::Slow => to.write_str("50 Mbit"),
             Self::Flips => to.write_str("bit flips"),
+            Self::Forgery => to.write_str("forged bits"),
             Self::ClosedPort => to.write_str("closed port"),
             Self::HostName => to.write_str("host name"),
             Self::Mute => to.write_str("mute listener"),
@@ -216,6 +224,7 @@ pub fn drills() -> Vec<Drill> {
     resets(&mut all);
     weather(&mut all);
     strangers(&mut all);
+    with_key(&mut all);
     all
 }
 
@@ -235,7 +244,7 @@ pub fn cases() -> Vec<Case> {
 /// A drill over TCP at seam S1.
 fn drill(row: &'static str, fault: Fault, point: Point, timeouts: Timeouts) -> Drill {
     let (lane, seam) = (Lane::StreamTcp, Seam::S1);
-    Drill { row, fault, point, lane, seam, mtu: ETHERNET, timeouts, is_short: false }
+    Drill { row, fault, point, lane, seam, mtu: ETHERNET, timeouts, has_key: false, is_short: false }
 }
 
 const ENDS: [End; 2] = [End::A, End::B];
@@ -314,6 +323,24 @@ fn strangers(all: &mut Vec<Drill>) {
     for (row, fault) in all_of_them {
         all.push(Drill { is_short: true, ..drill(row, fault, Point::Start, Timeouts::SHORT) });
     }
+}
+
+/// With a key, streams are sealed: then a flipped bit that TCP cannot see (row 31) is seen as well, and the rest is as before.
+/// Frames cannot be recognized any more, so the points are those that need not.
+fn with_key(all: &mut Vec<Drill>) {
+    let rows = [
+        ("31", Fault::Forgery, Point::Start, Timeouts::DEFAULT),
+        ("26", Fault::Rough, Point::Start, Timeouts::DEFAULT),
+        ("22", Fault::Drop(Reach::Both), Point::Mid, Timeouts::DEFAULT),
+        ("23", Fault::Gap(Reach::Both), Point::Mid, Timeouts::DEFAULT),
+        ("25", Fault::Reset, Point::Mid, Timeouts::DEFAULT),
+    ];
+    all.extend(
+        rows.map(|(row, fault, point, timeouts)| Drill {
+            has_key: true,
+            ..drill(row, fault, point, timeouts)
+        }),
+    );
 }
 
 #[cfg(test)]

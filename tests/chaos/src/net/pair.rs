@@ -1,7 +1,9 @@
 //! Two hosts at the two ends of a network of their own, and what they are asked to do together.
 
-use std::io;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +54,8 @@ impl Pair {
     /// Starts the hosts; each has its agent and its memory registered when this returns.
     pub fn start(bench: &Bench, drill: &Drill, seed: u64, folder: &Path) -> io::Result<Self> {
         let network = Arc::new(Network::new(seed, drill.mtu).map_err(io::Error::other)?);
-        let host = |end, name| Host::start(bench, &spec(&network, drill, end), name, folder);
+        let key = if drill.has_key { Some(key_file(folder)?) } else { None };
+        let host = |end, name| Host::start(bench, &spec(&network, drill, end, key.as_deref()), name, folder);
         let (sender, receiver) = (host(End::A, SENDER)?, host(End::B, RECEIVER)?);
         let mut pair = Self {
             network,
@@ -169,7 +172,7 @@ pub fn at_ns(answer: &Answer) -> Option<u64> {
     }
 }
 
-fn spec(network: &Arc<Network>, drill: &Drill, end: End) -> HostSpec {
+fn spec(network: &Arc<Network>, drill: &Drill, end: End, key: Option<&Path>) -> HostSpec {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let lanes = if drill.lane == Lane::Ucx { "ucx,stream-tcp" } else { drill.lane.name() };
     let env = [
@@ -180,14 +183,24 @@ fn spec(network: &Arc<Network>, drill: &Drill, end: End) -> HostSpec {
         ("TRTLLM_NIXL_INTERFACE", super::space::DEVICE.to_owned()),
         ("TRTLLM_UCX_INTERFACE", super::space::DEVICE.to_owned()),
     ];
+    let mut env: Vec<_> = env.map(|(name, value)| (name.to_owned(), value)).into();
+    env.extend(key.map(|path| ("BATON_PSK_FILE".to_owned(), path.display().to_string())));
     let network = Arc::clone(network);
     HostSpec {
         seam: drill.seam,
         lane: drill.lane,
         shape: SHAPE,
-        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        env,
         place: Some(Place(Arc::new(move |command| network.place(end, command)))),
         args: Vec::new(),
         pipe_bytes: None,
     }
+}
+
+/// A file with a key, as `BATON_PSK_FILE` wants it.
+fn key_file(folder: &Path) -> io::Result<PathBuf> {
+    let path = folder.join("key");
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(&(0..64).map(|at| b"0123456789abcdef"[at * 7 % 16]).collect::<Vec<u8>>())?;
+    Ok(path)
 }

@@ -38,6 +38,7 @@ impl Run<'_> {
             (Fault::HostName, _) => self.host_name(),
             (Fault::HalfOpen, _) => self.half_open(),
             (Fault::Rough | Fault::Slow | Fault::Flips, _) => self.weather(),
+            (Fault::Forgery, _) => self.forgery(),
             (_, Point::Start | Point::Hello | Point::Welcome) => self.first_contact(),
             (_, Point::Idle) => self.idle(),
             (_, Point::Mid | Point::Commit | Point::Ack) => self.transfer(),
@@ -132,6 +133,35 @@ impl Run<'_> {
         if !struck {
             self.verdict.broken(format!("the weather was fair: {tally:?}"));
         }
+    }
+
+    /// Forged bits arrive where TCP sees nothing wrong: no byte of them comes into memory.
+    fn forgery(&mut self) {
+        if !self.meet() {
+            return;
+        }
+        let storm = Storm { reach: Reach::Both, weather: Weather::FORGING, lasts: None };
+        self.pair.network.relay().storm(storm);
+        let struck = now_ns();
+        let (peer, latest) = (self.pair.peer_of(End::A), RESET_MS + GRACE_MS);
+        match self.pair.send(1, 0) {
+            // Even signs of life are forged: the connection may be gone before.
+            Err(text) => {
+                self.judge_error("send", &text, millis_between(struck, now_ns()), 0.0, latest, &peer)
+            }
+            Ok(mut ongoing) => {
+                let answer = ongoing.sent.within(PATIENCE);
+                match self.verdict.came("wait", answer) {
+                    Some(Answer::Failed { text, at_ns }) => {
+                        self.judge_error("wait", &text, millis_between(struck, at_ns), 0.0, latest, &peer);
+                    }
+                    Some(_) => self.verdict.broken("a transfer came to an end over forged bits"),
+                    None => {}
+                }
+                self.check_truth(&mut ongoing.sent);
+            }
+        }
+        self.next_request(true);
     }
 
     /// The fault is there before both know each other.

@@ -58,6 +58,8 @@ impl Weather {
     pub const SLOW: Self = Self { bytes_per_second: Some(50_000_000 / 8), ..Self::FAIR };
     /// One packet in two hundred has a flipped bit that TCP's checksum shows.
     pub const FLIPPING: Self = Self { flip_ppm: ALL / 200, ..Self::FAIR };
+    /// As [`Weather::FLIPPING`], but TCP cannot notice.
+    pub const FORGING: Self = Self { flips_are_sealed: true, ..Self::FLIPPING };
 }
 
 /// All packets, in millionths.
