@@ -128,6 +128,12 @@ impl Plan {
         self.chunk_ends.len()
     }
 
+    /// How many segments the chunks before this one have.
+    pub fn segments_before(&self, chunk: usize) -> usize {
+        let last = chunk.min(self.chunk_ends.len()).checked_sub(1);
+        last.map_or(0, |last| self.chunk_ends[last] as usize)
+    }
+
     /// The segments of one chunk; never empty, within the caps.
     pub fn chunk(&self, index: usize) -> Option<&[Segment]> {
         let end = *self.chunk_ends.get(index)? as usize;

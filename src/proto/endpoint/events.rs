@@ -7,7 +7,7 @@ use crate::planted::{self, Planted};
 use crate::proto::liveness::HEARTBEAT_EVERY;
 use crate::proto::wire::{Event, Frame};
 
-use super::{Action, Endpoint, Peer, TICK};
+use super::{Action, Endpoint, MESSAGE_MAX_BYTES, Peer, TICK};
 
 /// READY is said again this often, while the peer's does not come.
 const READY_EVERY: Duration = Duration::from_secs(1);
@@ -124,11 +124,20 @@ impl Endpoint {
             Event::RegionAdd { region } => self.handle_region_add(key, region),
             Event::RegionRemove { key: region } => self.handle_region_remove(key, region),
             Event::RegionReleased { key: region } => self.handle_region_released(key, region),
+            Event::Notify { message } if message.len() > MESSAGE_MAX_BYTES => {
+                self.close_for_message(key, message)
+            }
             Event::Notify { message } => {
                 let (peer, message) = (peer.name.clone(), message.to_vec());
                 self.actions.push_back(Action::Deliver { peer, message });
             }
         }
+    }
+
+    /// Gives up a peer for a message that no agent takes from its host.
+    pub(super) fn close_for_message(&mut self, key: PeerKey, message: &[u8]) {
+        let len = message.len();
+        self.close(key, &format!("a message of {len} bytes is longer than the limit of {MESSAGE_MAX_BYTES}"));
     }
 
     /// Whether the peer has said events, so many in all, that have not come: they are asked for, at once if this is

@@ -9,7 +9,9 @@ use crate::proto::wire::{Commit, DataHeader, Frame};
 
 use super::outgoing::lane_has_room;
 use super::peer::ChunkRequest;
-use super::{Action, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX};
+use super::{
+    Action, Endpoint, Flight, FlightKind, MESSAGE_MAX_BYTES, Peer, Placement, TRANSFERS_PER_PEER_MAX,
+};
 
 /// Characters of a text of the peer's that are kept: enough for any text of ours.
 const TEXT_MAX_CHARS: usize = 1000;
@@ -210,6 +212,9 @@ impl Endpoint {
     }
 
     fn handle_commit(&mut self, key: PeerKey, commit: &Commit<'_>, now: Instant) {
+        if let Some(message) = commit.sync_message.filter(|message| message.len() > MESSAGE_MAX_BYTES) {
+            return self.close_for_message(key, message);
+        }
         if self.is_behind(key, commit.events, now) {
             return; // its message must not overtake those before it
         }

@@ -28,6 +28,8 @@ mod regions;
 mod stall;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -109,6 +111,12 @@ enum FlightKind {
 pub const TRANSFERS_PER_PEER_MAX: usize = 4096;
 /// Peers that an endpoint keeps.
 pub const PEERS_MAX: usize = 1024;
+/// Segments that one peer is asked for and that may be waiting there; more are asked for as it says that some are
+/// done.
+pub const SEGMENTS_ASKED_MAX: usize = 2 << 20;
+/// Segments of chunk requests that may wait here for one peer: room for what a peer that keeps to the limit can
+/// be wrong about. A transfer whose request would be one more fails.
+pub const SEGMENTS_WAITING_MAX: usize = 2 * SEGMENTS_ASKED_MAX;
 /// Control bytes waiting for a peer above which no further chunk request is issued.
 pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
 /// Control bytes kept for a peer above which further commands are refused. An event that waits counts twice: it is

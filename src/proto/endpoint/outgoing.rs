@@ -11,8 +11,8 @@ use crate::proto::transfer::{
 use crate::proto::wire::{DataHeader, Frame};
 
 use super::{
-    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, TRANSFERS_PER_PEER_MAX,
-    check_message,
+    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, SEGMENTS_ASKED_MAX,
+    TRANSFERS_PER_PEER_MAX, check_message,
 };
 
 /// A planned transfer, ready to go.
@@ -88,21 +88,22 @@ impl Endpoint {
     /// Issues what is due and there is room for.
     pub(super) fn pump(&mut self, key: PeerKey, now: Instant) {
         self.pump_requests(key);
-        let ids: Vec<_> = match self.peers.get(&key) {
-            Some(peer) => {
-                peer.outgoing.values().filter(|transfer| transfer.can_go_on()).map(|t| t.id).collect()
-            }
-            None => return,
+        let Some(peer) = self.peers.get(&key) else { return };
+        let able = peer.outgoing.values().filter(|transfer| transfer.can_go_on());
+        let ids: Vec<_> = able.map(|transfer| transfer.id).collect();
+        let mut asked = match ids.is_empty() {
+            true => 0,
+            false => peer.outgoing.values().map(Outgoing::segments_asked).sum(),
         };
         for id in ids {
-            while self.issue_chunk(key, id, now) {}
+            while self.issue_chunk(key, id, &mut asked, now) {}
             self.settle(key, id, now);
         }
         self.release_regions(key);
     }
 
-    /// Issues the next chunk of a transfer; false when there is none or no room.
-    fn issue_chunk(&mut self, key: PeerKey, id: TransferId, now: Instant) -> bool {
+    /// Issues the next chunk of a transfer; false when there is none or no room. `asked` segments wait at the peer.
+    fn issue_chunk(&mut self, key: PeerKey, id: TransferId, asked: &mut usize, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
         let room = lane_has_room(&self.lanes, peer);
         let output_has_room = peer.output_has_room();
@@ -112,11 +113,18 @@ impl Endpoint {
             return false;
         };
         let (chunk, mover, op) = (transfer.next_chunk, transfer.mover, transfer.op);
+        let Some(segments) = transfer.plan.chunk(chunk as usize) else { return false };
         let has_room = match mover {
             Mover::Native | Mover::Framed => room,
-            Mover::Pulled | Mover::Answered => output_has_room,
+            Mover::Pulled | Mover::Answered => {
+                *asked += segments.len();
+                let fits = *asked <= SEGMENTS_ASKED_MAX || *asked == segments.len();
+                output_has_room && fits
+            }
         };
-        let (true, Some(segments)) = (has_room, transfer.plan.chunk(chunk as usize)) else { return false };
+        if !has_room {
+            return false;
+        }
         let segments = segments.to_vec();
         transfer.next_chunk += if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 };
         transfer.progress.note(now);

@@ -14,7 +14,7 @@ use crate::proto::transfer::{End, EndedIds, Incoming, Mover, Outgoing, Runs};
 use crate::proto::wire::{Event, Frame, Standing, State};
 
 use super::events::Beat;
-use super::{OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
+use super::{OUTPUT_SOFT_LIMIT_BYTES, SEGMENTS_WAITING_MAX, TRANSFERS_PER_PEER_MAX};
 
 /// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +95,6 @@ pub struct Peer {
     pub(super) releasing: Vec<Releasing>,
     output: Vec<u8>,
 }
-
-/// Segments of chunk requests that may wait for one peer.
-const SEGMENTS_WAITING_MAX: usize = 16 << 20;
 
 /// A chunk that the peer wants pulled or sent.
 #[derive(Debug)]

@@ -46,10 +46,19 @@ pub(super) struct Hostile {
 impl Hostile {
     /// Connected; nothing has been said.
     pub fn silent() -> Self {
+        Self::silent_over(LANE)
+    }
+
+    /// As [`Hostile::up`], over another lane.
+    pub fn up_over(lane: LaneSpec) -> Self {
+        Self::silent_over(lane).come_up()
+    }
+
+    fn silent_over(lane: LaneSpec) -> Self {
         let identity = Identity { name: "us".into(), section: section(1) };
         let limit = Duration::from_secs(5);
         let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
-        let mut endpoint = Endpoint::new(identity, vec![LANE], deadlines);
+        let mut endpoint = Endpoint::new(identity, vec![lane], deadlines);
         let span = Span { addr: 0x10000, len: 1 << 20 };
         let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };
         endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
@@ -68,11 +77,19 @@ impl Hostile {
 
     /// Handshake done, lanes agreed.
     pub fn up() -> Self {
-        let mut peer = Self::linked();
+        Self::linked().come_up()
+    }
+
+    fn come_up(mut self) -> Self {
+        let peer = &mut self;
+        if peer.endpoint.peer(peer.key).is_some_and(|peer| peer.phase() == SessionPhase::Listening) {
+            peer.hello("them", [1; 16]);
+            peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
+        }
         peer.say(&Frame::Ready { lanes: vec![LANE.name], again: false });
         assert!(matches!(peer.endpoint.standing("them"), Standing::Up(_)));
         peer.answers();
-        peer
+        self
     }
 
     pub fn hello(&mut self, name: &str, expected: [u8; 16]) {

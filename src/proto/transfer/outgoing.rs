@@ -168,6 +168,20 @@ impl Outgoing {
         news
     }
 
+    /// Segments that the peer has been asked for and that may be waiting there, as far as we can see: it serves chunks
+    /// in their order, but for a few.
+    pub fn segments_asked(&self) -> usize {
+        let asks = matches!(self.mover, Mover::Pulled | Mover::Answered);
+        let waits = matches!(self.phase, OutgoingPhase::Moving | OutgoingPhase::Committing);
+        match asks && waits {
+            true => {
+                let asked = self.plan.segments_before(self.next_chunk as usize);
+                asked - self.plan.segments_before(self.done_count().min(self.next_chunk) as usize)
+            }
+            false => 0,
+        }
+    }
+
     /// Whether the peer should know of it, so that it can be asked.
     pub fn is_told_of(&self) -> bool {
         match self.phase {

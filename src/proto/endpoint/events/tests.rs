@@ -166,3 +166,19 @@ fn what_overtakes_the_handshake_is_dropped_and_what_is_doubled_is_no_fault() {
     peer.tell(1, b"early");
     assert_eq!(peer.delivered(), [b"early"]);
 }
+
+#[test]
+fn a_message_may_have_its_limit_and_no_byte_more() {
+    let long = vec![7; MESSAGE_MAX_BYTES + 1];
+    let mut peer = Hostile::up();
+    peer.tell(1, &long[1..]);
+    assert_eq!(peer.delivered(), [&long[1..]]);
+    assert!(peer.answers().concat().starts_with("Heartbeat { said: 0, heard: 1"), "confirmed at once");
+    peer.tell(2, &long);
+    let why = format!("a message of {} bytes is longer than the limit of {MESSAGE_MAX_BYTES}", long.len());
+    assert_eq!(peer.farewell(), Some(why.clone()));
+    let mut peer = Hostile::up();
+    let (id, op) = (TransferId(5), TransferOp::Write);
+    peer.say(&Frame::Commit(Commit { id, op, chunks: 0, bytes: 0, events: 0, sync_message: Some(&long) }));
+    assert_eq!(peer.farewell(), Some(why));
+}
