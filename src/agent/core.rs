@@ -177,7 +177,7 @@ impl Core {
                 Source::Waker | Source::Fabric => continue,
                 Source::Lobby(token) => self.serve_lobby(token, now),
                 Source::Peer(key) => self.serve_stream(key, ready, now),
-                Source::Process(key) => self.bury(key, now),
+                Source::Process(key) => self.bury(key),
             }
             worked = true;
         }
@@ -277,20 +277,24 @@ impl Core {
         }
     }
 
-    /// The process at the other end has ended, whoever else holds its sockets. What it had said before still counts.
-    fn bury(&mut self, key: PeerKey, now: Instant) {
+    /// The process at the other end has ended, whoever else holds its sockets.
+    fn bury(&mut self, key: PeerKey) {
         if let Some(pidfd) = self.processes.remove(&key) {
             self.watch.forget(pidfd);
         }
+        self.broken.push((key, "its process has ended".into()));
+    }
+
+    /// Takes in all that has come on a stream that is about to be given up: what the peer had said still counts.
+    fn hear_out(&mut self, key: PeerKey, now: Instant) {
         for _ in 0..READS_FROM_THE_DEAD {
             let Some(stream) = self.streams.get_mut(&key) else { return };
             let more = matches!(stream.fill(), Ok(Intake::Some));
             self.take_frames(key, now);
             if !more {
-                break;
+                return;
             }
         }
-        self.broken.push((key, "its process has ended".into()));
     }
 
     /// Hands every whole frame to the endpoint.
@@ -323,6 +327,10 @@ impl Core {
                 return acted;
             }
             for (key, reason) in std::mem::take(&mut self.broken) {
+                self.hear_out(key, now);
+                while let Some(action) = self.endpoint.poll_action(now) {
+                    self.carry_out(action, now); // a goodbye is the better reason
+                }
                 self.let_go(key, &reason);
             }
         }

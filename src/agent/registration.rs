@@ -14,9 +14,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, Span};
+use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span};
 use crate::error::FabricError;
 use crate::fabric::Pinning;
+use crate::proto::endpoint::Standing;
 use crate::proto::regions::check_region;
 use crate::proto::section::{AnnouncedRegion, FabricKey};
 
@@ -25,8 +26,6 @@ use super::{Agent, DescriptorList, RegisterError, mappings};
 
 /// How long deregistration waits for what is in flight.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
-/// No peer has this key: they are counted from 1.
-const NOBODY: PeerKey = PeerKey(0);
 /// Regions announced before the engine has its turn.
 const ANNOUNCED_PER_TURN: usize = 256;
 
@@ -53,8 +52,8 @@ impl Agent {
         unsafe { self.register_for_some(list, None) }
     }
 
-    /// As [`Agent::register`], but announces it to one loaded peer alone: for memory that is registered for one
-    /// transfer. Deregistering it waits for no other peer either. A peer that is lost is told nothing.
+    /// As [`Agent::register`], but announces it to one connected peer alone: for memory that is registered for one
+    /// transfer. Deregistering it waits for no other peer either. As long as the peer is not connected, all are told.
     ///
     /// # Safety
     /// As for [`Agent::register`].
@@ -200,12 +199,11 @@ impl Agent {
             let keys = register_below(&mut core, &region);
             let keys = keys.map_err(|source| self.unregistrable(list, *done, source))?;
             let announced = AnnouncedRegion { region, keys };
-            let added = match only {
-                None => core.endpoint.add_region(announced),
-                Some(name) => {
-                    let key = core.endpoint.loaded_peer(name).map_or(NOBODY, |(key, _)| key);
-                    core.endpoint.add_region_for(key, announced)
-                }
+            // Loaded or not: a peer that has loaded us may be asked to write before we have loaded it.
+            let standing = only.map(|name| core.endpoint.standing(name));
+            let added = match standing {
+                Some(Standing::Up(key)) => core.endpoint.add_region_for(key, announced),
+                _ => core.endpoint.add_region(announced),
             };
             added.map_err(|source| {
                 core.deregister_below(&[region.key]);

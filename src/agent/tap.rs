@@ -14,12 +14,19 @@ pub(super) struct Tap<'a> {
     now: Instant,
     /// Counts the frames whose payload has no place.
     dropped: &'a mut u64,
+    /// Peers whose link broke. For whoever polls: what they had said on their streams comes first.
+    lost: Vec<(PeerKey, FabricError)>,
 }
 
 impl<'a> Tap<'a> {
     /// Hands the events of `lane` to `endpoint`.
     pub fn new(endpoint: &'a mut Endpoint, lane: &'static str, now: Instant, dropped: &'a mut u64) -> Self {
-        Self { endpoint, lane, now, dropped }
+        Self { endpoint, lane, now, dropped, lost: Vec::new() }
+    }
+
+    /// The peers whose link broke in this poll.
+    pub fn into_lost(self) -> Vec<(PeerKey, FabricError)> {
+        self.lost
     }
 }
 
@@ -47,7 +54,7 @@ impl Sink for Tap<'_> {
     }
 
     fn lost(&mut self, peer: PeerKey, error: FabricError) {
-        self.endpoint.handle_lane(peer, self.lane, Err(error.to_string()));
+        self.lost.push((peer, error));
     }
 }
 

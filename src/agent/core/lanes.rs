@@ -15,10 +15,17 @@ use super::Core;
 impl Core {
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
         let mut worked = false;
+        let mut lost = Vec::new();
         for fabric in &mut self.fabrics {
             let lane = fabric.name();
             let mut tap = Tap::new(&mut self.endpoint, lane, now, &mut self.mishaps.frames_dropped);
             worked |= fabric.poll(STEP_BYTES, &mut tap);
+            lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (lane, peer, error)));
+        }
+        for (lane, peer, error) in lost {
+            // It has left, perhaps, and its last words have come after this drive looked at its stream.
+            self.hear_out(peer, now);
+            self.endpoint.handle_lane(peer, lane, Err(error.to_string()));
         }
         for _ in 0..self.handed_back.len() {
             let Some((lane, peer, batch)) = self.handed_back.pop_front() else { break };
