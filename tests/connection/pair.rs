@@ -15,7 +15,7 @@ pub enum Lane {
 }
 
 /// Longest any step of a test may take.
-const WATCHDOG: Duration = Duration::from_secs(30);
+const WATCHDOG: Duration = Duration::from_secs(90);
 
 /// Tags that no test uses for itself.
 const PROOF: Tag = Tag(1001);
