@@ -76,7 +76,7 @@ fn open_over(
         reason = advertised.reason,
         "listening; peers are told this address"
     );
-    tell_trust(&name, &settings, advertised.ip, &connection_info);
+    tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
     let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
@@ -113,8 +113,14 @@ fn open_over(
     Ok((shared, connection_info))
 }
 
-/// Says which key peers must have, or warns, once for the process, that none is asked for where strangers may come.
-fn tell_trust(agent: &str, settings: &EngineSettings, ip: std::net::IpAddr, address: &str) {
+/// Says which key peers must have, or warns, once for all who share `warned`, that none is asked for where strangers
+/// may come.
+fn tell_trust(
+    agent: &str,
+    settings: &EngineSettings,
+    (ip, address): (std::net::IpAddr, &str),
+    warned: &AtomicBool,
+) {
     match &settings.secret {
         Some(secret) => {
             let key = secret.fingerprint();
@@ -124,7 +130,7 @@ fn tell_trust(agent: &str, settings: &EngineSettings, ip: std::net::IpAddr, addr
                 "peers must have the key of BATON_PSK_FILE; two that match show the same"
             );
         }
-        None if !ip.is_loopback() && !WARNED.swap(true, Ordering::Relaxed) => tracing::warn!(
+        None if !ip.is_loopback() && !warned.swap(true, Ordering::Relaxed) => tracing::warn!(
             address,
             "peers are not authenticated: whoever reaches this address can read and write registered memory; set \
              BATON_PSK_FILE on all sides to a file with one key"
@@ -237,4 +243,53 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::Secret;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::atomic::AtomicUsize;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    /// Counts warnings.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::WARN
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn strangers_who_may_come_are_one_warning() {
+        let (warned, counted) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+        let without = EngineSettings::default();
+        let secret = Secret::parse(&b"0123456789abcdef".repeat(4)).map(Arc::new).ok();
+        let with = EngineSettings { secret, ..EngineSettings::default() };
+        let near = (IpAddr::V4(Ipv4Addr::LOCALHOST), "127.0.0.1:1");
+        let far = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), "192.0.2.1:1");
+        let told = |settings: &EngineSettings, place| {
+            tell_trust("ctx", settings, place, &warned);
+            counted.load(Ordering::Relaxed)
+        };
+        tracing::subscriber::with_default(Warnings(Arc::clone(&counted)), || {
+            assert_eq!(told(&without, near), 0, "nobody comes from outside");
+            assert_eq!(told(&with, far), 0, "they need the key");
+            assert_eq!(told(&without, far), 1);
+            assert_eq!(told(&without, far), 1, "once");
+        });
+    }
 }
