@@ -35,6 +35,12 @@ impl Identity {
             Errno::SRCH => {
                 error("pidfd_open", FabricErrorKind::Unreachable, errno, format!("process {pid} is gone"))
             }
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => error(
+                "pidfd_open",
+                FabricErrorKind::NoResource,
+                errno,
+                format!("to pin process {pid}: {errno}"),
+            ),
             _ => error(
                 "pidfd_open",
                 FabricErrorKind::Unsupported,
