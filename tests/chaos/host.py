@@ -81,6 +81,11 @@ class Desk:
         """Follows one command and returns the answer."""
         return getattr(self, "_" + verb.replace("-", "_"))(*words) or ""
 
+    def expect(self, verb: str) -> None:
+        """Hears of a command, in their order: an `abandon` ends what waits before it, begun or not."""
+        with self._changed:
+            self._waiting += verb in ("hear", "receive")
+
     def _call(self, before: str, after: str, call: Callable[[], object]) -> object:
         self._arena.reach(before)
         result = call()
@@ -160,8 +165,6 @@ class Desk:
             self._is_abandoned = False
 
     def _wait_here(self, before: str, after: str, call: Callable[[], object]) -> None:
-        with self._changed:
-            self._waiting += 1
         try:
             self._call(before, after, call)
         finally:
@@ -187,6 +190,7 @@ def serve(desk: Desk) -> None:
 
     for line in sys.stdin:
         number, _, command = line.strip().partition(" ")
+        desk.expect(command.partition(" ")[0])
         threading.Thread(target=answer, args=(number, command), daemon=True).start()
 
 

@@ -34,6 +34,11 @@ std::string outcomeOf(char const* name, Call&& call)
     }
 }
 
+bool isWaiting(std::string const& command)
+{
+    return command.rfind("hear ", 0) == 0 || command.rfind("receive ", 0) == 0;
+}
+
 template <typename Value>
 Value next(std::istringstream& words)
 {
@@ -84,8 +89,34 @@ Desk::~Desk()
     destroy(none);
 }
 
+void Desk::expect(std::string const& command)
+{
+    std::lock_guard const lock(mMutex);
+    mWaiting += isWaiting(command);
+}
+
+void Desk::awaitQuiet(std::unique_lock<std::mutex>& lock)
+{
+    mChanged.wait(lock, [this] { return mUsers == 0 && mWaiting == 0; });
+}
+
+void Desk::stopWaiting()
+{
+    std::lock_guard const lock(mMutex);
+    --mWaiting;
+    mChanged.notify_all();
+}
+
 std::string Desk::follow(std::string const& command)
 {
+    std::shared_ptr<Desk> const waiting(isWaiting(command) ? this : nullptr,
+        [](Desk* desk)
+        {
+            if (desk != nullptr)
+            {
+                desk->stopWaiting();
+            }
+        });
     static std::map<std::string, std::string (Desk::*)(Words&)> const kVerbs{
         {"make", &Desk::make},
         {"destroy", &Desk::destroy},
@@ -135,7 +166,7 @@ std::string Desk::destroy(Words&)
     std::shared_ptr<seams::Side> last;
     {
         std::unique_lock lock(mMutex);
-        mChanged.wait(lock, [this] { return mUsers == 0; });
+        awaitQuiet(lock);
         last = std::move(mSide);
     }
     mArena.reach(Phase::kDestroy);
@@ -328,7 +359,7 @@ std::string Desk::abandon(Words&)
 {
     mAbandoned = true;
     std::unique_lock lock(mMutex);
-    mChanged.wait(lock, [this] { return mUsers == 0; });
+    awaitQuiet(lock);
     mAbandoned = false;
     return {};
 }
@@ -363,7 +394,7 @@ std::string Desk::forkChild(Words& words)
     if (child == 0)
     {
         ::alarm(kChildSeconds);
-        mUsers = 0; // the threads that use it are the parent's
+        mUsers = mWaiting = 0; // the threads that use it are the parent's
         lock.unlock();
         auto const said = outcomeOf("card", [&] { side->card(); })
             + outcomeOf("confirm", [&] { side->confirm(peer, 77); })

@@ -34,7 +34,11 @@ public:
     Desk(seams::Seam& seam, Arena& arena);
     ~Desk();
 
-    // Follows one command and returns the answer; throws what went wrong.
+    // Hears of a command, in the order in which they are given: an `abandon` ends every `hear` and `receive` before it,
+    // whether that has begun or not.
+    void expect(std::string const& command);
+
+    // Follows a command that it has heard of and returns the answer; throws what went wrong.
     std::string follow(std::string const& command);
 
 private:
@@ -52,6 +56,9 @@ private:
         Desk& mDesk;
         std::shared_ptr<seams::Side> mSide;
     };
+
+    void awaitQuiet(std::unique_lock<std::mutex>& lock);
+    void stopWaiting();
 
     std::string make(Words& words);
     std::string destroy(Words& words);
@@ -85,6 +92,7 @@ private:
     std::condition_variable mChanged;
     std::shared_ptr<seams::Side> mSide;
     int mUsers = 0;
+    int mWaiting = 0; // hear, receive: also those that have yet to begin
     std::map<uint64_t, std::shared_ptr<seams::Outgoing>> mOutgoing;
     std::atomic<bool> mAbandoned{false};
 };

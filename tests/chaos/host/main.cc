@@ -87,6 +87,7 @@ int serve(Desk& desk)
 {
     for (std::string number, command; std::cin >> number && std::getline(std::cin >> std::ws, command);)
     {
+        desk.expect(command);
         std::thread(
             [&desk, number, command]
             {

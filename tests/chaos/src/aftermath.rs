@@ -396,7 +396,9 @@ pub fn judge_silence(
 
 /// The library has said that it does not let go of memory: then its owner must not use it (D9).
 fn is_quarantined(host: &Host) -> bool {
-    host.logged(0, &["must not be reused"]).is_some()
+    ["must not be reused", "must not be used for anything else", "while its process lives"]
+        .iter()
+        .any(|words| host.logged(0, &[words]).is_some())
 }
 
 /// What the library ends by itself; `receive` too, for the host's signs of life tell it that a peer is gone.

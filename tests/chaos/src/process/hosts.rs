@@ -78,8 +78,8 @@ fn fork_busy(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
 fn fork(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
     let peer = play.stage.party(side.other()).name.clone();
     let said = play.stage.ask(side, &format!("fork {peer}"), FORK_LIMIT)?;
-    // Withdrawing is what destructors do: it never throws, not even there.
-    for call in ["card", "confirm", "forget"] {
+    // What destructors do never throws, not even there; and there is nobody whom a child could forget.
+    for call in ["card", "confirm"] {
         if said.contains(&format!("{call}: returned")) {
             return Err(format!("a forked child's call was served: {said}"));
         }
