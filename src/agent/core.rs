@@ -21,6 +21,7 @@ use crate::trust::Secret;
 
 use super::Mishaps;
 use super::control::{ControlStream, Intake};
+use super::ghosts::Ghosts;
 use super::inbox::Inbox;
 use super::lobby::{Arrival, Lobby};
 use super::regions::Registered;
@@ -38,6 +39,7 @@ pub(super) struct Core {
     pub pinnings: Vec<Arc<dyn Pinning>>,
     pub registered: Registered,
     pub quarantine: Quarantine,
+    pub ghosts: Ghosts,
     pub mishaps: Mishaps,
     pub transfers: HashMap<TransferId, Outcome>,
     /// Why streams that somebody is waiting for have closed.
@@ -90,6 +92,7 @@ impl Core {
             fabrics,
             registered: Registered::default(),
             quarantine: Quarantine::default(),
+            ghosts: Ghosts::default(),
             mishaps: Mishaps::default(),
             transfers: HashMap::new(),
             farewells: HashMap::new(),
@@ -368,6 +371,8 @@ impl Core {
             Action::Up { peer } => {
                 if let Some(stream) = self.streams.get_mut(&peer) {
                     stream.handshake_is_over();
+                    let name = self.endpoint.peer(peer).map_or("", |peer| peer.name());
+                    self.ghosts.lay(name, stream.as_fd());
                 }
                 self.signal.raise();
             }
@@ -425,6 +430,11 @@ impl Core {
                 tracing::warn!(peer = name, reason, "peer lost");
             }
             false => tracing::info!(peer = name, reason, "stream closed"),
+        }
+        if let Some(pulls) = self.endpoint.may_come_back(key, Instant::now()) {
+            let (stream, process) = (self.streams.get(&key), self.processes.get(&key));
+            let last = self.registered.last_key();
+            self.ghosts.remember(name, stream.map(|stream| stream.as_fd()), process, pulls, last);
         }
         self.fabrics.iter_mut().for_each(|fabric| fabric.disconnect(key));
         self.handed_back.retain(|(_, peer, _)| *peer != key);

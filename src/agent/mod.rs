@@ -24,6 +24,7 @@ mod error;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
+mod ghosts;
 mod inbox;
 mod lobby;
 pub mod loopback;

@@ -158,6 +158,11 @@ impl Shared {
         core.drive(Instant::now());
     }
 
+    /// Whether a peer that was given up may still take what was written to it out of our memory.
+    pub fn may_be_pulled(&self, peer: &str) -> bool {
+        !self.is_forked() && self.core.lock().ghosts.pulls(peer)
+    }
+
     /// Makes the progress thread look again.
     pub fn wake(&self) {
         let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
@@ -184,6 +189,12 @@ impl Shared {
             let (agent, silent_ms) = (&self.name, peer.silence(Instant::now()).as_millis() as u64);
             let peer_name = peer.name();
             match peer.may_still_write() {
+                false if peer.may_still_pull(core.endpoint.lanes()) => tracing::error!(
+                    agent,
+                    peer = peer_name,
+                    silent_ms,
+                    "the peer has not let go of our memory at shutdown and may read from it while its process lives"
+                ),
                 true => tracing::error!(
                     agent,
                     peer = peer_name,

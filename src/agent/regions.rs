@@ -18,6 +18,11 @@ impl Registered {
         RegionKey(self.next_key)
     }
 
+    /// The key of the latest region.
+    pub fn last_key(&self) -> RegionKey {
+        RegionKey(self.next_key)
+    }
+
     /// How many registrations there are.
     pub fn len(&self) -> usize {
         self.keys.values().map(Vec::len).sum()

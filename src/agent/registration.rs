@@ -106,18 +106,20 @@ impl Agent {
             core.drive(Instant::now());
             regions
         };
-        let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| core.endpoint.region_is_busy(*key));
+        let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| core.is_touched(*key));
         self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
         let (free, pinnings) = {
             let mut core = self.shared.core.lock();
-            let is_busy = |(key, _): &(RegionKey, Descriptor)| core.endpoint.region_is_busy(*key);
+            let is_busy = |(key, _): &(RegionKey, Descriptor)| core.is_touched(*key);
             let (busy, free): (Vec<_>, Vec<_>) = regions.iter().copied().partition(is_busy);
             for (key, memory) in busy {
                 let (agent, limit_s) = (self.name(), DEREGISTER_LIMIT.as_secs());
+                let peer = core.ghosts.haunting(key);
                 tracing::error!(
                     agent,
                     region = key.0,
                     %memory,
+                    silent_peer = peer,
                     "memory is still in use by a transfer {limit_s} s after it was deregistered; it is quarantined \
                      and must not be used for anything else"
                 );
@@ -138,7 +140,7 @@ impl Agent {
             if core.quarantine.is_empty() {
                 return;
             }
-            let busy = |key: &RegionKey| core.endpoint.region_is_busy(*key);
+            let busy = |key: &RegionKey| core.is_touched(*key);
             let free: Vec<_> = core.quarantine.keys().copied().filter(|key| !busy(key)).collect();
             core.deregister_below(&free);
             for key in &free {
@@ -238,6 +240,14 @@ impl Drop for Pinned {
 
 /// Regions that did not fall quiet when they were deregistered, and where they are.
 pub(super) type Quarantine = HashMap<RegionKey, Descriptor>;
+
+impl Core {
+    /// Whether something may still touch a region: what is in flight, a peer that has yet to let go, one that was given up
+    /// and may come back.
+    fn is_touched(&self, key: RegionKey) -> bool {
+        self.endpoint.region_is_busy(key) || self.ghosts.haunting(key).is_some()
+    }
+}
 
 fn unpin(pinnings: &[Arc<dyn Pinning>], keys: &[RegionKey]) {
     for key in keys {

@@ -80,15 +80,20 @@ impl Transfer {
     }
 
     /// Cancels it if it is not over. True once no byte of it can land any more. Waits for the peer until two seconds
-    /// after the peer deadline, so that a peer which has stopped is dead before, and its death is the answer. False
-    /// remains for a peer that lives and does not let go, and for a forked child; the memory must not be reused then.
+    /// after the peer deadline, so that a peer which has stopped is given up before. False remains for a peer that lives
+    /// and does not let go, for one that was given up while it pulled and is not known to be dead, and for a forked child;
+    /// the memory must not be reused then.
     pub fn release(&self) -> bool {
         if self.outcome.get().is_none() && !self.shared.is_forked() {
             self.shared.cancel(self.id);
             let deadline = self.shared.death_deadline();
             self.shared.wait_until(Some(deadline), || self.outcome.get().is_some());
         }
-        self.outcome.get().is_some()
+        match self.outcome.get() {
+            Some(Ok(())) => true,
+            Some(Err(_)) => !self.shared.may_be_pulled(&self.peer),
+            None => false,
+        }
     }
 
     /// Whether it was under way when this process was forked: it goes on elsewhere, and nothing is seen of it here.

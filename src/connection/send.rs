@@ -130,7 +130,10 @@ impl Sending<'_> {
                 () => continue,
             };
             // One that does not end within the peer deadline ends with the peer: asked until then.
-            while !transfer.release() && self.hub.agent.loaded_link(transfer.peer()).is_ok() {}
+            while transfer.state() == TransferState::InProgress
+                && !transfer.release()
+                && self.hub.agent.loaded_link(transfer.peer()).is_ok()
+            {}
             break;
         }
         match transfer.error() {

@@ -115,7 +115,8 @@ pub fn a_stopped_peer_is_let_go_of_by_its_death(lane: Lane) {
         let begun = Instant::now();
         let transfer = ours.submit(&other.write_from(&pool)).expect("taken");
         match way {
-            "release" => assert!(transfer.release(), "the peer is dead by now"),
+            // Over `local` it may have been stopped in the midst of a pull, and pull on when it goes on.
+            "release" => assert_eq!(transfer.release(), lane != Lane::Local, "the peer is given up by now"),
             "drop" => drop(transfer),
             _ => ours.invalidate(&other.name),
         }

@@ -244,6 +244,17 @@ impl Peer {
         }
     }
 
+    /// Whether the agreed lane lets the peer move bytes by itself; then also whether it pulls what we write to it.
+    pub(super) fn moves_by_itself(&self, lanes: &[LaneSpec]) -> Option<bool> {
+        let lane = self.lane.and_then(|lane| lanes.get(lane))?;
+        (lane.native_read || lane.native_write).then_some(!lane.native_write)
+    }
+
+    /// Whether the peer may be pulling what we write to it.
+    pub fn may_still_pull(&self, lanes: &[LaneSpec]) -> bool {
+        !self.outgoing.is_empty() && self.moves_by_itself(lanes) == Some(true)
+    }
+
     /// Whether a batch of this transfer of ours is on its way.
     pub(super) fn is_moving(&self, id: TransferId) -> bool {
         self.outgoing.get(&id).is_some_and(|transfer| transfer.in_flight > 0)

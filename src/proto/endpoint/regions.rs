@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::desc::{PeerKey, RegionKey, Span};
 use crate::planted::{self, Planted};
@@ -90,6 +91,13 @@ impl Endpoint {
     /// Whether a peer may still write to a region of ours that is revoked.
     pub fn is_revoking(&self) -> bool {
         self.peers.values().any(|peer| !peer.revoking.is_empty())
+    }
+
+    /// Whether a peer that is being let go of has only fallen silent, on a lane on which it moves bytes by itself: what it
+    /// had begun may go on when it does. If so, also whether it pulls what we write to it.
+    pub fn may_come_back(&self, key: PeerKey, now: Instant) -> Option<bool> {
+        let peer = self.peers.get(&key).filter(|peer| peer.silence(now) > self.deadlines.peer)?;
+        peer.moves_by_itself(&self.lanes)
     }
 
     /// Whether anything in flight touches one of our regions, a transfer of ours still will, or a peer that
