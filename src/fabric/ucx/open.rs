@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::{Resource, getrlimit};
 use ucx_sys::{Found, Library};
 
 use super::engine::Engine;
@@ -17,6 +18,8 @@ use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::trial::Verdict;
 use crate::fabric::{Fabric, Link};
 
+/// Descriptors that must be free: what UCX opens for two workers, and as much again.
+const DESCRIPTORS: u64 = 48;
 /// The key under which a fabric connects to itself when it is opened. No agent gives it.
 const SELF: PeerKey = PeerKey(u32::MAX);
 
@@ -31,6 +34,7 @@ impl UcxFabric {
             ))
         })?;
         let (version, path) = (library.version(), library.path().to_owned());
+        require_descriptors()?;
         if let (Found::AlreadyLoaded, Some(wanted)) = (library.found(), &config.library) {
             tracing::debug!(wanted = %wanted.display(), "ucx: the process has a libucp loaded, which is used");
         }
@@ -100,6 +104,19 @@ impl UcxFabric {
         self.end_link(SELF);
         verdict.0.unwrap_or(Ok(()))
     }
+}
+
+/// UCX ends the process where it runs out of descriptors while it starts.
+fn require_descriptors() -> Result<(), FabricError> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Without one for the look itself there is none.
+    let used = std::fs::read_dir("/proc/self/fd").map_or(limit, |entries| entries.count() as u64);
+    if limit.saturating_sub(used) >= DESCRIPTORS {
+        return Ok(());
+    }
+    let detail =
+        format!("{used} of {limit} descriptors are in use, and UCX wants {DESCRIPTORS}: raise `ulimit -n`");
+    Err(FabricError::new(NAME, "open", FabricErrorKind::NoResource, 0, detail))
 }
 
 fn unsupported(detail: String) -> FabricError {
