@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) -> bool {
     let mut records = Vec::new();
     let (mut ours, mut theirs) = channels().expect("the cipher is part of us");
     let mut plain = Vec::new();
-    if bytes.u8() % 2 == 0 {
+    if bytes.u8().is_multiple_of(2) {
         let len = usize::from(bytes.u8());
         plain.extend((0..3 * len).map(|at| at as u8));
         plain.chunks(len.max(1)).for_each(|piece| ours.seal(piece, &mut records).expect("it seals"));
