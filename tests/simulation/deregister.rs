@@ -2,9 +2,10 @@
 
 use baton::desc::{RegionKey, Segment, Span, TransferOp};
 use baton::proto::endpoint::Submission;
+use baton::proto::transfer::TransferError;
 
 use crate::pair::Pair;
-use crate::seeds::{Style, on_every_style};
+use crate::seeds::{Style, each, on_every_style};
 
 on_every_style!(in_the_middle, behind_a_cancel, between_plan_and_submit);
 
@@ -96,6 +97,46 @@ fn between_plan_and_submit(style: Style, seed: u64) {
     }
     pair.finish();
     assert!(pair.closed.is_empty(), "a late submit costs no stream: {:?}", pair.closed);
+}
+
+/// Memory that is read, deregistered before the bytes are fetched, used for something else and registered again at
+/// the same address: the read does not take that for what it wanted.
+#[test]
+fn registered_again_under_a_read() {
+    each(50, |seed| {
+        let mut pair = Pair::connected(Style::ReadOnly, seed);
+        pair.drive("at rest", |pair| pair.is_quiet());
+        let wish = loop {
+            let wish = pair.host.wish(0, &mut pair.chance).expect("free memory");
+            if wish.op == TransferOp::Read && wish.sync_message.is_none() {
+                break wish;
+            }
+            pair.host.refused(wish.index);
+        };
+        let (index, addr) = (wish.index, wish.remote[0].addr);
+        let submission = pair.plan(0, wish).expect("registered memory");
+        let holds = |span: Span| (span.addr..span.addr + span.len).contains(&addr);
+        let memory = pair.host.memories(1).position(|memory| holds(memory.span())).expect("it is read");
+        let (key, span) =
+            (RegionKey(memory as u32 + 1), pair.host.memories(1).nth(memory).expect("just found").span());
+        pair.submit_planned(0, index, submission);
+        pair.host.trusts = false; // the reader's memory may get anything, but not with a success
+
+        pair.nodes[1].endpoint.remove_region(key);
+        pair.act(1);
+        assert!(!pair.nodes[1].endpoint.region_is_busy(key), "nobody writes there");
+        baton::fabric::Fabric::deregister(&mut pair.nodes[1].fabric, key);
+        pair.host.reuse(1, memory);
+        pair.nodes[1].register(span).expect("DRAM");
+        // The reader fetches and commits before it hears of any of this.
+        for _ in 0..300 {
+            pair.poll(0);
+            pair.act(0);
+        }
+        pair.drive("it has ended", |pair| pair.host.live() == 0 && pair.is_quiet());
+        let end = &pair.host.transfers()[index].end;
+        assert!(matches!(end, Some(Err(TransferError::Remote(_)))), "{end:?}");
+    });
 }
 
 impl Pair {

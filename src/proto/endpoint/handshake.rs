@@ -51,6 +51,9 @@ impl Endpoint {
         let Some(index) = self.lanes.iter().position(|spec| spec.name == lane) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(state) = peer.lane_states.get_mut(index) else { return };
+        if matches!(state, LaneState::Down(_)) {
+            return; // the peer has been told that it is not to be had
+        }
         let now = match outcome {
             Ok(()) => LaneState::Up,
             Err(reason) => LaneState::Down(reason),

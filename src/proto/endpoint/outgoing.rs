@@ -57,6 +57,7 @@ impl Endpoint {
             plan,
             regions,
             their_regions: None,
+            was_revoked: false,
             sync_message,
             phase: OutgoingPhase::Moving,
             committed: false,
@@ -257,7 +258,7 @@ impl Endpoint {
         let Some(transfer) = peer.outgoing.get_mut(&id) else { return };
         transfer.progress.note(now);
         // An owner waits for no reader before it uses a revoked region for something else.
-        let revoked = transfer.op == TransferOp::Read && !transfer.is_within(&peer.regions);
+        let revoked = transfer.op == TransferOp::Read && transfer.was_revoked;
         transfer.acknowledge(
             revoked.then(|| TransferError::Remote("it deregistered memory while we read it".into())),
         );

@@ -74,6 +74,8 @@ pub struct Outgoing {
     /// The peer's regions that it touches, once one of those has been revoked: with thousands revoked at a time,
     /// each must not cost a walk over the plan.
     pub their_regions: Option<BTreeSet<RegionKey>>,
+    /// Whether the peer has revoked memory of its side meanwhile: what it registers again there is not what was meant.
+    pub was_revoked: bool,
     /// Delivered to the peer's host with the COMMIT; kept, because that may have to be said again.
     pub sync_message: Option<Vec<u8>>,
     /// Where it stands.
@@ -128,7 +130,9 @@ impl Outgoing {
         if used {
             self.their_regions = None;
         }
-        used && !self.is_within(theirs)
+        let loses = used && !self.is_within(theirs);
+        self.was_revoked |= loses;
+        loses
     }
 
     /// Makes it use those of our regions that are left. False where they do not hold all of our side.
