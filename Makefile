@@ -43,7 +43,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate loom gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,10 @@ simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=1000
 	BATON_SIM_SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- \
 	  --ignored --exact storm::many::storm_of_a_night --nocapture || failed=1; \
 	cat target/simulation.txt; exit $${failed:-0}
+
+# The models are built in a folder of their own: everything else is without loom.
+loom: deps ## every order of the threads in the models of hand-offs outside a lock
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --lib --locked --target-dir target/loom models
 
 chaos: python ## faults of every kind done to real processes, row by row; details in target/chaos.json
 	$(MAKE) --no-print-directory build

@@ -2,7 +2,7 @@
 //! find them.
 //!
 //! Only the feature `planted` makes them possible, and it cannot be switched on in a release build. Without it [`is`] is a
-//! constant `false`, and nothing of this is in the library. With it, [`plant`] switches one bug on, for the
+//! constant `false`, and nothing of this is in the library. With it, `plant` switches one bug on, for the
 //! thread that calls it, until its guard is dropped. `cargo test --features planted --test simulation planted` runs them all.
 //!
 //! What this is not: a way to inject faults. Faults come from the world outside (`tests/simulation`); these are ours.

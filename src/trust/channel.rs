@@ -7,7 +7,7 @@ use super::link::{LinkKeys, Role};
 use super::record::{Opener, Sealer};
 use super::secret::{KEY_BYTES, derive};
 
-/// See the [module](self).
+/// A sealed stream, once its handshake is over.
 #[derive(Debug)]
 pub struct Channel {
     sealer: Sealer,

@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-/// See the [module](self).
+/// How often each fault of a net has struck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Struck {
     /// Batches and frames that were cut off with some of their bytes in place.

@@ -2,7 +2,7 @@
 
 use super::Endpoint;
 
-/// See the [module](self).
+/// What an endpoint keeps, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Transfers of ours that have not ended.

@@ -11,7 +11,7 @@ use super::{RequestId, Slot, ToHolder};
 /// How large a pool is, and how long it waits for what.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
-    /// Slots; more than [`SLOTS_MAX`] are not used.
+    /// Slots; more than [`SLOTS_MAX`](super::SLOTS_MAX) are not used.
     pub slots: u32,
     /// Bytes of a slot.
     pub slot_bytes: u64,

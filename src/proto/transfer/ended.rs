@@ -24,7 +24,7 @@ pub enum End {
     Forgotten,
 }
 
-/// See the [module](self).
+/// The transfers of one peer that are over, and how each ended.
 #[derive(Debug)]
 pub struct EndedIds {
     /// By first id: the last one, and how all of them ended.

@@ -10,7 +10,7 @@ pub const ASK_AFTER: Duration = Duration::from_millis(500);
 /// It is asked after again this much later.
 pub const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// See the [module](self).
+/// When a transfer last came on, and what has been done about it since.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     last: Instant,
