@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, AgentConfig};
 use baton::config::{EngineSettings, LaneChoice};
-use baton::desc::SessionId;
+use baton::desc::{RegionKey, SessionId};
 use baton::fabric::stream::StreamAddress;
 use baton::proto::blob::Blob;
 use baton::proto::section::{AnnouncedRegion, FabricAddress, Section};
@@ -59,9 +59,10 @@ pub fn knock(agent: &Agent) -> TcpStream {
     stream
 }
 
-/// Whether the other side closes, whatever it says before.
+/// Whether the other side closes, whatever it says before; false where it says things for longer than the watchdog.
 pub fn closes(stream: &mut TcpStream) -> bool {
-    loop {
+    let deadline = Instant::now() + WATCHDOG;
+    while Instant::now() < deadline {
         match stream.read(&mut [0; 64 << 10]) {
             Ok(0) => return true,
             Ok(_) => {}
@@ -69,6 +70,7 @@ pub fn closes(stream: &mut TcpStream) -> bool {
             Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
         }
     }
+    false
 }
 
 /// Polls until `found` gives something.
@@ -212,11 +214,13 @@ impl Puppet {
         (self.data, self.answers) = (Some(data), Some(answers));
     }
 
-    /// Exchanges READY.
+    /// Exchanges READY. What is said after it proves, once it is answered, that the other side has taken ours.
     pub fn come_up(&mut self) {
         let lanes = if self.papers.stream { vec!["stream"] } else { Vec::new() };
         self.say(&Frame::Ready { lanes, again: false });
-        self.hear("Ready");
+        self.tell(Event::RegionRemove { key: RegionKey(u32::MAX) });
+        let first = self.hear_any(&["Ready", "RegionReleased"]);
+        self.hear(if first.starts_with("Ready") { "RegionReleased" } else { "Ready" });
     }
 
     /// What its host would hand to the agent's, to have it loaded.
@@ -257,14 +261,22 @@ impl Puppet {
     /// Hears frames until one of this kind, an event or another; that one, as text.
     #[track_caller]
     pub fn hear(&mut self, kind: &str) -> String {
+        self.hear_any(&[kind])
+    }
+
+    /// As [`Puppet::hear`], for one of several kinds.
+    #[track_caller]
+    fn hear_any(&mut self, kinds: &[&str]) -> String {
+        let deadline = Instant::now() + WATCHDOG;
         loop {
-            let frame = self.frame().unwrap_or_else(|error| panic!("no {kind} came: {error}"));
+            assert!(Instant::now() < deadline, "no {kinds:?} came within {WATCHDOG:?}");
+            let frame = self.frame().unwrap_or_else(|error| panic!("no {kinds:?} came: {error}"));
             let (_, frame) = Frame::decode(&frame).expect("what an agent says is well-formed");
             let text = match &frame {
                 Frame::Event { event, .. } => format!("{event:?}"),
                 other => format!("{other:?}"),
             };
-            if text.starts_with(kind) {
+            if kinds.iter().any(|kind| text.starts_with(kind)) {
                 return text;
             }
         }
@@ -272,8 +284,9 @@ impl Puppet {
 
     /// What the agent says before it closes, if it does: the text of its last words.
     pub fn last_words(&mut self) -> String {
-        let mut last = String::new();
+        let (mut last, deadline) = (String::new(), Instant::now() + WATCHDOG);
         while let Ok(frame) = self.frame() {
+            assert!(Instant::now() < deadline, "it does not close within {WATCHDOG:?}");
             last = Frame::decode(&frame)
                 .map_or_else(|error| error.to_string(), |(_, frame)| format!("{frame:?}"));
         }
