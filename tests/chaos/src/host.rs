@@ -7,6 +7,7 @@ use crate::arena::{Arena, Shape};
 use crate::bench::Bench;
 use crate::clock::now_ns;
 use crate::row::{Case, Lane, Seam};
+use crate::watchdog;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
@@ -192,6 +193,7 @@ impl Host {
         }
         let stdin = Mutex::new(child.stdin.take());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        pid.into_iter().for_each(watchdog::watch);
         let child = Mutex::new(child);
         Ok(Host { arena, pid, child, stdin, pending, log, is_read, readers })
     }

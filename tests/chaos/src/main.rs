@@ -20,6 +20,7 @@ mod scene;
 mod self_test;
 mod stage;
 mod strike;
+mod watchdog;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -70,6 +71,10 @@ fn run(options: &Options) -> Result<bool, String> {
             let _ = std::fs::remove_dir_all(bench.logs_of(case)); // what stays is the next run's to remove
         }
         report.add(case.clone(), outcome);
+        // Where there is no terminal for the bar: a line for every twentieth of the way.
+        if bar.is_hidden() && report.len() % planned.len().div_ceil(20) == 0 {
+            eprintln!("chaos: {} of {} runs", report.len(), planned.len());
+        }
     });
     bar.finish_and_clear();
     let path = options.report_path();

@@ -42,6 +42,11 @@ impl Report {
         self.runs.push((case, outcome));
     }
 
+    /// How many runs there were.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     /// How many runs came to this.
     pub fn count(&self, kind: Kind) -> usize {
         self.runs.iter().filter(|(_, outcome)| outcome.kind == kind).count()

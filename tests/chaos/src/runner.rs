@@ -2,6 +2,7 @@
 
 use crate::bench::Bench;
 use crate::row::{Case, Family, Kind, Outcome};
+use crate::watchdog;
 use indicatif::ProgressBar;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +49,16 @@ fn run_one(bench: &Bench, family: &dyn Family, case: &Case) -> Outcome {
     if let Some(why) = family.missing(bench, case) {
         return Outcome::new(Kind::Skipped, why);
     }
-    catch_unwind(AssertUnwindSafe(|| family.run(bench, case)))
-        .unwrap_or_else(|_| Outcome::new(Kind::Broken, "the harness panicked: see standard error"))
+    let run = || catch_unwind(AssertUnwindSafe(|| family.run(bench, case)));
+    let (outcome, was_ended) = watchdog::guard(case.limit, run);
+    let outcome =
+        outcome.unwrap_or_else(|_| Outcome::new(Kind::Broken, "the harness panicked: see standard error"));
+    match was_ended {
+        // Bytes that are wrong stay the worst of it.
+        true if outcome.kind < Kind::Hung => {
+            let text = format!("the watchdog ended it after {:?}; {}", case.limit, outcome.text);
+            Outcome { kind: Kind::Hung, text, ..outcome }
+        }
+        _ => outcome,
+    }
 }

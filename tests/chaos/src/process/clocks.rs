@@ -12,7 +12,7 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row {
             number: "53",
-            fault: "SIGPROF 1000/s, SIGCHLD 50/s",
+            fault: "SIGPROF at 1 kHz, SIGCHLD at 50 Hz",
             phase: "all",
             lanes: &Lane::ALL,
             is_short: true,
