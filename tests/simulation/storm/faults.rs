@@ -62,7 +62,7 @@ impl Plan {
             drops: thousandths(),
             duplicates: thousandths(),
             reorders: thousandths(),
-            beats: chance.within(30..120),
+            beats: chance.pick(&[40, 80, 250]),
             faults_percent: chance.pick(&[2, 6, 12]),
             faults,
             capacity: chance.pick(&[600, 4000, 64 << 10]),
@@ -111,6 +111,11 @@ impl Storm {
         };
         if self.is_down[n] {
             return;
+        }
+        if self.net.chance.percent(50) {
+            // It has just posted something.
+            let to = (n + 1) % self.net.nodes.len();
+            drop(self.submit(n, to));
         }
         self.net.trace(|_| format!("** {fault:?} strikes {}", NAMES[n]));
         match fault {

@@ -135,6 +135,10 @@ impl Storm {
         for _ in 0..self.plan.beats {
             let steps = self.net.chance.within(0..40);
             self.walk(steps)?;
+            if self.net.chance.percent(10) {
+                let ms = self.net.chance.pick(&[200, 1_000, 3_000]);
+                self.doze(ms)?;
+            }
             self.beat();
         }
         self.calm()?;
@@ -146,6 +150,16 @@ impl Storm {
     fn walk(&mut self, steps: usize) -> Held {
         for _ in 0..steps {
             self.step()?;
+        }
+        Ok(())
+    }
+
+    /// So many milliseconds, in which little is asked for: long enough for deadlines to pass.
+    fn doze(&mut self, ms: u64) -> Held {
+        let until = self.net.now + Duration::from_millis(ms);
+        while self.net.now < until {
+            self.walk(6)?;
+            self.net.pass_time();
         }
         Ok(())
     }
