@@ -30,7 +30,8 @@ impl Connections {
     }
 
     /// Receives the first message with this tag on any connection that a peer has asked for, and says which
-    /// one it came on. `None` when the host cancelled. Waits as long as nobody comes.
+    /// one it came on. `None` when the host cancelled. Waits as long as nobody comes; a sender that gives up or dies
+    /// before its message is over does not end it.
     pub fn accept(
         &self,
         tag: Tag,
@@ -131,7 +132,11 @@ impl Receiving<'_> {
             // Asked first: finding a loss takes in what came before it.
             let standing = self.standing(state, connection);
             if let Some((connection, outcome)) = state.receives.take_outcome(id) {
-                return Some(Step::End(self.finish(connection, outcome)));
+                let is_given_up = matches!(outcome, Outcome::Failed(MessageError::Peer { .. }));
+                return Some(match self.from {
+                    None if is_given_up => Step::PostAgain, // whoever it was: the next one may come
+                    _ => Step::End(self.finish(connection, outcome)),
+                });
             }
             if let Err(cause) = standing {
                 state.receives.forget(id);
