@@ -86,10 +86,15 @@ impl Shared {
             let (worked, has_peers) = (core.drive(Instant::now()), core.has_peers());
             // Callers come first: without this the lock would go round in circles here.
             MutexGuard::unlock_fair(core);
-            if !worked && !self.spin() && !self.stopped.load(Ordering::Acquire) {
-                park(&self.epoll, has_peers.then_some(TICK));
-                let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]); // empty means that something else woke us
+            if worked {
+                continue;
             }
+            if !self.spin() && !self.stopped.load(Ordering::Acquire) {
+                park(&self.epoll, has_peers.then_some(TICK));
+            }
+            // After a spin as well: a waker that stays readable would end every later one at once, and there would be
+            // no park any more. Empty means that something else woke us.
+            let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]);
         }
     }
 
@@ -140,9 +145,12 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::wait_until`], for something that is seen under the lock.
+    /// As [`Shared::wait_until`], for something that is seen under the lock. Whoever holds it is asked to wait: the
+    /// signal is raised in the midst of a drive, and a look that gave up then would sleep over what it was woken for.
     pub fn wait_for(&self, deadline: Instant, done: impl Fn(&Core) -> bool) {
-        self.wait_until(Some(deadline), || self.core.try_lock().is_some_and(|core| done(&core)));
+        self.wait_until(Some(deadline), || {
+            self.core.try_lock_for(WAITER_TICK).is_some_and(|core| done(&core))
+        });
     }
 
     /// Cancels a transfer.
@@ -222,4 +230,34 @@ fn park(epoll: impl AsFd, limit: Option<Duration>) -> bool {
     let limit = limit.map(timespec);
     // An interrupted or failed wait only means that the caller looks again.
     matches!(poll(&mut [PollFd::new(&epoll, PollFlags::IN)], limit.as_ref()), Ok(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Agent, AgentConfig};
+    use super::*;
+    use crate::config::LaneChoice;
+
+    const WATCHDOG: Duration = Duration::from_secs(20);
+
+    fn agent(spin: Duration) -> Agent {
+        let lanes =
+            LaneChoice { local: false, ucx: false, stream_unix: true, stream_tcp: false, explicit: true };
+        let settings =
+            EngineSettings { lanes, spin, interface: Some("lo".into()), ..EngineSettings::default() };
+        Agent::new(AgentConfig { name: format!("progress-{}", std::process::id()), settings })
+            .expect("an agent opens")
+    }
+
+    /// The spin is longer than the test, so that none of them ends but by what is readable.
+    #[test]
+    fn whoever_is_woken_in_a_spin_can_park_again() {
+        let agent = agent(2 * WATCHDOG);
+        agent.shared.wake();
+        let deadline = Instant::now() + WATCHDOG;
+        while park(&*agent.shared.waker, Some(Duration::ZERO)) {
+            assert!(Instant::now() < deadline, "the waker is never emptied: every spin ends at once");
+            std::thread::yield_now();
+        }
+    }
 }
