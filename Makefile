@@ -2,6 +2,7 @@
 #
 #   DEMO_FLAGS="--lane local --requests 10"   is handed to `baton demo`
 #   SEEDS=100000                              is how many storms `make simulate` lets pass
+#   SOAK_CYCLES=10000                         is how often `make soak` connects and disconnects on each lane
 #   CHAOS_FLAGS="--only tx. --row 17,18"      is handed to `chaos` (target/release/chaos --help)
 #   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
 
@@ -17,6 +18,8 @@ JOBS       ?= $(shell nproc)
 TEST_LIMIT_S ?= 1500
 # Storms of `make simulate`.
 SEEDS ?= 10000
+# Cycles of `make soak` on each lane.
+SOAK_CYCLES ?= 10000
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # Nothing is rebuilt in CI, and incremental data costs time and disk.
@@ -43,7 +46,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate loom gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate soak loom gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +69,11 @@ simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=1000
 	BATON_SIM_SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- \
 	  --ignored --exact storm::many::storm_of_a_night --nocapture || failed=1; \
 	cat target/simulation.txt; exit $${failed:-0}
+
+# A lane's run has a process of its own; what it had before and after is in the table.
+soak: deps ## connect and disconnect again and again, and see what is left behind: SOAK_CYCLES=10000
+	$(USE_UCX); BATON_SOAK_CYCLES=$(SOAK_CYCLES) cargo test --release --locked --test agent -- \
+	  --ignored --exact soak::long_soak --nocapture
 
 # The models are built in a folder of their own: everything else is without loom.
 loom: deps ## every order of the threads in the models of hand-offs outside a lock

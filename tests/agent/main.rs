@@ -6,6 +6,7 @@ mod errors;
 mod logged;
 mod pair;
 mod registration;
+mod soak;
 mod strangers;
 mod transfers;
 mod trust;
@@ -54,6 +55,7 @@ on_every_lane!(
     crate::ends::a_stopped_peer_costs_nothing_that_is_another_ones => a_stopped_peer_costs_the_others_nothing,
     crate::ends::shutting_down_under_a_stopped_peer_is_bounded => shutting_down_under_a_stopped_peer_is_bounded,
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
+    crate::soak::a_short_soak_leaves_nothing => a_short_soak_leaves_nothing,
     crate::trust::bytes_arrive_with_a_key => bytes_arrive_with_a_key,
 );
 
