@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, Transfer, TransferRequest, TransferState};
 use baton::desc::{Descriptor, TransferOp};
 use parking_lot::Mutex;
-use rustix::process::Resource;
+use rustix::process::{Resource, Signal};
 
 use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually};
 
@@ -23,7 +24,12 @@ pub struct Other {
     pool: Descriptor,
     /// A process that it has forked.
     orphan: Option<i32>,
+    /// Ends the tests if this is not dropped in time: whatever waits for the other process then waits for ever.
+    _watchdog: Sender<()>,
 }
+
+/// Longest that a test may have another process.
+const LIFE_MAX: Duration = Duration::from_secs(4 * WATCHDOG.as_secs());
 
 impl Other {
     /// A process with an agent and a registered pool.
@@ -37,7 +43,8 @@ impl Other {
         let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let pool = Descriptor { addr: 0, len: len as u64, device: 0 };
         let (name, info) = (String::new(), String::new());
-        let mut other = Self { child, stdin, stdout: BufReader::new(stdout), name, info, pool, orphan: None };
+        let (stdout, _watchdog) = (BufReader::new(stdout), watchdog());
+        let mut other = Self { child, stdin, stdout, name, info, pool, orphan: None, _watchdog };
         let said = other.ask(&format!("{lane:?} {len}"));
         let words: Vec<&str> = said.split(' ').collect();
         let [name, info, addr] = words[..] else { panic!("{said}") };
@@ -115,6 +122,19 @@ impl Drop for Other {
     }
 }
 
+/// Ends this process unless what it gives is dropped in time.
+fn watchdog() -> Sender<()> {
+    let (held, watched) = channel();
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::thread::spawn(move || {
+        if watched.recv_timeout(LIFE_MAX) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{test}: it did not end within {LIFE_MAX:?}");
+            std::process::abort();
+        }
+    });
+    held
+}
+
 fn signal(pid: i32, signal: i32) {
     // SAFETY: no memory is involved; the process is one that this test has started and not waited for.
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "signal {signal} to process {pid}");
@@ -124,6 +144,9 @@ fn signal(pid: i32, signal: i32) {
 #[test]
 #[ignore = "the other process of the tests"]
 fn other_process() {
+    // Stopped, it would outlive a test that is killed.
+    let killed_with_parent = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    killed_with_parent.expect("a signal that there is");
     let mut lines = std::io::stdin().lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let (lane, len) = first.split_once(' ').expect("lane and length");

@@ -1,10 +1,9 @@
 //! Agents with a key: they serve each other, and nobody without it, with another one, or with old bytes.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, AgentConfig, LoadError};
 use baton::config::EngineSettings;
@@ -40,13 +39,14 @@ fn distrust<T: std::fmt::Debug>(outcome: Result<T, LoadError>) -> TrustError {
     }
 }
 
-/// Sends `bytes`, and reads until the other side closes or is silent for a while.
+/// Sends `bytes` and nothing more, and reads until the other side closes.
 fn tell(agent: &Agent, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(agent.connection_info()).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a deadline");
+    stream.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
     stream.write_all(bytes).expect("written");
+    let _ = stream.shutdown(Shutdown::Write); // a side that has closed already has said all it will
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer); // silence and a reset are as good an end
+    let _ = stream.read_to_end(&mut answer); // a reset is as good an end
     answer
 }
 
@@ -159,7 +159,7 @@ fn eavesdropper(agent: &Agent) -> (String, JoinHandle<Vec<u8>>) {
             said.extend(&chunk[..len]);
             callee.write_all(&chunk[..len]).expect("passed on");
         }
-        let _ = callee.shutdown(std::net::Shutdown::Both);
+        let _ = callee.shutdown(Shutdown::Both);
         let _ = back.join().expect("the way back ends");
         said
     };
@@ -294,7 +294,6 @@ fn another_user_needs_a_key() {
 #[test]
 fn the_key_is_in_no_log_and_no_debug() {
     logged::listen();
-    let begun = Instant::now();
     let (ctx, gene) = (agent("ctx", Lane::StreamTcp, Some(KEY)), agent("gen", Lane::StreamTcp, Some(KEY)));
     let foreign = agent("ctx", Lane::StreamTcp, Some(OTHER));
     ctx.load_from(gene.name(), &gene.connection_info()).expect("the same key");
@@ -317,7 +316,6 @@ fn the_key_is_in_no_log_and_no_debug() {
     for text in texts {
         assert!(!text.to_lowercase().contains(hex) && !text.contains(&listed), "a key in: {text}");
     }
-    assert!(begun.elapsed() < 3 * WATCHDOG);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::memory::peak_of;
 use crate::mutation::{Chance, mutated};
+use crate::puppet::beside;
 use crate::seeds;
 use crate::targets::{TARGETS, Target};
 
@@ -17,6 +18,7 @@ const MEMORY_PER_BYTE: usize = 64;
 
 #[test]
 fn every_corpus_is_survived_and_partly_understood() {
+    let _beside = beside();
     for target in TARGETS {
         let corpus = corpus(target);
         let taken = corpus.iter().filter(|(name, bytes)| run(target, name, bytes)).count();
@@ -26,6 +28,7 @@ fn every_corpus_is_survived_and_partly_understood() {
 
 #[test]
 fn mutations_of_every_corpus_are_survived() {
+    let _beside = beside();
     for target in TARGETS {
         let corpus = corpus(target);
         let mut chance = Chance::new(SEED);

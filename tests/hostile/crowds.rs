@@ -11,7 +11,8 @@ use baton::proto::wire::{Commit, Event, Frame};
 
 use crate::memory::Pool;
 use crate::puppet::{
-    Papers, Puppet, WATCHDOG, agent, alone, assert_serves, closes, eventually, knock, settings, with_settings,
+    Papers, Puppet, WATCHDOG, agent, alone, assert_serves, beside, closes, eventually, knock, settings,
+    with_settings,
 };
 
 #[test]
@@ -111,6 +112,7 @@ fn transfers_up_to_the_limit_may_be_unfinished_and_one_more_is_refused() {
 /// Transfers of a peer's that it never finishes.
 #[test]
 fn a_peer_may_leave_as_many_transfers_unfinished_and_not_one_more() {
+    let _beside = beside();
     let agent = agent("ctx");
     let commit = |id| {
         let (id, op) = (TransferId(id), TransferOp::Write);

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use baton::agent::Agent;
 use baton::config::EngineSettings;
+use baton::desc::{RegionKey, TransferId};
 use baton::proto::endpoint::MESSAGE_MAX_BYTES;
-use baton::proto::wire::{FRAME_MAX_BYTES, Frame, HELLO_MAX_BYTES, LENGTH_BYTES};
+use baton::proto::wire::{Event, FRAME_MAX_BYTES, Frame, HELLO_MAX_BYTES, LENGTH_BYTES};
 
 use crate::mutation::Chance;
 use crate::puppet::{
-    Papers, Puppet, WATCHDOG, agent, alone, assert_serves, closes, eventually, hello, knock, settings,
-    with_settings,
+    Papers, Puppet, WATCHDOG, agent, alone, assert_serves, beside, closes, eventually, hello, knock,
+    settings, with_settings,
 };
 
 /// What strangers may make a process keep, whatever they say: far less than one of the frames that they announce.
@@ -40,13 +41,15 @@ fn a_frame_before_the_handshake_may_have_its_limit_and_no_byte_more() {
 fn a_frame_after_the_handshake_may_have_its_limit_and_no_byte_more() {
     let _alone = alone();
     let agent = agent("ctx");
-    // A REFUSE of that length: kind, link, reason and text fill the frame.
-    let head = 12 + 1 + 4;
+    // A FAIL whose text fills the frame, for a transfer that is none: ignored. What is said after it is answered.
+    let fail = |text| Frame::Fail { id: TransferId(1), text };
+    let mut empty = Vec::new();
+    fail("").encode(0, &mut empty);
+    let text = "x".repeat(FRAME_MAX_BYTES - (empty.len() - LENGTH_BYTES));
     let mut good = Puppet::meet(&agent, Papers::default());
-    let text = "x".repeat(FRAME_MAX_BYTES - head);
-    good.say(&Frame::Fail { id: baton::desc::TransferId(1), text: &text[..FRAME_MAX_BYTES - 24] });
-    good.say(&Frame::Goodbye { text: "it was taken" });
-    assert!(closes(&mut good.control));
+    good.say(&fail(&text));
+    good.tell(Event::RegionRemove { key: RegionKey(9) });
+    good.hear("RegionReleased");
 
     let mut bad = Puppet::meet(&agent, Papers::default());
     bad.control.write_all(&(FRAME_MAX_BYTES as u32 + 1).to_le_bytes()).expect("said");
@@ -132,6 +135,7 @@ fn random_bytes_leave_nothing_behind() {
 /// One byte, and then nothing more: closed when its time is over, and nobody waits for it.
 #[test]
 fn who_does_not_go_on_is_closed_at_the_deadline_and_others_are_served() {
+    let _beside = beside();
     let agent = agent("ctx");
     let hello = hello(&agent, &Papers::default(), None).0;
     let begun = Instant::now();
@@ -151,6 +155,7 @@ fn who_does_not_go_on_is_closed_at_the_deadline_and_others_are_served() {
 /// The other half of a handshake has a deadline, too.
 #[test]
 fn who_says_hello_and_nothing_more_is_closed_at_the_deadline() {
+    let _beside = beside();
     let settings = EngineSettings {
         connect_timeout: Duration::from_millis(300),
         ..settings(|lanes| lanes.stream_tcp = true)

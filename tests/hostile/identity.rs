@@ -10,11 +10,12 @@ use baton::proto::blob::Blob;
 use baton::proto::section::{Endpoint, Section};
 use baton::proto::wire::{Event, Frame, LENGTH_BYTES};
 
-use crate::puppet::{Papers, Puppet, WATCHDOG, agent, closes, eventually, hello, knock, read_frame};
+use crate::puppet::{Papers, Puppet, WATCHDOG, agent, beside, closes, eventually, hello, knock, read_frame};
 
 /// A stranger cannot take a live peer's name, whatever session it claims; the peer's stream stays as it is.
 #[test]
 fn a_live_peers_name_is_not_to_be_had() {
+    let _beside = beside();
     let (ctx, gene) = (agent("ctx"), agent("gen"));
     gene.load_blob(ctx.name(), &ctx.local_blob()).expect("it loads");
     let session = Blob::decode(&gene.local_blob()).expect("its blob").section.session.0;
@@ -28,6 +29,7 @@ fn a_live_peers_name_is_not_to_be_had() {
 
 #[test]
 fn our_own_name_is_not_to_be_had() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let papers = Papers { name: ctx.name().to_owned(), ..Papers::default() };
     let answer = Puppet::answer_to(&ctx, &hello(&ctx, &papers, None).0);
@@ -37,6 +39,7 @@ fn our_own_name_is_not_to_be_had() {
 /// What is refused is told nothing: no region, no address, no session.
 #[test]
 fn a_refusal_tells_nothing_of_us() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let own = Blob::decode(&ctx.local_blob()).expect("its blob").section;
     let papers = Papers { expected: Some([3; 16]), ..Papers::default() };
@@ -52,6 +55,7 @@ fn a_refusal_tells_nothing_of_us() {
 /// Notifications carry no name: theirs is the name that the stream was opened under, whatever they hold.
 #[test]
 fn a_peer_speaks_under_its_own_name_alone() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let (mut one, two) = (Puppet::meet(&ctx, Papers::default()), Puppet::meet(&ctx, Papers::default()));
     one.tell(Event::Notify { message: two.name().as_bytes() });
@@ -62,6 +66,7 @@ fn a_peer_speaks_under_its_own_name_alone() {
 /// A frame with another stream's tag costs the one who sent it its stream, and not the one whose tag it is.
 #[test]
 fn a_frame_of_another_stream_ends_the_one_that_it_came_on() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let (mut one, mut two) = (Puppet::meet(&ctx, Papers::default()), Puppet::meet(&ctx, Papers::default()));
     one.tag = two.tag;
@@ -75,6 +80,7 @@ fn a_frame_of_another_stream_ends_the_one_that_it_came_on() {
 /// Whoever was dialed and answers as another, or with another session, is let go before it learns anything more.
 #[test]
 fn who_answers_in_anothers_place_is_not_loaded() {
+    let _beside = beside();
     let gene = agent("gen");
     let papers = Papers::default();
     for (name, session) in [("somebody-else", papers.session), (papers.name.as_str(), [3; 16])] {
@@ -113,6 +119,7 @@ fn answer_as(listener: &TcpListener, name: &str, section: &Section) {
 /// nobody's way. (Nothing here proves who dials; a key does: `BATON_PSK_FILE`.)
 #[test]
 fn a_replayed_handshake_is_refused_and_harms_nobody() {
+    let _beside = beside();
     let (ctx, gene) = (agent("ctx"), agent("gen"));
     let overheard = overhear(&ctx, &gene);
     for _ in 0..3 {

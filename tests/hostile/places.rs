@@ -5,7 +5,7 @@ use baton::desc::{Segment, Span, TransferId};
 use baton::proto::wire::{DataHeader, Event, Frame};
 
 use crate::memory::Pool;
-use crate::puppet::{Papers, Puppet, agent, assert_serves, closes};
+use crate::puppet::{Papers, Puppet, agent, assert_serves, beside, closes};
 
 const LEN: u64 = 4096;
 
@@ -16,6 +16,7 @@ fn header(puppet: &Puppet, id: u64, spans: Vec<Span>) -> DataHeader {
 /// Data frames over the stream lane, to places that are not ours to write.
 #[test]
 fn writes_to_bad_places_fail_their_transfer_and_touch_nothing() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let pool = Pool::new(LEN as usize, 0x33);
     pool.register(&ctx);
@@ -61,6 +62,7 @@ fn writes_to_bad_places_fail_their_transfer_and_touch_nothing() {
 /// Reads of what is not registered are not answered with a byte.
 #[test]
 fn reads_of_bad_places_fail_their_transfer() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let pool = Pool::new(LEN as usize, 0x44);
     pool.register(&ctx);
@@ -93,6 +95,7 @@ const SEGMENTS_MAX: usize = baton::proto::wire::DATA_SPANS_MAX;
 /// As many descriptors as a chunk may have are served, in one frame.
 #[test]
 fn a_chunk_may_have_as_many_descriptors_as_a_header_holds() {
+    let _beside = beside();
     let ctx = agent("ctx");
     let pool = Pool::new(LEN as usize, 0x55);
     pool.register(&ctx);
@@ -117,6 +120,7 @@ fn a_chunk_may_have_as_many_descriptors_as_a_header_holds() {
 /// Heads of data frames at their limits and one above.
 #[test]
 fn a_data_frame_may_have_its_limits_and_no_byte_more() {
+    let _beside = beside();
     let ctx = agent("ctx");
     for (header, payload, is_good) in [
         (64 << 10, 0, true),
@@ -142,6 +146,7 @@ fn a_data_frame_may_have_its_limits_and_no_byte_more() {
 /// Regions that cannot be cost the peer that announces them its stream.
 #[test]
 fn regions_that_wrap_or_are_empty_end_the_stream() {
+    let _beside = beside();
     let ctx = agent("ctx");
     for (addr, len, text) in [(u64::MAX, 2, "runs past the end"), (4096, 0, "has zero length")] {
         let mut puppet = Puppet::meet(&ctx, Papers::default());

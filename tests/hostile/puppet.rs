@@ -12,17 +12,22 @@ use baton::fabric::stream::StreamAddress;
 use baton::proto::blob::Blob;
 use baton::proto::section::{AnnouncedRegion, FabricAddress, Section};
 use baton::proto::wire::{DataHeader, Event, Frame, Hello, LENGTH_BYTES};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Longest any wait of a test may take.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-static ALONE: Mutex<()> = Mutex::new(());
+static ALONE: RwLock<()> = RwLock::new(());
 
-/// For tests that measure the process or fill it with sockets: one at a time.
-pub fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock()
+/// For tests that measure the process or fill it with sockets: one at a time, and nothing beside it.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    ALONE.write()
+}
+
+/// For all other tests: any number of them, and none that measures.
+pub fn beside() -> RwLockReadGuard<'static, ()> {
+    ALONE.read()
 }
 
 /// A name nobody else has.
