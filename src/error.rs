@@ -1,5 +1,7 @@
 //! Errors that more than one room speaks of. Errors of a single operation stand beside that operation.
 
+use std::any::Any;
+
 use thiserror::Error;
 
 /// What went wrong inside a fabric. A fabric may not invent kinds: what differs goes in
@@ -67,4 +69,15 @@ fn code_text(code: i32) -> String {
 
 fn detail_text(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {detail}") }
+}
+
+/// What a panic that was caught has said. The payload itself is not dropped: one whose drop panics would get past
+/// whoever has caught it.
+pub fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned());
+    std::mem::forget(payload);
+    text.unwrap_or_else(|| "a panic without a text".to_owned())
 }

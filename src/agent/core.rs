@@ -1,6 +1,7 @@
 //! The moving parts of an agent, under one lock: endpoint, fabrics, control streams. [`Core::drive`] is the
 //! only thing that makes them move; it never blocks.
 
+mod abandon;
 mod lanes;
 
 use std::collections::{HashMap, VecDeque};

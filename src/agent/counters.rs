@@ -49,8 +49,12 @@ impl Agent {
         if self.shared.is_forked() {
             return Counters::default();
         }
-        let core = self.shared.core.lock();
-        Counters { unread: !self.shared.inbox.is_empty(), ..core.counters() }
+        let core = self.shared.engine.wreck(); // whatever it is by now, it is only counted
+        let counters = Counters { unread: !self.shared.inbox.is_empty(), ..core.counters() };
+        match self.shared.has_failed() {
+            true => Counters { streams: 0, ..counters }, // shut, though the endpoint has not been told
+            false => counters,
+        }
     }
 }
 

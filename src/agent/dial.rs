@@ -59,7 +59,7 @@ impl Agent {
         let _turn = self.loading.take_turn(peer, deadline).ok_or_else(|| self.load_timeout(peer))?;
         loop {
             let standing = {
-                let mut core = self.shared.core.lock();
+                let mut core = self.engine_core()?;
                 let standing = core.endpoint.standing_of(peer, blob.section.session);
                 core.drive(Instant::now());
                 standing
@@ -151,7 +151,7 @@ impl Agent {
         section: &Section,
         deadline: Instant,
     ) -> Result<ControlStream, LoadError> {
-        let host = self.shared.core.lock().endpoint.identity().section.host;
+        let host = self.engine_core()?.endpoint.identity().section.host;
         let same_host = section.host == host && uses_unix(&self.shared.settings);
         let mut attempts = Vec::new();
         for endpoint in &section.endpoints {
@@ -193,7 +193,7 @@ impl Agent {
         let is_gone = |core: &Core| core.endpoint.peer(key).is_none();
         let is_up = |core: &Core| matches!(core.endpoint.standing_of(peer, session), Standing::Up(_));
         self.shared.wait_for(deadline, |core| is_gone(core) || is_up(core));
-        let mut core = self.shared.core.lock();
+        let mut core = self.engine_core()?;
         let dialed = core.farewells.remove(&key);
         match () {
             () if is_gone(&core) => Ok(Some(dialed.flatten().unwrap_or_else(|| CROSSED.into()))),
@@ -210,7 +210,7 @@ impl Agent {
     }
 
     fn finish_load(&self, name: &str, key: PeerKey) -> Result<(), LoadError> {
-        let mut core = self.shared.core.lock();
+        let mut core = self.engine_core()?;
         let Some(peer) = core.endpoint.peer(key) else {
             return Err(LoadError::Refused { peer: name.into(), reason: "it left again at once".into() });
         };
@@ -228,7 +228,7 @@ impl Agent {
         tracing::info!(agent = self.name(), peer = name, lane, reason = reasons, "peer loaded");
         core.endpoint.mark_loaded(key);
         core.drive(Instant::now());
-        Ok(())
+        Ok(self.check_engine()?)
     }
 
     fn load_timeout(&self, peer: &str) -> LoadError {

@@ -287,6 +287,17 @@ pub enum NotRunning {
         /// The agent.
         agent: String,
     },
+    /// A fault in Baton has ended it.
+    #[error(
+        "the engine of agent '{agent}' failed: {text}; this agent can no longer be used: destroy it and make another; \
+         please report it with the log"
+    )]
+    Failed {
+        /// The agent.
+        agent: String,
+        /// What the panic said.
+        text: String,
+    },
     /// This process was forked from the one that has the agent.
     #[error(
         "agent '{agent}' is in the process that this one was forked from; a forked child cannot use it: make an agent in \

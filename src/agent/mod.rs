@@ -14,12 +14,15 @@
 //! # Threads
 //! All methods take `&self` and may be called from several threads at once. Only loading, waiting, releasing,
 //! deregistering and shutting down block, each within a deadline. Nothing here calls back into the host.
+//!
+//! A panic in the engine, on whichever thread, ends its agent and no other: `engine` says how.
 
 pub mod address;
 mod control;
 mod core;
 mod counters;
 mod dial;
+mod engine;
 mod error;
 mod foreign;
 #[doc(hidden)]
@@ -48,7 +51,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, PeerKey, RegionKey, SessionId, Span, TransferOp};
@@ -59,6 +62,7 @@ use crate::proto::regions::{RegionLookup, RegionTable};
 use crate::proto::stock;
 
 use self::core::Core;
+use self::engine::{CoreGuard, Failure};
 use self::progress::Shared;
 
 pub use self::counters::{Counters, Mishaps};
@@ -148,12 +152,14 @@ impl Agent {
 
     /// Our metadata: name, session, endpoints, fabric addresses, regions. Changes when memory is registered;
     /// peers that are connected learn of that by themselves. A notice stands ahead of it, for a stock NIXL agent
-    /// that the host may hand it to. Empty in a forked child.
+    /// that the host may hand it to. Empty in a forked child, and when the engine has failed.
     pub fn local_blob(&self) -> Vec<u8> {
         if self.shared.is_forked() {
             return Vec::new();
         }
-        let blob = self.shared.core.lock().endpoint.blob();
+        let Ok(blob) = self.shared.engine.lock().map(|core| core.endpoint.blob()) else {
+            return Vec::new();
+        };
         let blob = seal::sealed_blob(blob, self.shared.settings.secret.as_deref());
         [stock::notice(self.name()), blob].concat()
     }
@@ -214,7 +220,8 @@ impl Agent {
     /// thread that waits for nothing in particular. [`Agent::wake_waiters`] makes it look.
     pub fn park_for_notifications(&self, deadline: Instant, given_up: impl Fn() -> bool) {
         if !self.shared.is_forked() {
-            self.shared.signal.park_until(deadline, || given_up() || !self.shared.inbox.is_empty());
+            let is_over = || given_up() || self.shared.has_failed();
+            self.shared.signal.park_until(deadline, || is_over() || !self.shared.inbox.is_empty());
         }
     }
 
@@ -257,7 +264,7 @@ impl Agent {
             return;
         }
         let key = {
-            let mut core = self.shared.core.lock();
+            let Ok(mut core) = self.shared.engine.lock() else { return };
             let key = core.endpoint.loaded_peer(peer).map(|(key, _)| key).ok();
             core.endpoint.invalidate(peer);
             core.drive(Instant::now());
@@ -266,7 +273,8 @@ impl Agent {
         let Some(key) = key else { return };
         let is_quiet = |core: &Core| core.endpoint.peer(key).is_none_or(|peer| !peer.has_transfers());
         self.shared.wait_for(self.shared.death_deadline(), is_quiet);
-        if !is_quiet(&self.shared.core.lock()) {
+        let Ok(core) = self.shared.engine.lock() else { return }; // its failure has been told
+        if !is_quiet(&core) {
             let agent = self.name();
             tracing::error!(
                 agent,
@@ -296,27 +304,54 @@ impl Agent {
         self.shared.is_forked()
     }
 
-    /// Whether it may still be used: an error once it has been shut down, and in a forked child.
+    /// Whether it may still be used: an error once it has been shut down or its engine has failed, and in a forked
+    /// child.
     pub fn check_running(&self) -> Result<(), NotRunning> {
         let agent = || self.name().to_owned();
         match self.shared.stopped.load(Ordering::Acquire) {
             _ if self.shared.is_forked() => Err(NotRunning::ForkedChild { agent: agent() }),
             true => Err(NotRunning::ShutDown { agent: agent() }),
-            false => Ok(()),
+            false => self.check_engine(),
         }
     }
 
+    /// An error once a fault in Baton has ended the engine.
+    pub fn check_engine(&self) -> Result<(), NotRunning> {
+        self.shared.engine.failure().map_or(Ok(()), |failure| Err(self.failed(failure)))
+    }
+
+    /// Ends the agent because something that depends on it has panicked with `text`.
+    pub(crate) fn fail(&self, text: &str) {
+        if !self.shared.is_forked() {
+            self.shared.engine.fail(text.to_owned());
+        }
+    }
+
+    /// As [`Agent::fail`], soon, by another thread: for one that is unwinding.
+    pub(crate) fn strike(&self) {
+        self.shared.engine.strike();
+    }
+
     /// The core, locked, of an agent that has not been shut down: it cannot be as long as the lock is held.
-    fn running_core(&self) -> Result<MutexGuard<'_, Core>, NotRunning> {
+    fn running_core(&self) -> Result<CoreGuard<'_>, NotRunning> {
         self.check_running()?; // asked first, for in a forked child the lock may be held for ever
-        let core = self.shared.core.lock();
+        let core = self.engine_core()?;
         self.check_running().map(|()| core)
+    }
+
+    /// The core, locked, shut down or not.
+    fn engine_core(&self) -> Result<CoreGuard<'_>, NotRunning> {
+        self.shared.engine.lock().map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: &Failure) -> NotRunning {
+        NotRunning::Failed { agent: self.name().to_owned(), text: failure.text.clone() }
     }
 
     /// Plans outside the lock, against the tables as they are now.
     fn plan_request(&self, request: &TransferRequest) -> Result<Submission, SubmitError> {
         let (ours, theirs, caps) = {
-            let core = self.shared.core.lock();
+            let core = self.engine_core()?;
             let (_, peer) = core.endpoint.loaded_peer(&request.peer)?;
             let lane = peer.lane().and_then(|lane| core.endpoint.lanes().get(lane)).copied();
             let caps = PlanCaps {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::EngineSettings;
@@ -18,6 +17,7 @@ use crate::desc::TransferId;
 use crate::proto::endpoint::{Endpoint, Peer};
 
 use super::core::Core;
+use super::engine::{CoreGuard, Engine};
 use super::inbox::Inbox;
 use super::process::Home;
 use super::signal::Signal;
@@ -31,14 +31,14 @@ pub(super) struct Shared {
     /// Lanes that were wanted and cannot be had here, and why.
     pub unavailable: String,
     pub inbox: Arc<Inbox>,
-    pub core: Mutex<Core>,
+    pub engine: Engine,
     pub signal: Arc<Signal>,
     pub stopped: AtomicBool,
     home: Home,
     busy: Arc<AtomicBool>,
     /// A copy of the core's epoll handle, to park on without the lock.
     epoll: rustix::fd::OwnedFd,
-    /// Wakes the progress thread; the core's epoll handle watches it too.
+    /// Ends such a park.
     waker: Arc<rustix::fd::OwnedFd>,
 }
 
@@ -69,9 +69,9 @@ impl Shared {
     ) -> std::io::Result<Self> {
         let (waker, busy) = (core.waker(), core.busy());
         let epoll = core.handle().try_clone_to_owned()?;
-        let (core, stopped) = (Mutex::new(core), AtomicBool::new(false));
-        let home = Home::here()?;
-        Ok(Self { name, settings, unavailable, inbox, core, signal, stopped, home, busy, epoll, waker })
+        let engine = Engine::new(name.clone(), core, Arc::clone(&signal));
+        let (stopped, home) = (AtomicBool::new(false), Home::here()?);
+        Ok(Self { name, settings, unavailable, inbox, engine, signal, stopped, home, busy, epoll, waker })
     }
 
     /// Whether this process was forked from the one that has the agent: nothing may be touched then, no lock either.
@@ -79,13 +79,17 @@ impl Shared {
         !self.home.is_here()
     }
 
-    /// The progress thread's body; ends after [`Shared::stop`].
+    /// The progress thread's body; ends after [`Shared::stop`], and when the engine has failed.
     pub fn run(&self) {
+        self.engine.guard(|| self.run_unguarded());
+    }
+
+    fn run_unguarded(&self) {
         while !self.stopped.load(Ordering::Acquire) {
-            let mut core = self.core.lock();
+            let Ok(mut core) = self.engine.lock() else { return };
             let (worked, has_peers) = (core.drive(Instant::now()), core.has_peers());
             // Callers come first: without this the lock would go round in circles here.
-            MutexGuard::unlock_fair(core);
+            core.unlock_fair();
             if worked {
                 continue;
             }
@@ -115,9 +119,9 @@ impl Shared {
         if self.is_forked() {
             return false;
         }
-        let Some(mut core) = self.core.try_lock() else { return false };
+        let Some(mut core) = self.engine.try_lock() else { return false };
         let worked = core.drive(Instant::now());
-        MutexGuard::unlock_fair(core);
+        core.unlock_fair();
         worked
     }
 
@@ -126,12 +130,13 @@ impl Shared {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Blocks until `done`, or until `deadline`. Drives while there is something to drive.
+    /// Blocks until `done`, until `deadline`, or until the engine has failed. Drives while there is something to drive.
     pub fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
         let mut last_work = Instant::now();
         while !self.is_forked() {
             let epoch = self.signal.epoch();
-            if done() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let is_over = || self.has_failed() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if done() || is_over() {
                 return;
             }
             if self.lend_a_hand() {
@@ -149,7 +154,7 @@ impl Shared {
     /// signal is raised in the midst of a drive, and a look that gave up then would sleep over what it was woken for.
     pub fn wait_for(&self, deadline: Instant, done: impl Fn(&Core) -> bool) {
         self.wait_until(Some(deadline), || {
-            self.core.try_lock_for(WAITER_TICK).is_some_and(|core| done(&core))
+            self.engine.try_lock_for(WAITER_TICK).is_some_and(|core| done(&core))
         });
     }
 
@@ -161,19 +166,33 @@ impl Shared {
 
     /// Gives the endpoint a command, and drives what follows from it.
     fn command(&self, give: impl FnOnce(&mut Endpoint)) {
-        let mut core = self.core.lock();
-        give(&mut core.endpoint);
-        core.drive(Instant::now());
+        let Ok(mut core) = self.engine.lock() else { return };
+        core.attempt(|core| {
+            give(&mut core.endpoint);
+            core.drive(Instant::now())
+        });
     }
 
-    /// Whether a peer that was given up may still take what was written to it out of our memory.
-    pub fn may_be_pulled(&self, peer: &str) -> bool {
-        !self.is_forked() && self.core.lock().ghosts.pulls(peer)
+    /// Whether a transfer that has failed may still touch our memory: its peer was given up and takes what was written to
+    /// it by itself, or the engine has failed and nothing proves that all is quiet.
+    pub fn may_be_touched(&self, peer: &str) -> bool {
+        if self.is_forked() {
+            return false;
+        }
+        match self.engine.lock() {
+            Ok(core) => core.ghosts.pulls(peer),
+            Err(failure) => failure.exposed,
+        }
+    }
+
+    /// Whether the engine has failed: nothing moves any more.
+    pub fn has_failed(&self) -> bool {
+        self.engine.failure().is_some()
     }
 
     /// Makes the progress thread look again.
     pub fn wake(&self) {
-        let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
+        self.engine.wake();
     }
 
     /// By when a peer has let go of something, or is dead: silence ends it before.
@@ -182,7 +201,8 @@ impl Shared {
     }
 
     /// Breaks off and drains transfers, takes our memory back from peers that write to it by themselves, says
-    /// goodbye, ends the progress thread. Idempotent. Peers that have fallen silent are not waited for.
+    /// goodbye, ends the progress thread. Idempotent. Peers that have fallen silent are not waited for, and an engine that
+    /// has failed has nothing left to say.
     pub fn stop(&self) {
         let is_quiet = |core: &Core| {
             let worth_waiting = |peer: &Peer| peer.silence(Instant::now()) < SHUTDOWN_PATIENCE;
@@ -192,7 +212,29 @@ impl Shared {
         self.wait_for(Instant::now() + DRAIN_LIMIT, is_quiet);
         self.command(Endpoint::revoke_all);
         self.wait_for(Instant::now() + REVOKE_LIMIT, is_quiet);
-        let mut core = self.core.lock();
+        let core = self.engine.lock().map(|mut core| {
+            self.complain(&core);
+            core.attempt(Core::close);
+            core
+        });
+        self.stopped.store(true, Ordering::Release); // under the lock, unless it is closed for good
+        drop(core);
+        let regions = self.engine.wreck().registered.len();
+        if regions > 0 && self.engine.failure().is_some_and(|failure| failure.exposed) {
+            let agent = &self.name;
+            tracing::error!(
+                agent,
+                regions,
+                "the agent ends after its engine had failed; peers may still touch what is registered, which must not \
+                 be used for anything else"
+            );
+        }
+        self.wake();
+        self.signal.raise();
+    }
+
+    /// Names the peers that have not let go.
+    fn complain(&self, core: &CoreGuard<'_>) {
         for (_, peer) in core.endpoint.peers().filter(|(_, peer)| peer.is_unfinished()) {
             let (agent, silent_ms) = (&self.name, peer.silence(Instant::now()).as_millis() as u64);
             let peer_name = peer.name();
@@ -217,11 +259,6 @@ impl Shared {
                 ),
             }
         }
-        core.close();
-        self.stopped.store(true, Ordering::Release);
-        drop(core);
-        self.wake();
-        self.signal.raise();
     }
 }
 

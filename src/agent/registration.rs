@@ -22,7 +22,7 @@ use crate::proto::regions::check_region;
 use crate::proto::section::{AnnouncedRegion, FabricKey};
 
 use super::core::Core;
-use super::{Agent, DescriptorList, RegisterError, mappings};
+use super::{Agent, DescriptorList, NotRunning, RegisterError, mappings};
 
 /// How long deregistration waits for what is in flight.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(2);
@@ -92,24 +92,37 @@ impl Agent {
     /// waited for within a bound. Never fails: memory that does not come free in time is quarantined, which is logged as
     /// an error; it must not be used for anything else. Unknown descriptors are ignored.
     pub fn deregister(&self, list: &DescriptorList) {
-        if self.check_running().is_err() {
-            return;
+        match self.check_running() {
+            Ok(()) => match self.revoke(list) {
+                Some(regions) => self.let_go_of(&regions),
+                None => self.abandon_memory(list),
+            },
+            Err(NotRunning::ForkedChild { .. }) => {}
+            Err(NotRunning::Failed { .. } | NotRunning::ShutDown { .. }) => self.abandon_memory(list),
         }
+    }
+
+    /// Tells the peers that memory is revoked; `None` where the engine has failed.
+    fn revoke(&self, list: &DescriptorList) -> Option<Vec<(RegionKey, Descriptor)>> {
         self.release_quarantined();
-        let regions: Vec<(RegionKey, Descriptor)> = {
-            let mut core = self.shared.core.lock();
-            let registered = &mut core.registered;
-            let known = |d: &Descriptor| registered.remove(list.kind, *d).map(|key| (key, *d));
-            let regions: Vec<_> = list.descs.iter().filter_map(known).collect();
-            let keys: Vec<_> = regions.iter().map(|(key, _)| *key).collect();
+        let mut core = self.shared.engine.lock().ok()?;
+        let registered = &mut core.registered;
+        let known = |d: &Descriptor| registered.remove(list.kind, *d).map(|key| (key, *d));
+        let regions: Vec<_> = list.descs.iter().filter_map(known).collect();
+        let keys: Vec<_> = regions.iter().map(|(key, _)| *key).collect();
+        core.attempt(|core| {
             core.endpoint.remove_regions(&keys);
-            core.drive(Instant::now());
-            regions
-        };
+            core.drive(Instant::now())
+        });
+        Some(regions)
+    }
+
+    /// Waits until nothing touches revoked regions, and frees them; those that stay in use are quarantined.
+    fn let_go_of(&self, regions: &[(RegionKey, Descriptor)]) {
         let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| core.is_touched(*key));
         self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
         let (free, pinnings) = {
-            let mut core = self.shared.core.lock();
+            let Ok(mut core) = self.shared.engine.lock() else { return self.quarantine_all(regions) };
             let is_busy = |(key, _): &(RegionKey, Descriptor)| core.is_touched(*key);
             let (busy, free): (Vec<_>, Vec<_>) = regions.iter().copied().partition(is_busy);
             for (key, memory) in busy {
@@ -126,17 +139,50 @@ impl Agent {
                 core.quarantine.insert(key, memory);
                 core.mishaps.quarantines += 1;
             }
-            let free: Vec<_> = free.into_iter().map(|(key, _)| key).collect();
-            core.deregister_below(&free);
-            (free, core.pinnings.clone())
+            let keys: Vec<_> = free.iter().map(|(key, _)| *key).collect();
+            if core.attempt(|core| core.deregister_below(&keys)).is_none() {
+                drop(core);
+                return self.quarantine_all(&free);
+            }
+            (keys, core.pinnings.clone())
         };
         unpin(&pinnings, &free);
+    }
+
+    /// Deregisters memory of an agent that has been shut down, or whose engine has failed: a look at what was registered,
+    /// which is nothing after an orderly end.
+    fn abandon_memory(&self, list: &DescriptorList) {
+        let regions: Vec<_> = {
+            let mut wreck = self.shared.engine.wreck();
+            let known = |d: &Descriptor| wreck.registered.remove(list.kind, *d).map(|key| (key, *d));
+            list.descs.iter().filter_map(known).collect()
+        };
+        self.quarantine_all(&regions);
+    }
+
+    /// Quarantines regions for good, where the failure of the engine has left them exposed.
+    fn quarantine_all(&self, regions: &[(RegionKey, Descriptor)]) {
+        if !self.shared.engine.failure().is_some_and(|failure| failure.exposed) {
+            return;
+        }
+        let mut wreck = self.shared.engine.wreck();
+        for (key, memory) in regions {
+            tracing::error!(
+                agent = self.name(),
+                region = key.0,
+                %memory,
+                "memory was deregistered after the engine of its agent had failed; a peer may still touch it: it is \
+                 quarantined for good and must not be used for anything else"
+            );
+            wreck.quarantine.insert(*key, *memory);
+            wreck.mishaps.quarantines += 1;
+        }
     }
 
     /// Lets go of quarantined memory that nothing can touch any more.
     pub(super) fn release_quarantined(&self) {
         let (free, pinnings) = {
-            let mut core = self.shared.core.lock();
+            let Ok(mut core) = self.shared.engine.lock() else { return };
             if core.quarantine.is_empty() {
                 return;
             }

@@ -81,8 +81,9 @@ impl Transfer {
 
     /// Cancels it if it is not over. True once no byte of it can land any more. Waits for the peer until two seconds
     /// after the peer deadline, so that a peer which has stopped is given up before. False remains for a peer that lives
-    /// and does not let go, for one that was given up while it pulled and is not known to be dead, and for a forked child;
-    /// the memory must not be reused then.
+    /// and does not let go, for one that was given up while it pulled and is not known to be dead, for a forked child,
+    /// and for an engine that has failed over a lane on which peers reach our memory by themselves; the memory must not be
+    /// reused then.
     pub fn release(&self) -> bool {
         if self.outcome.get().is_none() && !self.shared.is_forked() {
             self.shared.cancel(self.id);
@@ -91,7 +92,7 @@ impl Transfer {
         }
         match self.outcome.get() {
             Some(Ok(())) => true,
-            Some(Err(_)) => !self.shared.may_be_pulled(&self.peer),
+            Some(Err(_)) => !self.shared.may_be_touched(&self.peer),
             None => false,
         }
     }

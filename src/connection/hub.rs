@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::agent::{Agent, NotifyError};
 use crate::desc::{PeerKey, SessionId};
+use crate::error::panic_text;
 use crate::proto::tagged::message::Message;
 use crate::proto::tagged::receiving::{Receives, Say};
 use crate::proto::tagged::sending::Sends;
@@ -82,9 +84,14 @@ pub(super) enum Standing {
     Lost(String),
 }
 
-/// An operation under way; closing waits for it.
+/// An operation under way; closing waits for it. A panic in it is the end of the agent: what is matched with what may
+/// be half decided.
 #[derive(Debug)]
-pub(super) struct Operation<'a>(&'a Hub);
+pub(super) struct Operation<'a> {
+    hub: &'a Hub,
+    /// Whether its thread was unwinding when it began: then that panic is none of the operation's.
+    unwinds: bool,
+}
 
 impl Hub {
     pub fn new(agent: Agent) -> Self {
@@ -105,12 +112,28 @@ impl Hub {
         if self.agent.is_forked() {
             self.agent.check_running()?; // says so
         }
-        if self.gate.enter() { Ok(Operation(self)) } else { Err(Cause::Closed) }
+        self.agent.check_engine()?;
+        let unwinds = std::thread::panicking();
+        if self.gate.enter() { Ok(Operation { hub: self, unwinds }) } else { Err(Cause::Closed) }
     }
 
     /// Whether every operation has to end.
     pub fn is_closing(&self) -> bool {
         self.gate.is_closed()
+    }
+
+    /// Whether nothing is left to serve: it is being closed, or the engine has failed.
+    pub fn is_over(&self) -> bool {
+        self.is_closing() || self.agent.check_engine().is_err()
+    }
+
+    /// Runs a service on its thread; a panic in it is the end of the agent, for nobody would take its turn.
+    pub fn serve(&self, service: fn(&Self)) {
+        // AssertUnwindSafe: what the panic leaves behind is not used any more.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| service(self))) {
+            self.agent
+                .fail(&format!("a thread that serves its connections panicked: {}", panic_text(payload)));
+        }
     }
 
     /// Makes every operation end, and waits until all have left. One that drains a transfer with a peer that does not
@@ -144,6 +167,7 @@ impl Hub {
     /// Whether messages can flow on a connection, now or once its peer is loaded. Finds out about a lost peer, and
     /// then takes in first what it has sent before.
     pub fn check(&self, state: &mut State, connection: ConnectionId) -> Result<(), Cause> {
+        self.agent.check_engine()?;
         let end = state.ends.get(connection.0 as usize).ok_or(Cause::Unknown)?;
         let reason = match &end.standing {
             Standing::Greeted { .. } => return Ok(()),
@@ -314,9 +338,12 @@ impl State {
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        self.0.gate.leave();
-        if self.0.is_closing() {
-            self.0.changed.notify_all();
+        if std::thread::panicking() && !self.unwinds {
+            self.hub.agent.strike();
+        }
+        self.hub.gate.leave();
+        if self.hub.is_closing() {
+            self.hub.changed.notify_all();
         }
     }
 }

@@ -22,8 +22,8 @@
 //! * Messages of one connection, direction and tag are received in the order they were sent in.
 //!
 //! # How waits end
-//! With the message, with the peer's loss, with the caller's cancel flag, or with [`Connections::close`]. There
-//! is no limit on total time: a message may be a prefill away. One that takes long says so in the log.
+//! With the message, with the peer's loss, with the caller's cancel flag, with [`Connections::close`], or with the end
+//! of an engine in which something panics. There is no limit on total time: a message may be a prefill away. One that takes long says so in the log.
 //!
 //! # Threads
 //! Everything may be called from several threads at once. Nothing calls back.
@@ -99,7 +99,7 @@ impl Connections {
 
     fn serve(&self, name: &str, service: fn(&Hub)) -> Result<(), OpenError> {
         let hub = Arc::clone(&self.hub);
-        let handle = spawn(name, move || service(&hub)).map_err(OpenError::Thread)?;
+        let handle = spawn(name, move || hub.serve(service)).map_err(OpenError::Thread)?;
         self.services.lock().push(handle);
         Ok(())
     }
@@ -157,9 +157,9 @@ impl Connections {
         self.hub.state.lock().ends.get(connection.0 as usize).map(|end| end.peer.clone())
     }
 
-    /// Whether it has not been closed.
+    /// Whether it serves: it has not been closed, and its engine has not failed.
     pub fn is_open(&self) -> bool {
-        !self.hub.is_closing() && !self.hub.agent.is_forked()
+        !self.hub.is_over() && !self.hub.agent.is_forked()
     }
 
     /// Ends every operation with an error, waits for them to leave, says goodbye to the peers. Idempotent. In a forked
@@ -199,4 +199,89 @@ fn address_of(rank: usize, part: &[u8]) -> Result<SocketAddr, OpenError> {
         text: text.into_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+#[allow(unsafe_code)] // buffers that nobody else uses
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Longest any wait of a test may take; peers bear twice the silence.
+    const WATCHDOG: Duration = Duration::from_secs(20);
+
+    fn rank(name: &str) -> Connections {
+        let name = format!("{name}-{}", std::process::id());
+        let (interface, peer_timeout) = (Some("lo".into()), WATCHDOG * 2);
+        let settings = EngineSettings { interface, peer_timeout, ..EngineSettings::default() };
+        let rendezvous = RendezvousSettings::default();
+        Connections::open(ConnectionsConfig { name, settings, rendezvous }).expect("it opens")
+    }
+
+    /// Receives 8 bytes, from anybody or on a connection; the error.
+    fn receive(connections: &Connections, from: Option<ConnectionId>, begun: &dyn Fn()) -> String {
+        let bytes = Box::leak(Box::new([0_u8; 8]));
+        // SAFETY: they are leaked, and nobody else has them.
+        let buffer = unsafe { Buffer::new(bytes.as_mut_ptr() as u64, 8) };
+        let since = Instant::now();
+        let cancelled = || {
+            begun();
+            since.elapsed() > WATCHDOG
+        };
+        let received = match from {
+            Some(from) => connections.receive(from, Tag(1), buffer, &cancelled),
+            None => connections.accept(Tag(1), buffer, &cancelled).map(drop),
+        };
+        let error = received.expect_err("nobody sends").to_string();
+        assert!(since.elapsed() < WATCHDOG, "{error}");
+        error
+    }
+
+    /// Two ranks with receives under way, `strikes` one of them; every wait ends.
+    fn both_end_when(stem: &str, strikes: impl FnOnce(&Connections), said: &str) {
+        let (ours, theirs) = (rank(&format!("{stem}-ours")), rank(&format!("{stem}-theirs")));
+        let bystander = rank(&format!("{stem}-bystander"));
+        let connection = theirs.connect(ours.ranks()[0]).expect("connected");
+        let (begun, waiting) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let (ours, theirs, other) = (&ours, &theirs, begun.clone());
+            let accepting = scope.spawn(move || receive(ours, None, &|| _ = begun.send(1)));
+            let receiving = scope.spawn(move || receive(theirs, Some(connection), &|| _ = other.send(2)));
+            let (mut seen, deadline) = ([false; 2], Instant::now() + WATCHDOG);
+            while seen != [true; 2] {
+                let left = deadline.saturating_duration_since(Instant::now());
+                seen[waiting.recv_timeout(left).expect("both wait") - 1] = true;
+            }
+            strikes(ours);
+            let error = accepting.join().expect("no panic");
+            assert!(error.contains("the engine of agent") && error.contains(said), "{error}");
+            let error = receiving.join().expect("no panic");
+            assert!(error.contains("the connection is lost"), "{error}");
+        });
+        assert!(!ours.is_open() && theirs.is_open() && bystander.is_open());
+        let error = ours.connect(theirs.ranks()[0]).expect_err("it has failed").to_string();
+        assert!(error.contains("this agent can no longer be used"), "{error}");
+        bystander.connect(theirs.ranks()[0]).expect("the peer goes on");
+        ours.close();
+    }
+
+    #[test]
+    fn a_panic_in_a_service_thread_ends_every_wait() {
+        let strikes = |ours: &Connections| ours.serve("baton-test", |_| panic!("slot 9")).expect("a thread");
+        both_end_when("service", strikes, "a thread that serves its connections panicked: slot 9");
+    }
+
+    #[test]
+    fn a_panic_in_an_operation_ends_every_wait() {
+        let strikes = |ours: &Connections| {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let _operation = ours.hub.enter().expect("it is open");
+                panic!("slot 9")
+            }));
+            assert!(panicked.is_err_and(|said| said.downcast_ref::<&str>() == Some(&"slot 9")));
+        };
+        both_end_when("operation", strikes, "a call panicked");
+    }
 }

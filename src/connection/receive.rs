@@ -105,6 +105,7 @@ impl Receiving<'_> {
 
     /// An error once the connection is lost and what had come on it is taken in.
     fn standing(&self, state: &mut State, connection: Option<ConnectionId>) -> Result<(), Cause> {
+        self.hub.agent.check_engine()?;
         let Some(connection) = connection else { return Ok(()) };
         match self.hub.check(state, connection) {
             Err(Cause::Lost(_)) if !state.is_lost(connection) => Ok(()),

@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Takes messages in while no operation waits, on a thread of its own, until the connections are closed.
 pub(super) fn pump(hub: &Hub) {
-    while !hub.is_closing() {
+    while !hub.is_over() {
         let mut state = hub.state.lock();
         if hub.waiters.load(Ordering::SeqCst) > 0 && !hub.is_closing() {
             hub.idle.wait_for(&mut state, TICK);
@@ -31,7 +31,7 @@ pub(super) fn pump(hub: &Hub) {
 /// Loads the peers that have introduced themselves, one after the other, on a thread of its own, until the
 /// connections are closed.
 pub(super) fn greet(hub: &Hub) {
-    while !hub.is_closing() {
+    while !hub.is_over() {
         let mut state = hub.state.lock();
         let greeted = state.ends.iter().position(|end| matches!(end.standing, Standing::Greeted { .. }));
         match greeted {

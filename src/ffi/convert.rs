@@ -122,7 +122,10 @@ pub fn status_code(transfer: &Transfer) -> i32 {
 fn error_code(error: &TransferError) -> i32 {
     match error {
         TransferError::PeerLost(_) => ERR_REMOTE_DISCONNECT,
-        TransferError::Remote(_) | TransferError::Local(_) | TransferError::Stalled { .. } => ERR_BACKEND,
+        TransferError::Remote(_)
+        | TransferError::Local(_)
+        | TransferError::Stalled { .. }
+        | TransferError::EngineFailed(_) => ERR_BACKEND,
         TransferError::Cancelled
         | TransferError::Invalidated
         | TransferError::Deregistered

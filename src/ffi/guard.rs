@@ -3,13 +3,12 @@
 //! A panic that reaches the bridge's C++ side ends the host process, so none may. `panic = "unwind"` in every
 //! profile is what makes this work.
 
-use std::any::Any;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::agent::loopback::LoopbackError;
 use crate::config::SettingError;
-
+use crate::error::panic_text;
 use crate::host::age::HostAgeError;
 
 /// Why a call from the host failed. Its text is what the host's exception says.
@@ -73,19 +72,10 @@ pub fn guard<T>(call: &'static str, body: impl FnOnce() -> Result<T, SeamError>)
     // AssertUnwindSafe: the engine's locks do not poison, and its invariants hold at every point that can panic
     // or the agent is already lost; the host gets the error either way.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
-        let text = panic_text(payload.as_ref());
-        std::mem::forget(payload); // a payload whose drop panics would get past the wall
+        let text = panic_text(payload);
         tracing::error!(call, text, "internal fault");
         Err(SeamError::Panicked { call, text })
     })
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 #[cfg(test)]

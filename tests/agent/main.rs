@@ -5,6 +5,7 @@ mod ends;
 mod errors;
 mod logged;
 mod pair;
+mod panics;
 mod registration;
 mod soak;
 mod strangers;
@@ -57,6 +58,11 @@ on_every_lane!(
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
     crate::soak::a_short_soak_leaves_nothing => a_short_soak_leaves_nothing,
     crate::trust::bytes_arrive_with_a_key => bytes_arrive_with_a_key,
+    crate::panics::a_panic_in_the_progress_thread_ends_that_agent_alone => a_panic_in_the_progress_thread,
+    crate::panics::a_panic_in_a_waiter_ends_its_agent_and_not_the_waiter => a_panic_in_a_waiter,
+    crate::panics::a_panic_in_a_cancel_ends_its_agent_and_not_the_caller => a_panic_in_a_cancel,
+    crate::panics::a_panic_under_the_lock_ends_its_agent => a_panic_under_the_lock,
+    crate::panics::a_fabric_that_does_not_close_leaves_memory_exposed => a_fabric_that_does_not_close,
 );
 
 /// Lanes whose control stream is a Unix socket, on which the kernel names the process.

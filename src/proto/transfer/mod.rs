@@ -93,6 +93,9 @@ pub enum TransferError {
     /// The agent was shut down.
     #[error("cancelled because the agent was shut down")]
     Shutdown,
+    /// A fault in Baton has ended the agent.
+    #[error("the engine of this agent failed: {0}; please report it with the log")]
+    EngineFailed(String),
     /// Nothing moved for the stall deadline.
     #[error("no progress for {seconds} s: {landed} of {chunks} chunks done, {in_flight} in flight")]
     Stalled {
