@@ -12,12 +12,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-host=x86_64-unknown-linux-gnu
 out=target/fuzz
 sanitizer="${FUZZ_SANITIZER:-address}"
 build="$out"
 [[ "$sanitizer" == none ]] && build="$out/plain"
-programs="$build/$host/release"
 seconds="${FUZZ_SECONDS:-60}"
 runs="${FUZZ_RUNS:-}"
 
@@ -27,13 +25,16 @@ if ! cargo +nightly --version >/dev/null 2>&1; then
     exit 1
 fi
 
+host="$(rustc +nightly -vV | sed -n 's/^host: //p')"
+programs="$build/$host/release"
+
 # What `cargo fuzz build` sets: coverage that libFuzzer reads, and AddressSanitizer.
-coverage="-Cpasses=sancov-module"
+instrument="-Cpasses=sancov-module"
 for option in level=4 inline-8bit-counters pc-table trace-compares; do
-    coverage+=" -Cllvm-args=-sanitizer-coverage-$option"
+    instrument+=" -Cllvm-args=-sanitizer-coverage-$option"
 done
 echo "fuzz: building the targets"
-flags="$coverage --cfg fuzzing"
+flags="$instrument --cfg fuzzing"
 [[ "$sanitizer" == none ]] || flags+=" -Zsanitizer=$sanitizer"
 RUSTFLAGS="$flags" \
     cargo +nightly build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$build"

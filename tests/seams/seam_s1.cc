@@ -10,6 +10,7 @@
 #include <set>
 #include <stdexcept>
 #include <thread>
+#include <unistd.h>
 
 namespace seams
 {
@@ -129,7 +130,9 @@ public:
 
     void introduce(std::string const& peer) override
     {
-        mAgent->notifySyncMessage(peer, kHello);
+        static std::atomic<uint64_t> count{0};
+        auto const number = std::to_string(getpid()) + "." + std::to_string(++count);
+        mAgent->notifySyncMessage(peer, std::string(kHello) + " " + number);
     }
 
     void hear(std::string const& peer, std::atomic<bool> const& abandoned) override
@@ -215,19 +218,26 @@ private:
         }
     }
 
-    // Signs of life may repeat, and a peer that has started anew introduces itself again; nothing else may.
+    // Signs of life may repeat. A peer that has started anew introduces itself again, under another number; nothing
+    // else may.
     void keep(std::string const& sender, std::string const& message)
     {
-        bool const mayRepeat = message == kAlive || message == kHello;
-        if (!mMessages.insert({sender, message}).second && !mayRepeat)
+        bool const isHello = message.rfind(kHello, 0) == 0;
+        auto& seen = isHello ? mHellos : mMessages;
+        if (!seen.insert({sender, message}).second && message != kAlive)
         {
             throw std::runtime_error("message '" + message + "' of '" + sender + "' came twice");
+        }
+        if (isHello)
+        {
+            mMessages.insert({sender, kHello});
         }
     }
 
     std::unique_ptr<BaseTransferAgent> mAgent;
     std::mutex mMutex;
     std::set<std::pair<std::string, std::string>> mMessages;
+    std::set<std::pair<std::string, std::string>> mHellos;
 };
 
 class SeamS1 : public Seam

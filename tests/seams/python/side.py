@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,8 @@ class Side:
         )
         self._lock = threading.Lock()
         self._messages: set[tuple[str, str]] = set()
+        self._hellos: set[tuple[str, str]] = set()
+        self._introductions = 0
 
     def destroy(self) -> None:
         """Drops the only reference to the host object."""
@@ -117,7 +120,8 @@ class Side:
 
     def introduce(self, peer: str) -> None:
         """The receiver says who it is."""
-        self._agent.notify_sync_message(peer, HELLO)
+        self._introductions += 1
+        self._agent.notify_sync_message(peer, f"{HELLO} {os.getpid()}.{self._introductions}")
 
     def welcome(self, peer: str, card: bytes) -> None:
         """The sender's answer to it."""
@@ -177,10 +181,14 @@ class Side:
             time.sleep(POLL_S)
 
     def _keep(self, sender: str, message: str) -> None:
-        """Signs of life may repeat, and a peer that has started anew introduces itself again; nothing else may."""
-        if message not in (ALIVE, HELLO) and (sender, message) in self._messages:
+        """Signs of life may repeat. A peer that has started anew introduces itself again, under another number; nothing else may."""
+        is_hello = message.startswith(HELLO)
+        seen = self._hellos if is_hello else self._messages
+        if message != ALIVE and (sender, message) in seen:
             raise RuntimeError(f"message '{message}' of '{sender}' came twice")
-        self._messages.add((sender, message))
+        seen.add((sender, message))
+        if is_hello:
+            self._messages.add((sender, HELLO))
 
 
 def descs(kind: binding.MemoryType, spans: Spans) -> binding.MemoryDescs:
