@@ -28,6 +28,7 @@ pub mod error;
 pub mod fabric;
 pub mod ffi;
 pub mod host;
+pub mod panics;
 pub mod planted;
 pub mod proto;
 pub mod sync;

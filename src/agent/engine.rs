@@ -25,6 +25,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::panic_text;
+use crate::panics;
 
 use super::core::Core;
 use super::signal::Signal;
@@ -150,7 +151,12 @@ impl Engine {
 impl CoreGuard<'_> {
     /// As [`Core::drive`]. A panic in it ends the engine, and what is guarded is a wreck then.
     pub fn drive(&mut self, now: Instant) -> bool {
-        self.attempt(|core| core.drive(now)).unwrap_or(false)
+        let agent = &self.sentinel.engine.agent;
+        let driven = self.attempt(|core| {
+            panics::here("while driving", agent);
+            core.drive(now)
+        });
+        driven.unwrap_or(false)
     }
 
     /// Does something that must not panic past its caller: a panic ends the engine, and there is no result.

@@ -11,6 +11,7 @@ use crate::agent::loopback::{Direction, LoopbackAgent};
 use crate::agent::{Agent, Transfer};
 use crate::host::age::{Decision, HostAge, HostFacts, decide};
 
+use super::calls::Call;
 use super::connections::{SeamConnections, close_connections, open_connections};
 use super::convert;
 use super::guard::{SeamError, guard};
@@ -172,7 +173,7 @@ const _: () = {
 /// so that a host may try again with an override.
 fn host_age(factory: &str) -> Result<u8, SeamError> {
     static AGE: OnceCell<HostAge> = OnceCell::new();
-    guard("host age", || {
+    guard(Call::HostAge, || {
         let age = AGE.get_or_try_init(|| {
             crate::trace::init(crate::config::process_log_filter().as_deref());
             let facts = host_facts::gather();
@@ -202,21 +203,21 @@ fn announce(factory: &str, facts: &HostFacts, decision: &Decision) {
 fn log_error(call: &str, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     // Nothing to report a panic of the log itself to: it ends here.
-    let _ = guard("log", || {
+    let _ = guard(Call::LogError, || {
         tracing::error!(call, error = %text, "call failed where the host takes no error");
         Ok(())
     });
 }
 
 fn open_agent(settings: &AgentSettings<'_>) -> Result<Box<SeamAgent>, SeamError> {
-    guard("createTransferAgent", || {
+    guard(Call::OpenAgent, || {
         let config = convert::agent_config(settings)?;
         Ok(Box::new(SeamAgent(Agent::new(config).map_err(SeamError::engine)?)))
     })
 }
 
 fn close_agent(agent: Box<SeamAgent>) -> Result<(), SeamError> {
-    guard("~TransferAgent", || {
+    guard(Call::CloseAgent, || {
         agent.0.shutdown();
         drop(agent);
         Ok(())
@@ -225,7 +226,7 @@ fn close_agent(agent: Box<SeamAgent>) -> Result<(), SeamError> {
 
 impl SeamAgent {
     fn shut_down(&self) -> Result<(), SeamError> {
-        guard("shutdown", || {
+        guard(Call::ShutDown, || {
             self.0.shutdown();
             Ok(())
         })
@@ -234,7 +235,7 @@ impl SeamAgent {
     /// # Safety
     /// The memory stays mapped until it is deregistered: what the host promises with the call.
     unsafe fn register_memory(&self, memory: &Memory<'_>) -> Result<(), SeamError> {
-        guard("registerMemory", || {
+        guard(Call::RegisterMemory, || {
             let list = convert::descriptor_list(memory)?;
             self.0.check_mapped(&list).map_err(SeamError::engine)?;
             // SAFETY: the caller's promise is the callee's.
@@ -243,46 +244,46 @@ impl SeamAgent {
     }
 
     fn deregister_memory(&self, memory: &Memory<'_>) -> Result<(), SeamError> {
-        guard("deregisterMemory", || {
+        guard(Call::DeregisterMemory, || {
             self.0.deregister(&convert::descriptor_list(memory)?);
             Ok(())
         })
     }
 
     fn load_from_blob(&self, name: &[u8], blob: &[u8]) -> Result<(), SeamError> {
-        guard("loadRemoteAgent", || self.0.load_blob(peer_name(name)?, blob).map_err(SeamError::engine))
+        guard(Call::LoadFromBlob, || self.0.load_blob(peer_name(name)?, blob).map_err(SeamError::engine))
     }
 
     fn load_from_connection_info(&self, name: &[u8], info: &[u8]) -> Result<(), SeamError> {
-        guard("loadRemoteAgent", || {
+        guard(Call::LoadFromConnectionInfo, || {
             let info = convert::text("connection info", info)?;
             self.0.load_from(peer_name(name)?, info).map_err(SeamError::engine)
         })
     }
 
     fn invalidate(&self, name: &[u8]) -> Result<(), SeamError> {
-        guard("invalidateRemoteAgent", || {
+        guard(Call::Invalidate, || {
             self.0.invalidate(peer_name(name)?);
             Ok(())
         })
     }
 
     fn local_blob(&self) -> Result<Vec<u8>, SeamError> {
-        guard("getLocalAgentDesc", || {
+        guard(Call::LocalBlob, || {
             self.0.check_running().map_err(SeamError::engine)?;
             Ok(self.0.local_blob())
         })
     }
 
     fn connection_info(&self) -> Result<String, SeamError> {
-        guard("getLocalConnectionInfo", || {
+        guard(Call::ConnectionInfo, || {
             self.0.check_running().map_err(SeamError::engine)?;
             Ok(self.0.connection_info())
         })
     }
 
     fn submit(&self, request: &Request<'_>) -> Result<Box<SeamTransfer>, SeamError> {
-        guard("submitTransferRequests", || {
+        guard(Call::Submit, || {
             let request = convert::transfer_request(request)?;
             let transfer = self.0.submit(&request).map_err(SeamError::engine)?;
             Ok(Box::new(SeamTransfer(transfer)))
@@ -290,11 +291,11 @@ impl SeamAgent {
     }
 
     fn notify(&self, peer: &[u8], message: &[u8]) -> Result<(), SeamError> {
-        guard("notifySyncMessage", || self.0.notify(peer_name(peer)?, message).map_err(SeamError::engine))
+        guard(Call::Notify, || self.0.notify(peer_name(peer)?, message).map_err(SeamError::engine))
     }
 
     fn take_notifications(&self) -> Result<Vec<PeerMessages>, SeamError> {
-        guard("getNotifiedSyncMessages", || {
+        guard(Call::TakeNotifications, || {
             self.0.check_running().map_err(SeamError::engine)?;
             let of_peer = |(peer, messages): (String, Vec<Vec<u8>>)| PeerMessages {
                 peer,
@@ -305,7 +306,7 @@ impl SeamAgent {
     }
 
     fn check_remote(&self, name: &[u8], memory: &Memory<'_>) -> Result<bool, SeamError> {
-        guard("checkRemoteDescs", || {
+        guard(Call::CheckRemote, || {
             self.0.check_running().map_err(SeamError::engine)?;
             Ok(self.0.check_remote(peer_name(name)?, &convert::descriptor_list(memory)?))
         })
@@ -314,35 +315,35 @@ impl SeamAgent {
 
 impl SeamTransfer {
     fn state(&self) -> Result<u8, SeamError> {
-        guard("isCompleted", || Ok(self.0.state() as u8))
+        guard(Call::State, || Ok(self.0.state() as u8))
     }
 
     fn wait(&self, timeout_ms: i64) -> Result<u8, SeamError> {
-        guard("wait", || Ok(self.0.wait(convert::timeout(timeout_ms)) as u8))
+        guard(Call::Wait, || Ok(self.0.wait(convert::timeout(timeout_ms)) as u8))
     }
 
     fn release(&self) -> Result<bool, SeamError> {
-        guard("release", || Ok(self.0.release()))
+        guard(Call::Release, || Ok(self.0.release()))
     }
 
     fn error_text(&self) -> Result<String, SeamError> {
-        guard("getLastStatusStr", || Ok(self.0.error_text()))
+        guard(Call::ErrorText, || Ok(self.0.error_text()))
     }
 
     fn status_code(&self) -> Result<i32, SeamError> {
-        guard("getLastStatus", || Ok(convert::status_code(&self.0)))
+        guard(Call::StatusCode, || Ok(convert::status_code(&self.0)))
     }
 }
 
 fn close_transfer(transfer: Box<SeamTransfer>) -> Result<(), SeamError> {
-    guard("~TransferStatus", || {
+    guard(Call::CloseTransfer, || {
         drop(transfer);
         Ok(())
     })
 }
 
 fn open_loopback(name: &[u8]) -> Result<Box<SeamLoopback>, SeamError> {
-    guard("createNixlLoopbackAgent", || {
+    guard(Call::OpenLoopback, || {
         let name = convert::text("agent name", name)?;
         Ok(Box::new(SeamLoopback(LoopbackAgent::new(name))))
     })
@@ -352,7 +353,7 @@ impl SeamLoopback {
     /// # Safety
     /// The memory stays mapped, and writable for a load, until this returns.
     unsafe fn execute(&self, memory: &Memory<'_>, files: &[File], offload: bool) -> Result<(), SeamError> {
-        guard("executeLoopbackRequest", || {
+        guard(Call::Execute, || {
             let direction = if offload { Direction::Offload } else { Direction::Load };
             let (memory, files) = (convert::descriptor_list(memory)?, convert::file_spans(files));
             // SAFETY: the caller's promise is the callee's.

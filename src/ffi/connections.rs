@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::connection::{Buffer, ConnectionId, Connections, Tag};
 
 use super::bridge::shared::{Accepted, CancelFlag, RankAddress};
+use super::calls::Call;
 use super::convert;
 use super::guard::{SeamError, guard};
 
@@ -22,7 +23,7 @@ const _: () = {
 
 /// Opens them as the environment says; other ranks of the instance may be waited for.
 pub fn open_connections() -> Result<Box<SeamConnections>, SeamError> {
-    guard("makeUcxConnectionManager", || {
+    guard(Call::OpenConnections, || {
         let config = convert::connections_config(unique_name()?)?;
         Ok(Box::new(SeamConnections(Connections::open(config).map_err(SeamError::engine)?)))
     })
@@ -30,7 +31,7 @@ pub fn open_connections() -> Result<Box<SeamConnections>, SeamError> {
 
 /// Ends what is under way and says goodbye to the peers.
 pub fn close_connections(connections: Box<SeamConnections>) -> Result<(), SeamError> {
-    guard("~ConnectionManager", || {
+    guard(Call::CloseConnections, || {
         connections.0.close();
         drop(connections);
         Ok(())
@@ -42,17 +43,17 @@ impl SeamConnections {
     pub fn ranks(&self) -> Result<Vec<RankAddress>, SeamError> {
         let of_rank =
             |address: &SocketAddr| RankAddress { ip: address.ip().to_string(), port: address.port() };
-        guard("getCommState", || Ok(self.0.ranks().iter().map(of_rank).collect()))
+        guard(Call::Ranks, || Ok(self.0.ranks().iter().map(of_rank).collect()))
     }
 
     /// Which of them this is.
     pub fn rank(&self) -> Result<i32, SeamError> {
-        guard("getCommState", || Ok(self.0.rank() as i32)) // the rendezvous bounds the number of ranks
+        guard(Call::Rank, || Ok(self.0.rank() as i32)) // the rendezvous bounds the number of ranks
     }
 
     /// The connection to whoever listens there.
     pub fn connect(&self, ip: &[u8], port: u16) -> Result<u32, SeamError> {
-        guard("getConnections", || {
+        guard(Call::Connect, || {
             let text = convert::text("address of a rank", ip)?;
             let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
             let ip: IpAddr = bare.parse().map_err(|_| SeamError::NotAnAddress { text: text.to_owned() })?;
@@ -70,7 +71,7 @@ impl SeamConnections {
         len: usize,
         cancelled: &CancelFlag,
     ) -> Result<(), SeamError> {
-        guard("send", || {
+        guard(Call::Send, || {
             // SAFETY: the caller's promise is the callee's.
             let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
             let sent = self.0.send(ConnectionId(id), Tag(tag), buffer, &|| cancelled.is_set());
@@ -88,7 +89,7 @@ impl SeamConnections {
         len: usize,
         cancelled: &CancelFlag,
     ) -> Result<(), SeamError> {
-        guard("recv", || {
+        guard(Call::Receive, || {
             // SAFETY: the caller's promise is the callee's.
             let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
             let received = self.0.receive(ConnectionId(id), Tag(tag), buffer, &|| cancelled.is_set());
@@ -105,7 +106,7 @@ impl SeamConnections {
         len: usize,
         cancelled: &CancelFlag,
     ) -> Result<Accepted, SeamError> {
-        guard("recvConnect", || {
+        guard(Call::Accept, || {
             // SAFETY: the caller's promise is the callee's.
             let buffer = unsafe { Buffer::new(addr as u64, len as u64) };
             let accepted =
@@ -116,7 +117,7 @@ impl SeamConnections {
 
     /// Whether they have not been closed.
     pub fn is_open(&self) -> Result<bool, SeamError> {
-        guard("isRunning", || Ok(self.0.is_open()))
+        guard(Call::IsOpen, || Ok(self.0.is_open()))
     }
 }
 

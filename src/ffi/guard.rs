@@ -10,6 +10,9 @@ use crate::agent::loopback::LoopbackError;
 use crate::config::SettingError;
 use crate::error::panic_text;
 use crate::host::age::HostAgeError;
+use crate::panics;
+
+use super::calls::Call;
 
 /// Why a call from the host failed. Its text is what the host's exception says.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +70,21 @@ impl SeamError {
 
 /// Runs `body` in a span of the call; a panic in it becomes [`SeamError::Panicked`], logged with the name of the
 /// call.
-pub fn guard<T>(call: &'static str, body: impl FnOnce() -> Result<T, SeamError>) -> Result<T, SeamError> {
-    let _span = tracing::debug_span!("seam", call).entered();
+pub fn guard<T>(call: Call, body: impl FnOnce() -> Result<T, SeamError>) -> Result<T, SeamError> {
+    let (name, function) = (call.name(), call.function());
+    let _span = tracing::debug_span!("seam", call = name).entered();
+    let body = || {
+        panics::here("before", function);
+        let outcome = body();
+        panics::here("after", function);
+        outcome
+    };
     // AssertUnwindSafe: the engine's locks do not poison, and its invariants hold at every point that can panic
     // or the agent is already lost; the host gets the error either way.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         let text = panic_text(payload);
-        tracing::error!(call, text, "internal fault");
-        Err(SeamError::Panicked { call, text })
+        tracing::error!(call = name, text, "internal fault");
+        Err(SeamError::Panicked { call: name, text })
     })
 }
 
@@ -84,7 +94,7 @@ mod tests {
 
     #[test]
     fn panic_becomes_error_that_names_the_call() {
-        let outcome: Result<(), _> = guard("registerMemory", || panic!("slab index {}", 7));
+        let outcome: Result<(), _> = guard(Call::RegisterMemory, || panic!("slab index {}", 7));
         let text = outcome.unwrap_err().to_string();
         assert_eq!(text, "registerMemory: internal fault: slab index 7; please report it with the log");
     }
@@ -97,14 +107,15 @@ mod tests {
                 panic!("dropped");
             }
         }
-        let outcome: Result<(), _> = guard("wait", || std::panic::panic_any(Bomb));
+        let outcome: Result<(), _> = guard(Call::Wait, || std::panic::panic_any(Bomb));
         assert!(matches!(outcome, Err(SeamError::Panicked { call: "wait", .. })));
     }
 
     #[test]
     fn values_and_errors_pass_through() {
-        assert_eq!(guard("wait", || Ok(3)).unwrap(), 3);
-        let error = guard::<()>("wait", || Err(SeamError::BadValue { field: "op", value: 9 })).unwrap_err();
+        assert_eq!(guard(Call::Wait, || Ok(3)).unwrap(), 3);
+        let error =
+            guard::<()>(Call::Wait, || Err(SeamError::BadValue { field: "op", value: 9 })).unwrap_err();
         assert!(error.to_string().starts_with("op has the value 9"));
     }
 }

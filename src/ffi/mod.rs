@@ -10,6 +10,7 @@
 //! C++ exception. Nothing here decides anything about transfers. Any thread may call.
 
 mod bridge;
+mod calls;
 mod connections;
 mod convert;
 mod guard;

@@ -13,15 +13,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &[]),
     // Bugs on purpose, for the rooms that the simulation runs.
     ("planted", &[]),
+    // Panics on purpose, for the test of the seam.
+    ("panics", &[]),
     ("trust", &[]),
     ("config", &["desc", "error", "trust"]),
     ("proto", &["desc", "error", "planted"]),
     ("device", &["desc", "error"]),
     ("fabric", &["desc", "error", "trust", "device"]),
-    ("agent", &["desc", "error", "sync", "trust", "config", "proto", "fabric", "device"]),
+    ("agent", &["desc", "error", "sync", "panics", "trust", "config", "proto", "fabric", "device"]),
     ("connection", &["desc", "error", "sync", "trust", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
-    ("ffi", &["desc", "error", "config", "host", "trace", "agent", "connection", "transceiver"]),
+    ("ffi", &["desc", "error", "panics", "config", "host", "trace", "agent", "connection", "transceiver"]),
     // The program sits on top; only the seams' bridge is not its business.
     (
         "bin",
@@ -97,6 +99,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/events.rs", "is called by UCX"),
     ("src/fabric/ucx/memory.rs", "calls UCX on memory named by address"),
     ("src/fabric/ucx/probe.rs", "shares an address between threads"),
+    ("src/panics.rs", "functions that a test's host looks up by name"),
+    ("src/ffi/calls.rs", "a function that a test's host looks up by name"),
     ("src/ffi/bridge.rs", "cxx's declarations of C++, and the host's promise about memory"),
     ("src/ffi/connections.rs", "hands the host's promise about a message's memory on"),
     ("src/ffi/convert.rs", "reads what C++ passes"),
