@@ -1,13 +1,14 @@
 //! The registered regions of one agent, as one side of a transfer sees them: what may be read and written.
 //!
 //! Used twice: for our own regions and for those that a peer has announced. It answers one question, "which
-//! region holds this span?", in a binary search with a single candidate, however many regions overlap. It
-//! does not know rkeys and does not touch memory.
+//! region holds this span?", in a logarithm, however many regions overlap. It does not know rkeys and does not touch
+//! memory.
 //!
-//! Regions may overlap, and the same memory may be registered more than once: hosts do. Invariant of each
-//! `Space`: `front` holds the regions that lie inside no other one, by address, so that addresses and ends both
-//! ascend and the last region that starts at or before an address reaches farthest. Adding and removing cost a
-//! logarithm as well: hosts register, and withdraw, a hundred thousand at a time.
+//! Regions may overlap, and the same memory may be registered more than once: hosts do. Adding and removing cost a
+//! logarithm as well, whatever lies in what: hosts register, and withdraw, a hundred thousand at a time, and a peer
+//! chooses its own.
+
+mod reach;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,6 +17,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::desc::{MemoryKind, Region, RegionKey, Span};
+
+use self::reach::{Reach, end_of};
 
 /// Most regions one agent may have.
 pub const MAX_REGIONS: usize = 1 << 20;
@@ -102,7 +105,7 @@ pub fn check_region(region: &Region) -> Result<(), RegionError> {
 #[derive(Clone, Debug, Default)]
 pub struct RegionTable {
     /// Those with regions in them: a peer may name any number of devices, one after the other.
-    spaces: BTreeMap<(MemoryKind, u32), Space>,
+    spaces: BTreeMap<(MemoryKind, u32), Reach>,
     by_key: BTreeMap<RegionKey, Region>,
 }
 
@@ -127,7 +130,7 @@ impl RegionTable {
         let region = self.by_key.remove(&key)?;
         if let Entry::Occupied(mut space) = self.spaces.entry((region.kind, region.device)) {
             space.get_mut().remove(&region);
-            if space.get().all.is_empty() {
+            if space.get().is_empty() {
                 space.remove();
             }
         }
@@ -142,7 +145,7 @@ impl RegionTable {
     /// A region that holds all of `span`, whatever its kind: host and device memory of one process share one
     /// address space, so an address alone says what it is.
     pub fn holding(&self, span: Span) -> Option<&Region> {
-        self.spaces.values().find_map(|space| space.containing(span))
+        self.spaces.values().find_map(|space| containing(space, span))
     }
 
     /// All regions, in the order of their keys.
@@ -160,92 +163,33 @@ impl RegionTable {
         self.by_key.is_empty()
     }
 
-    fn space(&self, kind: MemoryKind, device: u32) -> Option<&Space> {
+    fn space(&self, kind: MemoryKind, device: u32) -> Option<&Reach> {
         self.spaces.get(&(kind, device))
     }
 }
 
 impl RegionLookup for RegionTable {
     fn containing(&self, kind: MemoryKind, device: u32, span: Span) -> Option<&Region> {
-        self.space(kind, device)?.containing(span)
+        containing(self.space(kind, device)?, span)
     }
 
     fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss {
         let other = self.spaces.iter().filter(|(key, _)| **key != (kind, device));
-        if let Some(region) = other.filter_map(|(_, space)| space.containing(span)).next() {
+        if let Some(region) = other.filter_map(|(_, space)| containing(space, span)).next() {
             return Miss::OtherMemory(*region);
         }
         let Some(space) = self.space(kind, device) else { return Miss::Nowhere { regions: 0 } };
-        match space.front.values().find(|region| touches(region.span, span)) {
+        match space.touching(span) {
             Some(region) => Miss::Straddles(*region),
-            None => Miss::Nowhere { regions: space.all.len() },
+            None => Miss::Nowhere { regions: space.len() },
         }
     }
 }
 
-/// The regions of one memory kind and device.
-#[derive(Clone, Debug, Default)]
-struct Space {
-    all: BTreeMap<Place, Region>,
-    front: BTreeMap<u64, Region>,
-}
-
-/// Orders regions by address, the longest first where addresses are equal.
-type Place = (u64, std::cmp::Reverse<u64>, RegionKey);
-
-impl Space {
-    fn containing(&self, span: Span) -> Option<&Region> {
-        let end = span.end()?;
-        let (_, region) = self.front.range(..=span.addr).next_back()?;
-        (end_of(region) >= end).then_some(region)
-    }
-
-    fn insert(&mut self, region: Region) {
-        self.all.insert(place(&region), region);
-        if self.containing(region.span).is_some() {
-            return;
-        }
-        let from_here = self.front.range(region.span.addr..);
-        let covered = from_here.take_while(|(_, known)| end_of(known) <= end_of(&region));
-        let covered: Vec<u64> = covered.map(|(addr, _)| *addr).collect();
-        covered.iter().for_each(|addr| _ = self.front.remove(addr));
-        self.front.insert(region.span.addr, region);
-    }
-
-    /// Takes the region out; those that only it had covered step into the front in its place.
-    fn remove(&mut self, region: &Region) {
-        self.all.remove(&place(region));
-        let addr = region.span.addr;
-        if self.front.get(&addr).is_none_or(|known| known.key != region.key) {
-            return;
-        }
-        self.front.remove(&addr);
-        let mut reach = self.front.range(..addr).next_back().map_or(0, |(_, before)| end_of(before));
-        let next = self.front.range(addr..).next().map_or(end_of(region), |(next, _)| *next);
-        let first = (addr, std::cmp::Reverse(u64::MAX), RegionKey(0));
-        for candidate in self.all.range(first..).map(|(_, candidate)| candidate) {
-            if candidate.span.addr >= next {
-                break;
-            }
-            if end_of(candidate) > reach {
-                reach = end_of(candidate);
-                self.front.insert(candidate.span.addr, *candidate);
-            }
-        }
-    }
-}
-
-fn place(region: &Region) -> Place {
-    (region.span.addr, std::cmp::Reverse(region.span.len), region.key)
-}
-
-/// One past the last byte; the table holds no region that wraps.
-fn end_of(region: &Region) -> u64 {
-    region.span.addr + region.span.len
-}
-
-fn touches(a: Span, b: Span) -> bool {
-    a.addr < b.addr.saturating_add(b.len) && b.addr < a.addr.saturating_add(a.len)
+/// A region that holds all of a span: whichever does, the one that reaches farthest from its start does, too.
+fn containing(space: &Reach, span: Span) -> Option<&Region> {
+    let end = span.end()?;
+    space.farthest(span.addr).filter(|region| end_of(region) >= end)
 }
 
 #[cfg(test)]

@@ -109,3 +109,24 @@ fn nothing_is_kept_of_devices_without_regions() {
     }
     assert!(table.spaces.is_empty());
 }
+
+/// A peer chooses its regions: a big one over as many small ones as there may be, again and again, costs what any does.
+#[test]
+fn what_lies_in_what_costs_nothing() {
+    let small = |key: u32| region(key, 4096 + 64 * u64::from(key), 32 + u64::from(key % 7));
+    let mut table = RegionTable::default();
+    let last = MAX_REGIONS as u32 - 1;
+    (0..last).for_each(|key| table.insert(small(key)).expect("a region"));
+    let all = region(last, 0, 1 << 40);
+    let begun = std::time::Instant::now();
+    for _ in 0..1000 {
+        table.insert(all).expect("as many as there may be");
+        assert_eq!(find(&table, 4096, 1 << 30), Some(last));
+        assert_eq!(table.insert(region(last + 1, 0, 1)), Err(RegionError::Full), "one more");
+        assert_eq!(table.remove(all.key), Some(all));
+        assert_eq!(find(&table, 4096 + 64, 33), Some(1));
+        assert_eq!(find(&table, 4096 + 64, 34), None);
+    }
+    // It was half a second for each of them, and takes some microseconds.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
