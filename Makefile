@@ -46,7 +46,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate soak loom gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate soak kills loom gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,11 @@ simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=1000
 soak: deps ## connect and disconnect again and again, and see what is left behind: SOAK_CYCLES=10000
 	$(USE_UCX); BATON_SOAK_CYCLES=$(SOAK_CYCLES) cargo test --release --locked --test agent -- \
 	  --ignored --exact soak::long_soak --nocapture
+
+# For an idle machine: peers of one host are killed one after the other, 100 on each lane.
+kills: deps ## how soon a wait ends after the kill of a peer on the same host
+	$(USE_UCX); cargo test --release --locked --test agent -- \
+	  --ignored --exact kills::waits_end_soon_after_a_kill --nocapture
 
 # The models are built in a folder of their own: everything else is without loom.
 loom: deps ## every order of the threads in the models of hand-offs outside a lock

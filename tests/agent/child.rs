@@ -1,7 +1,7 @@
 //! Another process with an agent: what can be killed, stopped and forked.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -94,6 +94,12 @@ impl Other {
         writeln!(self.stdin, "exit {to}").expect("it reads");
         let ended = eventually("the end of the process", || self.child.try_wait().expect("a child of ours"));
         (begun.elapsed(), ended.code())
+    }
+
+    /// Its process: readable once it has ended.
+    pub fn process(&self) -> OwnedFd {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a child of ours")
     }
 
     pub fn kill(&self) -> Instant {

@@ -3,6 +3,7 @@
 mod child;
 mod ends;
 mod errors;
+mod kills;
 mod logged;
 mod pair;
 mod panics;

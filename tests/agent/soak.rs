@@ -36,13 +36,16 @@ pub fn a_short_soak_leaves_nothing(lane: Lane) {
     println!("{}", table(&[soak(lane, SHORT)]));
 }
 
-/// As many cycles as the environment says, lane by lane.
+/// As many cycles as the environment says, on all lanes at a time: most of a cycle is waiting.
 #[test]
 #[ignore = "minutes of it: make soak"]
 fn long_soak() {
     let lanes = [Lane::Local, Lane::StreamUnix, Lane::StreamTcp, Lane::Ucx];
     let lanes = lanes.into_iter().filter(|lane| *lane != Lane::Ucx || ucx_serves("long_soak"));
-    let runs: Vec<Run> = lanes.map(|lane| soak(lane, cycles_wanted())).collect();
+    let runs: Vec<Run> = std::thread::scope(|scope| {
+        let running: Vec<_> = lanes.map(|lane| scope.spawn(move || soak(lane, cycles_wanted()))).collect();
+        running.into_iter().map(|lane| lane.join().expect("its process has said why")).collect()
+    });
     println!("{}", table(&runs));
     println!("soak: {} cycles, nothing left behind", runs.iter().map(|run| run.cycles).sum::<usize>());
 }
