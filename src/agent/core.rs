@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -32,6 +32,8 @@ use super::signal::Signal;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
 
+use self::lanes::{LANE_GRACE, LostLane};
+
 /// See the [module](self).
 pub(super) struct Core {
     pub endpoint: Endpoint,
@@ -52,6 +54,7 @@ pub(super) struct Core {
     /// Batches that a fabric handed back, by lane.
     handed_back: VecDeque<(usize, PeerKey, Batch)>,
     broken: Vec<(PeerKey, String)>,
+    lost_lanes: Vec<LostLane>,
     inbox: Arc<Inbox>,
     signal: Arc<Signal>,
     /// What peers must have too.
@@ -64,6 +67,10 @@ pub(super) struct Core {
     watch: Watch,
 }
 
+/// Longest park while there are peers.
+const LONGEST_PARK: Duration = Duration::from_millis(250);
+/// What the end of a stream says.
+const CLOSED: &str = "its process closed the connection or ended";
 /// Reads from one control stream before the next one's turn.
 const READS_PER_TURN: usize = 4;
 /// Reads from the stream of a process that has ended: more than a socket holds.
@@ -102,6 +109,7 @@ impl Core {
             lobby,
             handed_back: VecDeque::new(),
             broken: Vec::new(),
+            lost_lanes: Vec::new(),
             inbox,
             signal,
             secret,
@@ -127,9 +135,11 @@ impl Core {
         Arc::clone(&self.busy)
     }
 
-    /// Whether any stream is open.
-    pub fn has_peers(&self) -> bool {
-        !self.streams.is_empty() || !self.lobby.is_idle()
+    /// By when there is something to do, though nothing becomes ready: nobody may park for longer. `None` while nobody
+    /// is there.
+    pub fn longest_park(&self) -> Option<Duration> {
+        let has_peers = !self.streams.is_empty() || !self.lobby.is_idle();
+        has_peers.then_some(if self.lost_lanes.is_empty() { LONGEST_PARK } else { LANE_GRACE })
     }
 
     /// Takes over a stream that was dialed for `key`; forgets the peer where it cannot be watched.
@@ -270,11 +280,11 @@ impl Core {
                 Ok(Intake::Some) => {}
                 Ok(Intake::Nothing) => break,
                 Ok(Intake::Closed) => {
-                    self.broken.push((key, "its process closed the connection or ended".into()));
+                    self.broken.push((key, CLOSED.into()));
                     break;
                 }
                 Err(error) => {
-                    self.broken.push((key, format!("its connection broke: {error}")));
+                    self.broken.push((key, why_broken(&error)));
                     break;
                 }
             }
@@ -290,15 +300,19 @@ impl Core {
     }
 
     /// Takes in all that has come on a stream that is about to be given up: what the peer had said still counts.
-    fn hear_out(&mut self, key: PeerKey, now: Instant) {
+    /// Returns why the stream itself has ended, if it has.
+    fn hear_out(&mut self, key: PeerKey, now: Instant) -> Option<String> {
         for _ in 0..READS_FROM_THE_DEAD {
-            let Some(stream) = self.streams.get_mut(&key) else { return };
-            let more = matches!(stream.fill(), Ok(Intake::Some));
+            let intake = self.streams.get_mut(&key)?.fill();
             self.take_frames(key, now);
-            if !more {
-                return;
+            match intake {
+                Ok(Intake::Some) => {}
+                Ok(Intake::Nothing) => return None,
+                Ok(Intake::Closed) => return Some(CLOSED.into()),
+                Err(error) => return Some(why_broken(&error)),
             }
         }
+        None
     }
 
     /// Hands every whole frame to the endpoint.
@@ -331,7 +345,7 @@ impl Core {
                 return acted;
             }
             for (key, reason) in std::mem::take(&mut self.broken) {
-                self.hear_out(key, now);
+                let _ = self.hear_out(key, now); // it is known to be broken
                 while let Some(action) = self.endpoint.poll_action(now) {
                     self.carry_out(action, now); // a goodbye is the better reason
                 }
@@ -411,7 +425,7 @@ impl Core {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         let was_blocked = stream.is_blocked();
         if let Err(error) = stream.send(bytes) {
-            self.broken.push((key, format!("its connection broke: {error}")));
+            self.broken.push((key, why_broken(&error)));
         } else if stream.is_blocked() != was_blocked {
             let interest = Interest::of_stream(stream.is_blocked());
             if let Err(error) = self.watch.change(&*stream, Source::Peer(key), interest) {
@@ -452,6 +466,14 @@ impl Core {
             *farewell = Some(reason.into());
         }
         self.signal.raise();
+    }
+}
+
+/// Why a peer is lost whose stream fails. That is how the end of a process looks that had not read everything.
+fn why_broken(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CLOSED.into(),
+        _ => format!("its connection broke: {error}"),
     }
 }
 

@@ -44,8 +44,6 @@ pub(super) struct Shared {
 
 /// Bytes moved in one step under the lock.
 pub(super) const STEP_BYTES: u64 = 1 << 20;
-/// Longest park of the progress thread while there are peers.
-const TICK: Duration = Duration::from_millis(250);
 /// Longest park of a waiter before it looks again by itself.
 const WAITER_TICK: Duration = Duration::from_millis(20);
 /// How long shutdown waits for transfers to drain, and then for peers to let go of our memory. Both together, with the
@@ -87,14 +85,14 @@ impl Shared {
     fn run_unguarded(&self) {
         while !self.stopped.load(Ordering::Acquire) {
             let Ok(mut core) = self.engine.lock() else { return };
-            let (worked, has_peers) = (core.drive(Instant::now()), core.has_peers());
+            let (worked, longest_park) = (core.drive(Instant::now()), core.longest_park());
             // Callers come first: without this the lock would go round in circles here.
             core.unlock_fair();
             if worked {
                 continue;
             }
             if !self.spin() && !self.stopped.load(Ordering::Acquire) {
-                park(&self.epoll, has_peers.then_some(TICK));
+                park(&self.epoll, longest_park);
             }
             // After a spin as well: a waker that stays readable would end every later one at once, and there would be
             // no park any more. Empty means that something else woke us.

@@ -7,6 +7,7 @@ mod kills;
 mod logged;
 mod pair;
 mod panics;
+mod reasons;
 mod registration;
 mod soak;
 mod strangers;
@@ -56,6 +57,9 @@ on_every_lane!(
     crate::ends::deregistering_under_a_stopped_peer_is_bounded => deregistering_under_a_stopped_peer_is_bounded,
     crate::ends::a_stopped_peer_costs_nothing_that_is_another_ones => a_stopped_peer_costs_the_others_nothing,
     crate::ends::shutting_down_under_a_stopped_peer_is_bounded => shutting_down_under_a_stopped_peer_is_bounded,
+    crate::reasons::a_killed_peer_has_ended => a_killed_peer_has_ended,
+    crate::reasons::a_peer_that_was_shut_down_has_said_so => a_peer_that_was_shut_down_has_said_so,
+    crate::reasons::a_silent_peer_was_not_heard_of => a_silent_peer_was_not_heard_of,
     crate::errors::a_restarted_agent_replaces_the_old_one => a_restarted_agent_replaces_the_old_one,
     crate::soak::a_short_soak_leaves_nothing => a_short_soak_leaves_nothing,
     crate::trust::bytes_arrive_with_a_key => bytes_arrive_with_a_key,

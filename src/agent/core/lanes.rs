@@ -1,7 +1,7 @@
 //! What the core does with its fabrics: moves their bytes, links them to peers, hands them batches and regions.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::desc::{PeerKey, RegionKey};
 use crate::fabric::{Batch, Link, Posted};
@@ -11,6 +11,20 @@ use super::super::control::ControlStream;
 use super::super::progress::STEP_BYTES;
 use super::super::tap::Tap;
 use super::Core;
+
+/// A link that broke. A peer that has ended, or that closes its streams, takes its links down as well, and in any
+/// order: why it did so is known a moment later.
+#[derive(Debug)]
+pub(super) struct LostLane {
+    until: Instant,
+    peer: PeerKey,
+    lane: &'static str,
+    error: String,
+}
+
+/// How long the end of a stream or of a process may be behind that of its links before the link itself is to blame. What
+/// was under way on it has failed at once.
+pub(super) const LANE_GRACE: Duration = Duration::from_millis(100);
 
 impl Core {
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
@@ -24,14 +38,30 @@ impl Core {
         }
         for (lane, peer, error) in lost {
             // It has left, perhaps, and its last words have come after this drive looked at its stream.
-            self.hear_out(peer, now);
-            self.endpoint.handle_lane(peer, lane, Err(error.to_string()));
+            match self.hear_out(peer, now) {
+                Some(reason) => self.broken.push((peer, reason)),
+                None => {
+                    let until = now + LANE_GRACE;
+                    self.lost_lanes.push(LostLane { until, peer, lane, error: error.to_string() });
+                }
+            }
         }
+        self.report_lost_lanes(now);
         for _ in 0..self.handed_back.len() {
             let Some((lane, peer, batch)) = self.handed_back.pop_front() else { break };
             self.post(lane, peer, batch, now);
         }
         worked
+    }
+
+    /// Gives up the peers whose lanes broke a while ago, and who have not said or shown why.
+    fn report_lost_lanes(&mut self, now: Instant) {
+        let waiting = std::mem::take(&mut self.lost_lanes);
+        let (late, waiting) = waiting.into_iter().partition::<Vec<_>, _>(|lost| lost.until <= now);
+        self.lost_lanes = waiting;
+        for LostLane { peer, lane, error, .. } in late {
+            self.endpoint.handle_lane(peer, lane, Err(error)); // a peer that is gone by now is no error
+        }
     }
 
     pub(super) fn link(&mut self, key: PeerKey, link_id: [u8; 16]) {

@@ -137,7 +137,8 @@ impl Endpoint {
         let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
         let users: Vec<_> = users.filter(|_| !planted::is(Planted::RegionRemoveIgnored)).collect();
         peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
-        let reason = "it deregistered memory that the transfer uses";
+        let reason =
+            "it took back memory that the transfer uses: deregistered, or its agent is being shut down";
         users.into_iter().for_each(|id| self.break_off(id, TransferError::Remote(reason.into())));
         self.release_regions(key);
     }
