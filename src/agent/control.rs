@@ -23,6 +23,10 @@ pub(super) struct ControlStream {
     blocked: bool,
     max_frame_bytes: usize,
     seal: Option<Seal>,
+    /// Whether the peer has closed its side, as its own kernel says.
+    ended: bool,
+    /// Whether a read has failed: nothing that comes after it counts.
+    broken: bool,
 }
 
 /// What a sealed stream has besides.
@@ -44,8 +48,21 @@ pub(super) enum Intake {
     Closed,
 }
 
+/// How far a stream is that nothing is expected of but its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The peer has not closed it.
+    NotYet,
+    /// The peer has.
+    Ended,
+    /// It broke, and who broke it is not known.
+    Unknown,
+}
+
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 256 << 10;
+/// Reads in which the end of a stream is looked for, before it is somebody else's turn.
+const READS_FOR_THE_END: usize = 16;
 /// Unwritten bytes above which no more are taken from the endpoint.
 const BACKLOG_BYTES: usize = 1 << 20;
 
@@ -61,6 +78,8 @@ impl ControlStream {
             blocked: false,
             max_frame_bytes: HELLO_MAX_BYTES,
             seal: None,
+            ended: false,
+            broken: false,
         }
     }
 
@@ -70,7 +89,8 @@ impl ControlStream {
         self.seal.insert(Seal { channel, unopened }).open(&mut self.input)
     }
 
-    /// Whether the other side has shown that it has our key: with the first record of its that opened.
+    /// Whether all is sealed. On a stream that was dialed the other side has shown our key by then; whoever dials shows it
+    /// with the first record of its that opens, before which no frame of its is read.
     pub fn is_secured(&self) -> bool {
         self.seal.is_some()
     }
@@ -90,8 +110,43 @@ impl ControlStream {
         Credentials::of_peer(self.socket.as_fd()).ok().flatten()
     }
 
-    /// Reads once.
+    /// Reads once. A stream that has failed stays so.
     pub fn fill(&mut self) -> io::Result<Intake> {
+        if self.broken {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let intake = self.read();
+        self.broken = intake.is_err();
+        intake
+    }
+
+    /// Whether the peer has closed its side: nothing of its comes after that.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Reads and drops what has come, up to the end if that has.
+    pub fn await_end(&mut self) -> Ending {
+        let mut dropped = [0; 16 << 10];
+        for _ in 0..READS_FOR_THE_END {
+            match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut dropped)) {
+                Ok(0) => return Ending::Ended,
+                Ok(_) => {}
+                Err(Errno::AGAIN) => return Ending::NotYet,
+                Err(errno) if self.is_closed_by(errno) => return Ending::Ended,
+                Err(_) => return Ending::Unknown,
+            }
+        }
+        Ending::NotYet
+    }
+
+    /// Whether an error says that the peer's socket was closed: on one host only its owner does that; a network
+    /// resets connections, too.
+    fn is_closed_by(&self, errno: Errno) -> bool {
+        errno == Errno::CONNRESET && self.credentials().is_some()
+    }
+
+    fn read(&mut self) -> io::Result<Intake> {
         self.input.drain(..self.parsed);
         self.parsed = 0;
         let into = self.seal.as_mut().map_or(&mut self.input, |seal| &mut seal.unopened);
@@ -100,13 +155,19 @@ impl ControlStream {
         let outcome = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut into[start..]));
         into.truncate(start + outcome.unwrap_or(0));
         match outcome {
-            Ok(0) => Ok(Intake::Closed),
+            Ok(0) => {
+                self.ended = true;
+                Ok(Intake::Closed)
+            }
             Ok(_) => {
                 let opened = self.seal.as_mut().map(|seal| seal.open(&mut self.input));
                 opened.transpose().map(|_| Intake::Some)
             }
             Err(Errno::AGAIN) => Ok(Intake::Nothing),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => {
+                self.ended |= self.is_closed_by(errno);
+                Err(errno.into())
+            }
         }
     }
 

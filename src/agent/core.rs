@@ -3,6 +3,7 @@
 
 mod abandon;
 mod lanes;
+mod parting;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -177,6 +178,7 @@ impl Core {
         for (_, outcome) in self.transfers.drain() {
             let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
         }
+        self.ghosts.clear(&self.watch);
         self.registered = Registered::default();
         self.quarantine.clear();
         self.lobby = Lobby::default();
@@ -192,6 +194,10 @@ impl Core {
                 Source::Lobby(token) => self.serve_lobby(token, now),
                 Source::Peer(key) => self.serve_stream(key, ready, now),
                 Source::Process(key) => self.bury(key),
+                Source::Ghost(key) => {
+                    self.ghosts.hear(key, &self.watch);
+                    self.signal.raise();
+                }
             }
             worked = true;
         }
@@ -291,14 +297,6 @@ impl Core {
         }
     }
 
-    /// The process at the other end has ended, whoever else holds its sockets.
-    fn bury(&mut self, key: PeerKey) {
-        if let Some(pidfd) = self.processes.remove(&key) {
-            self.watch.forget(pidfd);
-        }
-        self.broken.push((key, "its process has ended".into()));
-    }
-
     /// Takes in all that has come on a stream that is about to be given up: what the peer had said still counts.
     /// Returns why the stream itself has ended, if it has.
     fn hear_out(&mut self, key: PeerKey, now: Instant) -> Option<String> {
@@ -386,8 +384,9 @@ impl Core {
             Action::Up { peer } => {
                 if let Some(stream) = self.streams.get_mut(&peer) {
                     stream.handshake_is_over();
-                    let name = self.endpoint.peer(peer).map_or("", |peer| peer.name());
-                    self.ghosts.lay(name, stream.as_fd());
+                }
+                if let Some(session) = self.endpoint.peer(peer).and_then(|peer| peer.session()) {
+                    self.ghosts.lay(session, &self.watch);
                 }
                 self.signal.raise();
             }
@@ -401,6 +400,7 @@ impl Core {
                 super::stall::warn(&self.endpoint, &stall);
             }
             Action::Close { peer, reason } => {
+                self.unlink(peer); // before the goodbye, which says that it is done
                 let goodbye = self.endpoint.poll_output(peer, now);
                 self.write_stream(peer, &goodbye);
                 self.let_go(peer, &reason);
@@ -446,21 +446,8 @@ impl Core {
             }
             false => tracing::info!(peer = name, reason, "stream closed"),
         }
-        if let Some(pulls) = self.endpoint.may_come_back(key, Instant::now()) {
-            let (stream, process) = (self.streams.get(&key), self.processes.get(&key));
-            let last = self.registered.last_key();
-            self.ghosts.remember(name, stream.map(|stream| stream.as_fd()), process, pulls, last);
-        }
-        self.fabrics.iter_mut().for_each(|fabric| fabric.disconnect(key));
-        self.handed_back.retain(|(_, peer, _)| *peer != key);
-        if let Some(stream) = self.streams.remove(&key) {
-            self.watch.forget(&stream);
-            // A forked child of the host's may hold the socket: closing it alone would tell the peer nothing.
-            let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
-        }
-        if let Some(pidfd) = self.processes.remove(&key) {
-            self.watch.forget(pidfd);
-        }
+        self.unlink(key);
+        self.part(key, Instant::now());
         self.endpoint.handle_closed(key, reason);
         if let Some(farewell) = self.farewells.get_mut(&key) {
             *farewell = Some(reason.into());

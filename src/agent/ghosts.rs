@@ -1,122 +1,205 @@
-//! Peers that were given up because they had fallen silent, and may yet come back: a stopped process does.
+//! Peers that were let go of and are not known to have let go of us.
 //!
-//! Over a lane on which a peer moves bytes by itself, what it had begun goes on when it does: the operation that it was
-//! in, or those that it had posted. Nothing on this side stops that, so as long as such a peer is not known to be dead,
-//! what it could touch is not free (D9): deregistering quarantines its regions, and `release()` of a transfer that it was
-//! pulling says no.
+//! Over a lane on which a peer moves bytes by itself, what it had begun goes on after its stream is closed here: the
+//! operation that it was in, or those that it had posted. Nothing on this side stops that, whether the peer is stopped,
+//! slow or has been replaced by a newer one. As long as it is not proven to have ended, what it could touch is not free
+//! (D9): deregistering quarantines its regions, and `release()` of a transfer that it was pulling says no.
 //!
-//! A ghost is laid by proof: its process has ended, or the same process has shaken hands with us again, which it does
-//! once it has let go of its old stream.
+//! A ghost is laid by proof, of which there are three:
+//! * its stream ends: whoever closes one has let its fabrics go before, and the kernel closes those of the dead. The
+//!   half on which it speaks is therefore kept, and heard until then;
+//! * its process has ended;
+//! * the same session is up with us again, which it is once it has let go of its old stream.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::desc::RegionKey;
-use crate::fabric::Credentials;
+use crate::desc::{PeerKey, RegionKey, SessionId};
+
+use super::control::{ControlStream, Ending};
+use super::watch::{Interest, Source, Watch};
 
 /// A peer that may come back.
 #[derive(Debug)]
-struct Ghost {
-    name: String,
-    /// Its process, where it is on this host.
-    process: Option<OwnedFd>,
-    /// The same, as peers show it when they connect.
-    pid: Option<i32>,
+pub(super) struct Ghost {
+    /// What its stream was called.
+    pub key: PeerKey,
+    pub name: String,
+    pub session: SessionId,
+    /// Its end is the proof; none once that cannot come any more.
+    pub stream: Option<ControlStream>,
+    /// Its process, where it is another one on this host.
+    pub process: Option<OwnedFd>,
     /// It takes what we write to it out of our memory.
-    pulls: bool,
+    pub pulls: bool,
     /// The last region that it can know.
-    last: RegionKey,
-}
-
-impl Ghost {
-    fn is_dead(&self) -> bool {
-        let Some(process) = &self.process else { return false };
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)), Ok(1..))
-    }
+    pub last: RegionKey,
+    /// It was heard of lately, so that its proof is worth waiting for until then.
+    pub awaited_until: Instant,
 }
 
 /// All that are about.
 #[derive(Debug, Default)]
 pub(super) struct Ghosts {
     about: Vec<Ghost>,
+    /// Those that there was no room for: the last region that they can know, and whether any pulls.
+    crowd: Option<(RegionKey, bool)>,
 }
 
+/// Ghosts that are told apart. Each holds two descriptors.
+const GHOSTS_MAX: usize = 256;
+/// How long a peer that hears us takes at the most to let its fabrics go and to close its stream.
+pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
+
 impl Ghosts {
-    /// Remembers a peer that is let go of without proof: the stream to it, its process, whether it pulls, and the last
-    /// region that there was.
-    pub fn remember(
-        &mut self,
-        name: &str,
-        stream: Option<BorrowedFd<'_>>,
-        process: Option<&OwnedFd>,
-        pulls: bool,
-        last: RegionKey,
-    ) {
-        self.forget_the_dead();
-        let process = process.and_then(|process| process.try_clone().ok());
-        self.about.push(Ghost { name: name.to_owned(), process, pid: stream.and_then(pid_of), pulls, last });
+    /// Remembers a peer that is let go of without proof. Its stream and its process stay watched.
+    pub fn remember(&mut self, mut ghost: Ghost, watch: &Watch) {
+        self.forget_the_dead(watch);
+        // It has shaken hands anew since: so it had let go of the older stream.
+        while let Some(at) = self.about.iter().position(|old| old.session == ghost.session) {
+            let older = self.about.swap_remove(at);
+            (ghost.pulls, ghost.last) = (ghost.pulls | older.pulls, ghost.last.max(older.last));
+            older.leave(watch);
+        }
+        if self.about.len() >= GHOSTS_MAX {
+            self.lose_the_oldest(watch);
+        }
+        if let Some(stream) = &ghost.stream {
+            // Our half ends: the peer hears that nothing of ours moves any more.
+            let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+            if let Err(error) = watch.change(stream, Source::Ghost(ghost.key), Interest::Read) {
+                tracing::warn!(peer = ghost.name, %error, "the end of a peer's stream cannot be watched");
+            }
+        }
+        self.about.push(ghost);
     }
 
-    /// A peer is up: the ghost of the same process has let go.
-    pub fn lay(&mut self, name: &str, stream: BorrowedFd<'_>) {
-        let pid = pid_of(stream);
-        self.about.retain(|ghost| pid.is_none() || ghost.name != name || ghost.pid != pid || ghost.is_dead());
-        self.forget_the_dead();
+    /// Something has come on the stream of one: what it says is dropped, its end lays it.
+    pub fn hear(&mut self, key: PeerKey, watch: &Watch) {
+        let Some(at) = self.about.iter().position(|ghost| ghost.key == key) else { return };
+        let Some(stream) = &mut self.about[at].stream else { return };
+        match stream.await_end() {
+            Ending::NotYet => {}
+            Ending::Ended => self.lay_at(at, watch),
+            Ending::Unknown => {
+                // Another than the peer may have broken it. Its process or its session has to tell.
+                let ghost = &mut self.about[at];
+                let name = &ghost.name;
+                tracing::warn!(peer = name, "the stream of a peer that was given up broke before it ended");
+                if let Some(stream) = ghost.stream.take() {
+                    watch.forget(&stream);
+                }
+            }
+        }
+    }
+
+    /// The process of one has ended, perhaps. Whether one was about under this key.
+    pub fn bury(&mut self, key: PeerKey, watch: &Watch) -> bool {
+        let found = self.about.iter().position(|ghost| ghost.key == key);
+        found.map(|at| self.lay_at(at, watch)).is_some()
+    }
+
+    /// A session is up: its ghost has let go.
+    pub fn lay(&mut self, session: SessionId, watch: &Watch) {
+        while let Some(at) = self.about.iter().position(|ghost| ghost.session == session) {
+            self.lay_at(at, watch);
+        }
+        self.forget_the_dead(watch);
     }
 
     /// The name of one that may still touch a region.
     pub fn haunting(&self, region: RegionKey) -> Option<&str> {
-        let ghost = self.about.iter().find(|ghost| region.0 <= ghost.last.0 && !ghost.is_dead());
-        ghost.map(|ghost| ghost.name.as_str())
+        let ghost = self.about.iter().find(|ghost| ghost.haunts(region));
+        let crowd = self.crowd.filter(|(last, _)| region <= *last).map(|_| CROWD);
+        ghost.map(|ghost| ghost.name.as_str()).or(crowd)
+    }
+
+    /// Whether one that may still touch a region is about to prove that it does not.
+    pub fn is_awaited(&self, region: RegionKey, now: Instant) -> bool {
+        self.about.iter().any(|ghost| ghost.haunts(region) && ghost.is_awaited(now))
     }
 
     /// Whether a peer of this name may still pull what we wrote to it.
     pub fn pulls(&self, name: &str) -> bool {
-        self.about.iter().any(|ghost| ghost.pulls && ghost.name == name && !ghost.is_dead())
+        let crowd = self.crowd.is_some_and(|(_, pulls)| pulls);
+        crowd || self.about.iter().any(|ghost| ghost.pulls_as(name))
     }
 
-    fn forget_the_dead(&mut self) {
-        self.about.retain(|ghost| !ghost.is_dead());
+    /// Whether such a peer is about to prove that it does not.
+    pub fn pull_is_awaited(&self, name: &str, now: Instant) -> bool {
+        self.about.iter().any(|ghost| ghost.pulls_as(name) && ghost.is_awaited(now))
+    }
+
+    /// Lets go of all of them, proof or not: for the end of the agent.
+    pub fn clear(&mut self, watch: &Watch) {
+        self.about.drain(..).for_each(|ghost| ghost.leave(watch));
+    }
+
+    fn forget_the_dead(&mut self, watch: &Watch) {
+        while let Some(at) = self.about.iter().position(Ghost::is_dead) {
+            self.lay_at(at, watch);
+        }
+    }
+
+    fn lay_at(&mut self, at: usize, watch: &Watch) {
+        let ghost = self.about.remove(at);
+        tracing::info!(peer = ghost.name, "a peer that was given up has let go of our memory");
+        ghost.leave(watch);
+    }
+
+    /// Makes room. What the oldest one could touch stays quarantined.
+    fn lose_the_oldest(&mut self, watch: &Watch) {
+        let oldest = self.about.remove(0);
+        let (last, pulls) = self.crowd.unwrap_or((oldest.last, false));
+        self.crowd = Some((last.max(oldest.last), pulls | oldest.pulls));
+        tracing::error!(
+            peer = oldest.name,
+            "more than {GHOSTS_MAX} peers were given up and may still touch our memory; what this one could touch is \
+             not given back any more"
+        );
+        oldest.leave(watch);
     }
 }
 
-fn pid_of(stream: BorrowedFd<'_>) -> Option<i32> {
-    Credentials::of_peer(stream.as_fd()).ok().flatten().map(|peer| peer.pid)
+/// What those are called that are not told apart.
+const CROWD: &str = "(one of many)";
+
+impl Ghost {
+    fn haunts(&self, region: RegionKey) -> bool {
+        region <= self.last && !self.is_dead()
+    }
+
+    fn pulls_as(&self, name: &str) -> bool {
+        self.pulls && self.name == name && !self.is_dead()
+    }
+
+    fn is_awaited(&self, now: Instant) -> bool {
+        now < self.awaited_until
+    }
+
+    fn is_dead(&self) -> bool {
+        self.process.as_ref().is_some_and(has_ended)
+    }
+
+    /// Closes what it holds.
+    fn leave(self, watch: &Watch) {
+        if let Some(stream) = &self.stream {
+            watch.forget(stream);
+            let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both); // a forked child may hold it
+        }
+        if let Some(process) = &self.process {
+            watch.forget(process);
+        }
+    }
+}
+
+/// Whether the process of a pidfd has ended.
+pub(super) fn has_ended(process: impl AsFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&at_once)), Ok(1..))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::UnixStream;
-    use std::process::Command;
-
-    const OLD: RegionKey = RegionKey(3);
-
-    #[test]
-    fn a_ghost_haunts_what_it_knew_until_its_process_is_dead() {
-        let mut child = Command::new("sleep").arg("60").spawn().expect("a child");
-        let pid = rustix::process::Pid::from_child(&child);
-        let process =
-            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
-        let mut ghosts = Ghosts::default();
-        ghosts.remember("gen0", None, Some(&process), true, OLD);
-        assert_eq!((ghosts.haunting(OLD), ghosts.haunting(RegionKey(4))), (Some("gen0"), None));
-        assert!(ghosts.pulls("gen0") && !ghosts.pulls("gen1"));
-        child.kill().expect("killed");
-        child.wait().expect("ended");
-        assert_eq!((ghosts.haunting(OLD), ghosts.pulls("gen0")), (None, false));
-    }
-
-    #[test]
-    fn the_same_process_lays_its_ghost_and_no_other_does() {
-        let (stream, _other) = UnixStream::pair().expect("a pair");
-        let mut ghosts = Ghosts::default();
-        ghosts.remember("gen0", Some(stream.as_fd()), None, false, OLD);
-        ghosts.remember("gen1", None, None, false, OLD);
-        ghosts.lay("gen0", stream.as_fd());
-        ghosts.lay("gen1", stream.as_fd());
-        assert_eq!(ghosts.haunting(OLD), Some("gen1"), "nobody knows whose process that was");
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use crate::proto::endpoint::{Endpoint, Peer};
 
 use super::core::Core;
 use super::engine::{CoreGuard, Engine};
+use super::ghosts::PROOF_WITHIN;
 use super::inbox::Inbox;
 use super::process::Home;
 use super::signal::Signal;
@@ -172,11 +173,14 @@ impl Shared {
     }
 
     /// Whether a transfer that has failed may still touch our memory: its peer was given up and takes what was written to
-    /// it by itself, or the engine has failed and nothing proves that all is quiet.
+    /// it by itself, or the engine has failed and nothing proves that all is quiet. Waits for a peer that is about to
+    /// prove it.
     pub fn may_be_touched(&self, peer: &str) -> bool {
         if self.is_forked() {
             return false;
         }
+        let is_decided = |core: &Core| !core.ghosts.pull_is_awaited(peer, Instant::now());
+        self.wait_for(Instant::now() + PROOF_WITHIN, is_decided);
         match self.engine.lock() {
             Ok(core) => core.ghosts.pulls(peer),
             Err(failure) => failure.exposed,

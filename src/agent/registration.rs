@@ -119,7 +119,11 @@ impl Agent {
 
     /// Waits until nothing touches revoked regions, and frees them; those that stay in use are quarantined.
     fn let_go_of(&self, regions: &[(RegionKey, Descriptor)]) {
-        let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| core.is_touched(*key));
+        // A ghost that has been heard of lately is about to prove that it has let go; others may never.
+        let is_worth_waiting = |core: &Core, key| {
+            core.endpoint.region_is_busy(key) || core.ghosts.is_awaited(key, Instant::now())
+        };
+        let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| is_worth_waiting(core, *key));
         self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
         let (free, pinnings) = {
             let Ok(mut core) = self.shared.engine.lock() else { return self.quarantine_all(regions) };
@@ -132,9 +136,9 @@ impl Agent {
                     agent,
                     region = key.0,
                     %memory,
-                    silent_peer = peer,
-                    "memory is still in use by a transfer {limit_s} s after it was deregistered; it is quarantined \
-                     and must not be used for anything else"
+                    given_up_peer = peer,
+                    "memory may still be in use {limit_s} s after it was deregistered, by a transfer or by a peer that \
+                     was given up and may go on; it is quarantined and must not be used for anything else"
                 );
                 core.quarantine.insert(key, memory);
                 core.mishaps.quarantines += 1;

@@ -19,7 +19,8 @@ pub enum TransferState {
     InProgress = 0,
     /// The peer has acknowledged that every byte is in place, and its sync message is queued.
     Success = 1,
-    /// It failed or was cancelled; [`Transfer::error`] says why. No byte moves any more.
+    /// It failed or was cancelled; [`Transfer::error`] says why. No byte moves any more, unless [`Transfer::release`] says
+    /// that a peer which was given up may still take its bytes out of our memory.
     Failure = 2,
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Source {
     Peer(PeerKey),
     /// The process at the other end of a control stream: it has ended.
     Process(PeerKey),
+    /// The stream of a peer that was let go of, and whose end is awaited.
+    Ghost(PeerKey),
 }
 
 /// What is ready of a source.
@@ -126,6 +128,7 @@ impl Source {
             Self::Lobby(token) => 1 << 32 | u64::from(token),
             Self::Peer(key) => 2 << 32 | u64::from(key.0),
             Self::Process(key) => 3 << 32 | u64::from(key.0),
+            Self::Ghost(key) => 4 << 32 | u64::from(key.0),
         })
     }
 
@@ -135,6 +138,7 @@ impl Source {
             (1, token) => Self::Lobby(token),
             (2, key) => Self::Peer(PeerKey(key)),
             (3, key) => Self::Process(PeerKey(key)),
+            (4, key) => Self::Ghost(PeerKey(key)),
             _ => Self::Fabric,
         }
     }
@@ -148,9 +152,8 @@ mod tests {
     #[test]
     fn every_source_comes_back_as_itself() {
         let key = PeerKey(u32::MAX);
-        for source in
-            [Source::Waker, Source::Fabric, Source::Lobby(7), Source::Peer(key), Source::Process(key)]
-        {
+        let of_peers = [Source::Peer(key), Source::Process(key), Source::Ghost(key)];
+        for source in [Source::Waker, Source::Fabric, Source::Lobby(7)].into_iter().chain(of_peers) {
             assert_eq!(Source::from_data(source.data().u64()), source);
         }
     }

@@ -11,7 +11,7 @@ use baton::desc::{Descriptor, TransferOp};
 use parking_lot::Mutex;
 use rustix::process::{Resource, Signal};
 
-use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually};
+use crate::pair::{Lane, Pool, WATCHDOG, agent, dram, eventually, named_agent, unique};
 
 /// The other process. Killed when it is dropped.
 pub struct Other {
@@ -34,6 +34,11 @@ const LIFE_MAX: Duration = Duration::from_secs(4 * WATCHDOG.as_secs());
 impl Other {
     /// A process with an agent and a registered pool.
     pub fn spawn(lane: Lane, len: usize) -> Self {
+        Self::spawn_as(&unique("other"), lane, len)
+    }
+
+    /// The same, with an agent of this name.
+    pub fn spawn_as(name: &str, lane: Lane, len: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "child::other_process", "--ignored", "--nocapture"])
             .stdin(Stdio::piped())
@@ -42,13 +47,12 @@ impl Other {
             .expect("the same program starts again");
         let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let pool = Descriptor { addr: 0, len: len as u64, device: 0 };
-        let (name, info) = (String::new(), String::new());
+        let (name, info) = (name.to_owned(), String::new());
         let (stdout, _watchdog) = (BufReader::new(stdout), watchdog());
         let mut other = Self { child, stdin, stdout, name, info, pool, orphan: None, _watchdog };
-        let said = other.ask(&format!("{lane:?} {len}"));
-        let words: Vec<&str> = said.split(' ').collect();
-        let [name, info, addr] = words[..] else { panic!("{said}") };
-        (other.name, other.info) = (name.to_owned(), info.to_owned());
+        let said = other.ask(&format!("{lane:?} {len} {}", other.name));
+        let (info, addr) = said.split_once(' ').expect("both");
+        other.info = info.to_owned();
         other.pool.addr = addr.parse().expect("an address");
         other
     }
@@ -118,6 +122,13 @@ impl Other {
     }
 }
 
+impl Other {
+    /// Lets it go on after [`Other::stop`].
+    pub fn go_on(&self) {
+        signal(self.child.id() as i32, libc::SIGCONT);
+    }
+}
+
 impl Drop for Other {
     fn drop(&mut self) {
         if let Some(orphan) = self.orphan {
@@ -155,15 +166,16 @@ fn other_process() {
     killed_with_parent.expect("a signal that there is");
     let mut lines = std::io::stdin().lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
-    let (lane, len) = first.split_once(' ').expect("lane and length");
+    let words: Vec<&str> = first.split(' ').collect();
+    let [lane, len, name] = words[..] else { panic!("{first}") };
     let lane = [Lane::Local, Lane::StreamUnix, Lane::StreamTcp, Lane::Ucx]
         .into_iter()
         .find(|known| format!("{known:?}") == lane)
         .expect("a lane");
-    let agent = agent("other", lane);
+    let agent = named_agent(name.into(), lane);
     let pool = Pool::new(len.parse().expect("a length"), 0xee);
     pool.register(&agent);
-    println!("\n@{} {} {}", agent.name(), agent.connection_info(), pool.desc(0, 0).addr);
+    println!("\n@{} {}", agent.connection_info(), pool.desc(0, 0).addr);
     for line in lines {
         let answer = match line.split_once(' ').unwrap_or((&line, "")) {
             ("fork", _) => fork(|| {

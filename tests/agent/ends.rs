@@ -147,6 +147,32 @@ pub fn deregistering_under_a_stopped_peer_is_bounded(lane: Lane) {
     assert_eq!(ours.counters().mishaps.quarantines, quarantined as u64);
 }
 
+/// The newer agent of a name takes the place of the older one: that closes the older one's stream, and stops nothing
+/// that it does by itself.
+pub fn memory_of_a_replaced_peer_is_kept_until_it_has_let_go(lane: Lane) {
+    let moves_by_itself = matches!(lane, Lane::Local | Lane::Ucx);
+    for way in ["killed", "goes on", "was never stopped"] {
+        let (ours, pool) = patient(lane, WATCHDOG * 2);
+        let older = Other::spawn(lane, LEN);
+        older.load(&ours);
+        let is_stopped = way != "was never stopped";
+        if is_stopped {
+            older.stop();
+        }
+        let newer = Other::spawn_as(&older.name, lane, LEN);
+        newer.load(&ours);
+        ours.deregister(&pool.all());
+        let quarantined = usize::from(moves_by_itself && is_stopped);
+        assert_eq!(ours.counters().quarantined, quarantined, "{way}");
+        match way {
+            "killed" => _ = older.kill(),
+            _ => older.go_on(),
+        }
+        eventually("the end of the quarantine", || (ours.counters().quarantined == 0).then_some(()));
+        assert_eq!(ours.counters().mishaps.quarantines, quarantined as u64, "{way}");
+    }
+}
+
 /// Memory that is registered for one transfer waits for the peer of that transfer, and for no other.
 pub fn a_stopped_peer_costs_nothing_that_is_another_ones(lane: Lane) {
     let (ours, _pool) = patient(lane, WATCHDOG * 2);

@@ -55,6 +55,7 @@ on_every_lane!(
     crate::ends::a_process_that_exits_with_work_in_flight_ends_in_time => a_process_that_exits_ends_in_time,
     crate::ends::a_stopped_peer_is_let_go_of_by_its_death => a_stopped_peer_is_let_go_of_by_its_death,
     crate::ends::deregistering_under_a_stopped_peer_is_bounded => deregistering_under_a_stopped_peer_is_bounded,
+    crate::ends::memory_of_a_replaced_peer_is_kept_until_it_has_let_go => memory_of_a_replaced_peer_is_kept,
     crate::ends::a_stopped_peer_costs_nothing_that_is_another_ones => a_stopped_peer_costs_the_others_nothing,
     crate::ends::shutting_down_under_a_stopped_peer_is_bounded => shutting_down_under_a_stopped_peer_is_bounded,
     crate::reasons::a_killed_peer_has_ended => a_killed_peer_has_ended,

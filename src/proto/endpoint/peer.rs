@@ -244,10 +244,16 @@ impl Peer {
         }
     }
 
-    /// Whether the agreed lane lets the peer move bytes by itself; then also whether it pulls what we write to it.
+    /// Whether the peer may be moving bytes by itself, on the agreed lane or, before we know which that is, on any that we
+    /// have announced; then also whether it pulls what we write to it.
     pub(super) fn moves_by_itself(&self, lanes: &[LaneSpec]) -> Option<bool> {
-        let lane = self.lane.and_then(|lane| lanes.get(lane))?;
-        (lane.native_read || lane.native_write).then_some(!lane.native_write)
+        let may_be_agreed = |index: usize, lane: &LaneSpec| match self.lane {
+            Some(agreed) => agreed == index,
+            None => self.their_lanes.is_none() && self.announced.contains(&lane.name),
+        };
+        let lanes = lanes.iter().enumerate().filter(|(index, lane)| may_be_agreed(*index, lane));
+        let native = lanes.filter(|(_, lane)| lane.native_read || lane.native_write);
+        native.map(|(_, lane)| !lane.native_write).reduce(|one, other| one | other)
     }
 
     /// Whether the peer may be pulling what we write to it.

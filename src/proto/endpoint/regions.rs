@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::desc::{PeerKey, RegionKey, Span};
 use crate::planted::{self, Planted};
@@ -93,11 +92,10 @@ impl Endpoint {
         self.peers.values().any(|peer| !peer.revoking.is_empty())
     }
 
-    /// Whether a peer that is being let go of has only fallen silent, on a lane on which it moves bytes by itself: what it
-    /// had begun may go on when it does. If so, also whether it pulls what we write to it.
-    pub fn may_come_back(&self, key: PeerKey, now: Instant) -> Option<bool> {
-        let peer = self.peers.get(&key).filter(|peer| peer.silence(now) > self.deadlines.peer)?;
-        peer.moves_by_itself(&self.lanes)
+    /// Whether a peer may be moving bytes by itself, which goes on after its stream is closed here. If so, also whether it
+    /// pulls what we write to it.
+    pub fn moves_by_itself(&self, key: PeerKey) -> Option<bool> {
+        self.peers.get(&key)?.moves_by_itself(&self.lanes)
     }
 
     /// Whether anything in flight touches one of our regions, a transfer of ours still will, or a peer that

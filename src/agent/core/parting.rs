@@ -1,0 +1,55 @@
+//! How the core lets go of a peer: its fabrics first, then the stream; what the peer may still do is the ghosts' matter.
+
+use std::time::{Duration, Instant};
+
+use crate::desc::PeerKey;
+
+use super::super::ghosts::{Ghost, PROOF_WITHIN, has_ended};
+use super::Core;
+
+/// A peer that was heard of so lately hears us, too, and closes its stream when we do.
+const HEARS_US: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Lets every fabric go of the peer. Whatever ends our stream comes after this: it tells the peer that nothing of ours
+    /// moves any more.
+    pub(super) fn unlink(&mut self, key: PeerKey) {
+        self.fabrics.iter_mut().for_each(|fabric| fabric.disconnect(key));
+        self.handed_back.retain(|(_, peer, _)| *peer != key);
+    }
+
+    /// Gives the stream up, after [`Core::unlink`]. A peer that may be moving bytes by itself, and that is not proven to
+    /// have ended, is a ghost from here on.
+    pub(super) fn part(&mut self, key: PeerKey, now: Instant) {
+        let process = self.processes.remove(&key);
+        let Some(stream) = self.streams.remove(&key) else { return };
+        let ended = stream.has_ended() || process.as_ref().is_some_and(has_ended);
+        let peer = self.endpoint.peer(key).filter(|_| !ended);
+        if let Some((peer, pulls)) = peer.zip(self.endpoint.moves_by_itself(key))
+            && let Some(session) = peer.session()
+        {
+            let awaited_until = if peer.silence(now) < HEARS_US { now + PROOF_WITHIN } else { now };
+            let (name, last) = (peer.name().to_owned(), self.registered.last_key());
+            let stream = Some(stream);
+            let ghost = Ghost { key, name, session, stream, process, pulls, last, awaited_until };
+            return self.ghosts.remember(ghost, &self.watch);
+        }
+        self.watch.forget(&stream);
+        // A forked child of the host's may hold the socket: closing it alone would tell the peer nothing.
+        let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
+        if let Some(pidfd) = process {
+            self.watch.forget(pidfd);
+        }
+    }
+
+    /// The process at the other end has ended, whoever else holds its sockets.
+    pub(super) fn bury(&mut self, key: PeerKey) {
+        if self.ghosts.bury(key, &self.watch) {
+            return self.signal.raise();
+        }
+        if let Some(pidfd) = self.processes.get(&key) {
+            self.watch.forget(pidfd); // it stays readable
+        }
+        self.broken.push((key, "its process has ended".into()));
+    }
+}
