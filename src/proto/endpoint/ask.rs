@@ -13,7 +13,7 @@ use crate::proto::session::SessionPhase;
 use crate::proto::transfer::{Mover, Outgoing, OutgoingPhase, Run, Runs, TransferError};
 use crate::proto::wire::{Frame, Standing, State};
 
-use super::{Endpoint, Peer};
+use super::{Endpoint, Peer, TICK};
 
 /// Questions to one peer in one tick; the others have their turn at the next.
 const ASKS_PER_TICK: usize = 512;
@@ -33,7 +33,8 @@ impl Endpoint {
         ids.for_each(|id| peer.say(&Frame::Ask { id }));
     }
 
-    pub(super) fn handle_ask(&mut self, key: PeerKey, id: TransferId) {
+    /// Answers from what is known: for a transfer that has not ended here once in a tick, as that walks over its chunks.
+    pub(super) fn handle_ask(&mut self, key: PeerKey, id: TransferId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(end) = peer.ended.end(id) {
             if planted::is(Planted::EndSaidOnce) {
@@ -41,9 +42,13 @@ impl Endpoint {
             }
             return peer.say_end(id, end);
         }
-        let Some(incoming) = peer.incoming.get(&id) else {
+        let Some(incoming) = peer.incoming.get_mut(&id) else {
             return peer.say(&Frame::State(unknown(id)));
         };
+        if incoming.told.is_some_and(|told| now.saturating_duration_since(told) < TICK) {
+            return;
+        }
+        incoming.told = Some(now);
         let (state, failure) = (incoming.state(), incoming.failure.clone());
         if let Some(text) =
             failure.filter(|_| state.standing == Standing::Failed && !planted::is(Planted::FailUnsaid))

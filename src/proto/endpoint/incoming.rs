@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
+use crate::proto::plan::MAX_SEGMENTS;
 use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPhase};
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
@@ -15,6 +16,8 @@ use super::{
 
 /// Characters of a text of the peer's that are kept: enough for any text of ours.
 const TEXT_MAX_CHARS: usize = 1000;
+/// Chunks that a transfer may have: no plan has more segments.
+const CHUNKS_MAX: u32 = MAX_SEGMENTS as u32;
 
 impl Endpoint {
     /// A data frame's header has come over a framed lane.
@@ -55,7 +58,7 @@ impl Endpoint {
             Frame::Commit(commit) => self.handle_commit(key, &commit, now),
             Frame::Ack { id, events } => self.handle_ack(key, id, events, now),
             Frame::Progress { id, done } => self.handle_progress(key, id, done, now),
-            Frame::Ask { id } => self.handle_ask(key, id),
+            Frame::Ask { id } => self.handle_ask(key, id, now),
             Frame::State(state) => self.handle_state(key, state, now),
             Frame::Fail { id, text } => self.handle_fail(key, id, shortened(text)),
             Frame::Abort { id, issued } => self.handle_abort(key, id, issued),
@@ -76,7 +79,14 @@ impl Endpoint {
         let Some(incoming) = incoming_entry(peer, id, op) else {
             return self.close(key, "it has too many unfinished transfers");
         };
-        if incoming.phase != IncomingPhase::Receiving || !incoming.see(chunk) {
+        if incoming.phase != IncomingPhase::Receiving {
+            return;
+        }
+        // What has no segments would wait outside the bound on segments, and a number costs as much as a set has room for.
+        if let Some(fault) = impossible(chunk, request.segments.is_empty()) {
+            return self.fault(key, id, fault);
+        }
+        if !incoming.see(chunk) {
             return;
         }
         incoming.in_flight += 1;
@@ -132,7 +142,7 @@ impl Endpoint {
         let fits = lane.zip(bytes).is_some_and(|(lane, bytes)| {
             bytes <= lane.bytes_per_chunk && request.segments.len() <= lane.segments_per_chunk
         });
-        if !fits || request.segments.is_empty() {
+        if !fits {
             let ChunkRequest { chunk, segments, .. } = request;
             let bytes = bytes.map_or("countless".to_owned(), |bytes| bytes.to_string());
             return Err(format!(
@@ -155,8 +165,6 @@ impl Endpoint {
 
     fn place_write(&mut self, key: PeerKey, header: DataHeader, payload: u64) -> Placement {
         let DataHeader { id, heard, chunk, spans, .. } = header;
-        let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
-        let checked = self.check_spans(key, heard, spans.iter().copied());
         let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
         if peer.ended.end(id).is_some() {
             return Placement::Discard;
@@ -165,27 +173,35 @@ impl Endpoint {
             self.close(key, "it has too many unfinished transfers");
             return Placement::Discard;
         };
-        incoming.arrived += 1;
+        incoming.arrived = incoming.arrived.saturating_add(1);
         if incoming.phase != IncomingPhase::Receiving {
             self.settle_incoming(key, id);
             return Placement::Discard;
         }
-        let fault = match checked {
-            Err(text) => text,
-            Ok(regions) if regions.is_empty() => format!("chunk {chunk} is of no bytes"),
-            Ok(_) if total != Some(payload) => {
-                format!("chunk {chunk} has a payload of {payload} bytes for other spans")
+        let total = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));
+        let fault = match impossible(chunk, spans.is_empty()) {
+            Some(text) => Err(text),
+            None if total != Some(payload) => {
+                Err(format!("chunk {chunk} has a payload of {payload} bytes for other spans"))
             }
-            Ok(_) if !incoming.see(chunk) => format!("chunk {chunk} came twice"),
+            None if !incoming.see(chunk) => Err(format!("chunk {chunk} came twice")),
+            // Last, for it may cost a walk over all regions: not for what is thrown away whatever it says.
+            None => self.check_spans(key, heard, spans.iter().copied()),
+        };
+        match fault {
             Ok(regions) => {
-                incoming.in_flight += 1;
+                if let Some(incoming) = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id)) {
+                    incoming.in_flight += 1;
+                }
                 let kind = FlightKind::WriteLanding;
                 let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
-                return Placement::Scatter { ticket: self.take_off(flight), spans };
+                Placement::Scatter { ticket: self.take_off(flight), spans }
             }
-        };
-        self.fault(key, id, fault);
-        Placement::Discard
+            Err(text) => {
+                self.fault(key, id, text);
+                Placement::Discard
+            }
+        }
     }
 
     pub(super) fn incoming_flight_done(
@@ -312,6 +328,17 @@ impl Endpoint {
         if !peer.ended.insert(id, end) {
             self.close(key, "it does not number its transfers one after the other");
         }
+    }
+}
+
+/// Why there can be no chunk like this, if there can be none.
+fn impossible(chunk: u32, is_empty: bool) -> Option<String> {
+    match is_empty {
+        true => Some(format!("chunk {chunk} is of no bytes")),
+        false if chunk >= CHUNKS_MAX => {
+            Some(format!("chunk {chunk} is beyond the {CHUNKS_MAX} that a transfer may have"))
+        }
+        false => None,
     }
 }
 

@@ -228,7 +228,7 @@ impl Endpoint {
     pub(super) fn place_answer(&mut self, key: PeerKey, header: &DataHeader, payload: u64) -> Placement {
         let (id, chunk) = (header.id, header.chunk);
         let Some(transfer) = self.outgoing_mut(key, id) else { return Placement::Discard };
-        transfer.answers += 1;
+        transfer.answers = transfer.answers.saturating_add(1);
         if transfer.phase != OutgoingPhase::Moving {
             return Placement::Discard;
         }

@@ -194,9 +194,10 @@ impl Peer {
         self.loaded_by_us
     }
 
-    /// Whether either side has the other loaded, or anything is unfinished.
+    /// Whether either side has the other loaded, or anything is unfinished: a region that it may still write to needs its
+    /// word, too.
     pub(super) fn is_needed(&self) -> bool {
-        self.loaded_by_us || self.loaded_by_them || !self.outgoing.is_empty() || !self.incoming.is_empty()
+        self.loaded_by_us || self.loaded_by_them || self.is_unfinished()
     }
 
     /// How long nothing has been heard of it.

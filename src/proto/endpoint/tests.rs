@@ -9,7 +9,7 @@ use crate::desc::{MemoryKind, Region, Segment, SessionId, Span, TransferOp};
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::section::{FabricAddress, HostId};
-use crate::proto::wire::{Commit, Event, Hello, LENGTH_BYTES, RefuseReason};
+use crate::proto::wire::{Commit, DataHeader, Event, Hello, LENGTH_BYTES, RefuseReason};
 
 const LINK: [u8; 16] = [7; 16];
 pub(super) const LANE: LaneSpec = LaneSpec {
@@ -167,7 +167,8 @@ pub(super) fn segment(dst: u64, len: u64) -> Segment {
 #[test]
 fn chunks_that_cannot_be_are_failed_and_cost_nothing() {
     for (chunk, segments, why) in [
-        (0, vec![], "no chunk of this lane"),
+        (0, vec![], "chunk 0 is of no bytes"),
+        (1 << 23, vec![segment(0x10000, 8)], "beyond the 8388608 that a transfer may have"),
         (0, vec![segment(0x10000, 8); 9], "no chunk of this lane"),
         (0, vec![segment(0x10000, 1 << 20), segment(0x10000, 1)], "no chunk of this lane"),
         (0, vec![segment(0x10000, u64::MAX), segment(0x10000, 2)], "no chunk of this lane"),
@@ -419,4 +420,57 @@ fn what_is_registered_anew_is_not_touched_for_what_was_there_before() {
     peer.say(&request(2, 2, 0x10_8000));
     assert!(peer.actions().is_empty());
     assert!(peer.answers()[0].contains("is not in a registered region of agent 'us' any more"));
+}
+
+/// A peer's lane may be full for as long as it likes: what waits for it is bounded all the same.
+#[test]
+fn requests_of_nothing_do_not_wait_for_room() {
+    let mut peer = Hostile::up();
+    for chunk in 0..LANE.batches_in_flight as u32 {
+        peer.pull(5, chunk, vec![segment(0x10000, 8)]);
+    }
+    assert_eq!(peer.actions().len(), LANE.batches_in_flight, "the lane is full");
+    for id in 6..8 {
+        for chunk in 0..1000 {
+            peer.say(&Frame::Send { id: TransferId(id), chunk, heard: 0, segments: vec![] });
+        }
+    }
+    assert_eq!(peer.endpoint.counters().requests, 0);
+    let said = peer.answers();
+    assert!(said.len() == 2 && said.iter().all(|said| said.contains("is of no bytes")), "{said:?}");
+}
+
+#[test]
+fn a_stream_stays_while_the_peer_may_still_write_to_what_is_revoked() {
+    let mut peer = Hostile::up_over(LaneSpec { native_write: true, ..LANE });
+    peer.say(&Frame::Event { number: 1, event: Event::Loaded { loaded: false } });
+    peer.endpoint.remove_region(RegionKey(1));
+    let wait = |peer: &mut Hostile| {
+        for _ in 0..20 {
+            peer.pass(500);
+            let said = peer.endpoint.peer(peer.key).map_or(0, |peer| peer.events_out.said());
+            peer.say(&Frame::Heartbeat { said: 0, heard: said, again: false });
+        }
+        let mut actions = peer.actions().into_iter();
+        actions.any(|action| matches!(action, Action::Close { .. }))
+    };
+    assert!(!wait(&mut peer), "it has yet to let go of the region");
+    peer.say(&Frame::Event { number: 2, event: Event::RegionReleased { key: RegionKey(1) } });
+    assert!(wait(&mut peer), "nobody needs it any more");
+}
+
+/// Looking up its spans is what costs most of a data frame: it comes last, and not for what is thrown away anyway.
+#[test]
+fn the_spans_of_a_data_frame_are_looked_up_last() {
+    let mut peer = Hostile::up_over(LaneSpec { native_read: false, framed: true, ..LANE });
+    let mut arrive = |chunk, addr, payload| {
+        let spans = vec![Span { addr, len: 8 }];
+        let (id, link) = (TransferId(5), 0x0707_0707_0707_0707);
+        let header = DataHeader { link, id, answer: false, heard: 0, chunk, spans };
+        peer.endpoint.handle_arrived(peer.key, &header.encode(), payload)
+    };
+    assert!(matches!(arrive(0, 0x10000, 8), Placement::Scatter { .. }));
+    assert_eq!(arrive(0, 0x10, 8), Placement::Discard);
+    let said = peer.answers().concat();
+    assert!(said.contains("chunk 0 came twice"), "{said}");
 }

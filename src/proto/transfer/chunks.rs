@@ -7,9 +7,12 @@ use crate::planted::{self, Planted};
 use super::Run;
 
 /// A set of chunk indexes, as a bitmap that has only the words with something in them: an index is the peer's
-/// word, and must not cost more than the frame that brought it.
+/// word, and must not cost more than the frame that brought it. Of what is full from the first chunk on, as in a
+/// transfer that goes its way, only the end is kept: looking for what is missing walks over the rest.
 #[derive(Debug, Default)]
 pub struct ChunkSet {
+    /// So many words from the first one are full, and are not kept.
+    full: u32,
     words: BTreeMap<u32, u64>,
     len: u32,
 }
@@ -17,6 +20,9 @@ pub struct ChunkSet {
 impl ChunkSet {
     /// Adds a chunk; false if it was there already.
     pub fn insert(&mut self, chunk: u32) -> bool {
+        if chunk / 64 < self.full {
+            return false;
+        }
         let (word, bit) = (
             self.words.entry(chunk / 64).or_default(),
             1u64 << (chunk % if planted::is(Planted::BitmapOffByOne) { 63 } else { 64 }),
@@ -24,12 +30,17 @@ impl ChunkSet {
         let new = *word & bit == 0;
         *word |= bit;
         self.len += u32::from(new);
+        while self.words.first_key_value() == Some((&self.full, &u64::MAX)) {
+            self.words.pop_first();
+            self.full += 1;
+        }
         new
     }
 
     /// Whether the chunk is in the set.
     pub fn contains(&self, chunk: u32) -> bool {
-        self.words.get(&(chunk / 64)).is_some_and(|word| word & (1 << (chunk % 64)) != 0)
+        let word = chunk / 64;
+        word < self.full || self.words.get(&word).is_some_and(|word| word & (1 << (chunk % 64)) != 0)
     }
 
     /// Runs of chunks below `end` that are not in the set, in order.
@@ -45,7 +56,9 @@ impl ChunkSet {
     /// One past the highest chunk in the set; 0 where there is none.
     pub fn end(&self) -> u32 {
         let highest = self.words.last_key_value();
-        highest.map_or(0, |(word, bits)| (word * 64 + 63 - bits.leading_zeros()).saturating_add(1))
+        highest.map_or(self.full.saturating_mul(64), |(word, bits)| {
+            (word * 64 + 63 - bits.leading_zeros()).saturating_add(1)
+        })
     }
 
     /// The first chunk from `start` and below `end` that is in the set, or is not.
@@ -53,6 +66,13 @@ impl ChunkSet {
         let mut at = start;
         while at < end {
             let word = at / 64;
+            if word < self.full {
+                if present {
+                    return Some(at);
+                }
+                at = self.full.checked_mul(64)?;
+                continue;
+            }
             let bits = match self.words.get(&word) {
                 Some(bits) if present => *bits,
                 Some(bits) => !*bits,
@@ -95,6 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_full_from_the_first_chunk_on_is_not_kept() {
+        let mut set = ChunkSet::default();
+        (0..64_000).rev().for_each(|chunk| assert!(set.insert(chunk)));
+        assert_eq!((set.words.len(), set.full, set.len(), set.end()), (0, 1000, 64_000, 64_000));
+        assert!(!set.insert(63_999) && set.contains(5) && !set.contains(64_000));
+        assert_eq!(set.missing(64_002).next(), Some(Run { first: 64_000, last: 64_001 }));
+    }
+
+    #[test]
     fn what_is_missing_comes_as_runs() {
         let runs =
             |set: &ChunkSet, end| set.missing(end).map(|run| (run.first, run.last)).collect::<Vec<_>>();
@@ -114,9 +143,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn missing_is_the_complement(chunks in proptest::collection::vec(0_u32..400, 0..60), end in 0_u32..400) {
+        fn missing_is_the_complement(
+            chunks in proptest::collection::vec(0_u32..400, 0..60),
+            first in 0_u32..400,
+            end in 0_u32..400,
+        ) {
             let mut set = ChunkSet::default();
-            chunks.iter().for_each(|chunk| _ = set.insert(*chunk));
+            chunks.into_iter().chain(0..first).for_each(|chunk| _ = set.insert(chunk));
+            proptest::prop_assert!((0..first).all(|chunk| set.contains(chunk) && !set.insert(chunk)));
             let missing: Vec<u32> = set.missing(end).flat_map(|run| run.first..=run.last).collect();
             let expected: Vec<u32> = (0..end).filter(|chunk| !set.contains(*chunk)).collect();
             proptest::prop_assert_eq!(missing, expected);

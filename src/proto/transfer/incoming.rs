@@ -78,6 +78,8 @@ pub struct Incoming {
     pub arrived: u32,
     /// Chunks in place when the initiator was last told.
     pub reported: u32,
+    /// When the initiator, who had asked, was last told its state.
+    pub told: Option<Instant>,
     /// Chunks whose answer frames went out.
     pub answered: ChunkSet,
     /// Frames the initiator posted before it aborted, where frames are how it writes.
@@ -102,6 +104,7 @@ impl Incoming {
             in_flight: 0,
             arrived: 0,
             reported: 0,
+            told: None,
             answered: ChunkSet::default(),
             owed: 0,
             commit: None,

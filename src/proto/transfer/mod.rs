@@ -14,8 +14,8 @@
 //!                +-------------- abort ---------------^
 //! ```
 //!
-//! An ACK that crosses a break-off still counts: everything is in place, so the transfer has succeeded. If
-//! ABORT was out by then, its ABORTED is awaited all the same.
+//! An ACK that crosses a break-off still counts: everything is in place, so the transfer has succeeded. No ABORTED
+//! comes then, even if ABORT was out: the peer is done with the transfer, and answers with the ACK again.
 //!
 //! Every transfer ends with ACK or ABORTED, or with its link.
 

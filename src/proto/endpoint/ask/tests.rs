@@ -113,6 +113,7 @@ fn what_has_happened_to_a_transfer_is_told() {
     let mut peer = Hostile::up();
     let id = TransferId(5);
     let tell = |peer: &mut Hostile| {
+        peer.now += TICK;
         peer.say(&Frame::Ask { id });
         peer.answers().concat()
     };
@@ -137,4 +138,17 @@ fn what_has_happened_to_a_transfer_is_told() {
     peer.say(&Frame::Abort { id, issued: 0 });
     let told = tell(&mut peer);
     assert!(told.contains("standing: Closing"), "the other chunk is on its way: {told}");
+}
+
+/// An answer walks over the chunks of its transfer, and thousands of questions fit into one read.
+#[test]
+fn a_transfer_is_told_of_once_in_a_tick_however_often_the_peer_asks() {
+    let mut peer = Hostile::up();
+    peer.pull(5, 0, vec![segment(0x10000, 8)]);
+    peer.actions();
+    for _ in 0..2 {
+        (0..10_000).for_each(|_| peer.say(&Frame::Ask { id: TransferId(5) }));
+        assert_eq!(peer.answers().len(), 1);
+        peer.now += TICK;
+    }
 }
