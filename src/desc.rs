@@ -179,8 +179,11 @@ impl TransferId {
     /// The largest number there is.
     pub const NUMBER_MAX: u64 = (1 << Self::NUMBER_BITS) - 1;
 
-    /// The transfer to this peer with this number, at most [`TransferId::NUMBER_MAX`]. Of the key, so much
-    /// is kept as there is room for.
+    /// The largest key of a peer that there is room for.
+    pub const PEER_MAX: u32 = u32::MAX >> (Self::NUMBER_BITS - u32::BITS);
+
+    /// The transfer to this peer, whose key is at most [`TransferId::PEER_MAX`], with this number, at most
+    /// [`TransferId::NUMBER_MAX`].
     pub fn new(peer: PeerKey, number: u64) -> Self {
         Self(u64::from(peer.0) << Self::NUMBER_BITS | number & Self::NUMBER_MAX)
     }

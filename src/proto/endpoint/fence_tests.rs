@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::proto::section::{Endpoint as Place, HostId};
-use crate::proto::wire::{Hello, LENGTH_BYTES};
+use crate::proto::wire::{Hello, LENGTH_BYTES, RefuseReason};
 
 fn section(session: u8) -> Section {
     Section {
@@ -26,7 +26,7 @@ fn encoded(session: u8) -> Vec<u8> {
     bytes
 }
 
-/// Agent `us`, session 1.
+/// Agent `us`, of session 1 unless another is given.
 struct Us {
     endpoint: Endpoint,
     now: Instant,
@@ -34,10 +34,18 @@ struct Us {
 
 impl Us {
     fn new() -> Self {
+        Self::of_session(1)
+    }
+
+    fn of_session(session: u8) -> Self {
         let limit = Duration::from_secs(5);
         let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
-        let identity = Identity { name: "us".into(), section: section(1) };
+        let identity = Identity { name: "us".into(), section: section(session) };
         Self { endpoint: Endpoint::new(identity, Vec::new(), deadlines), now: Instant::now() }
+    }
+
+    fn session(&self) -> SessionId {
+        self.endpoint.identity().section.session
     }
 
     fn say(&mut self, key: PeerKey, link: u8, frame: &Frame<'_>) {
@@ -53,7 +61,8 @@ impl Us {
             self.endpoint.note_authenticated(key);
         }
         let section = encoded(session);
-        let hello = Hello { link_id: [session; 16], expected: [1; 16], name: "them", section: &section };
+        let hello =
+            Hello { link_id: [session; 16], expected: self.session().0, name: "them", section: &section };
         self.say(key, 0, &Frame::Hello(hello));
         key
     }
@@ -118,7 +127,7 @@ fn a_load_fences_once_the_newer_agent_has_answered() {
     let new = us.loads(3, true);
     let (known, closed) = us.outcome();
     assert_eq!(known, Some(new));
-    assert_eq!(closed, [(old, "its host has loaded a newer agent of the same name".to_owned())]);
+    assert_eq!(closed, [(old, "agent 'us' has loaded a newer agent of the same name".to_owned())]);
     assert_eq!(us.endpoint.standing_of("them", SessionId([2; 16])), Standing::Absent);
 }
 
@@ -129,4 +138,40 @@ fn a_dead_stream_leaves_its_name() {
     us.endpoint.handle_closed(old, "its process ended");
     let new = us.greeted_by(3, false);
     assert_eq!(us.outcome().0, Some(new));
+}
+
+/// Both load each other at once, while one of them still has a stream to the other's predecessor. Whichever way the
+/// dials cross, nobody is refused for good.
+#[test]
+fn a_crossing_does_not_lose_to_an_older_stream() {
+    let mut us = Us::of_session(9);
+    let old = us.greeted_by(2, false);
+    let ours = us.loads(3, false);
+    let theirs = us.greeted_by(3, false);
+    let (known, closed) = us.outcome();
+    assert_eq!(known, Some(old));
+    assert!(matches!(&closed[..], [(key, _)] if *key == theirs), "our own dial goes on: {closed:?}");
+    assert_eq!(us.endpoint.fences_refused(), 0, "it crossed, which costs nobody a load");
+    let refusal = Frame::Refuse { reason: RefuseReason::Crossed, text: "under way" };
+    us.say(ours, 3, &refusal);
+    assert_eq!(us.outcome(), (Some(old), vec![(ours, CROSSED.to_owned())]));
+    let again = us.greeted_by(3, false);
+    let (known, closed) = us.outcome();
+    assert_eq!(known, Some(again), "it has answered where our host has sent us");
+    assert_eq!(closed, [(old, "agent 'us' has loaded a newer agent of the same name".to_owned())]);
+    let stranger = us.greeted_by(4, false);
+    assert_eq!(us.outcome().1[0].0, stranger);
+    assert_eq!(us.endpoint.fences_refused(), 1);
+}
+
+#[test]
+fn keys_of_peers_begin_anew_and_no_live_one_is_given_twice() {
+    let mut us = Us::new();
+    let live = us.greeted_by(2, false);
+    us.endpoint.next_peer = TransferId::PEER_MAX;
+    let last = us.endpoint.open_accepted(us.now).expect("there is room");
+    let next = us.endpoint.open_accepted(us.now).expect("there is room");
+    assert_eq!(last, PeerKey(TransferId::PEER_MAX));
+    assert_eq!((live, next), (PeerKey(1), PeerKey(2)), "the first is in use");
+    assert_eq!(us.endpoint.standing("them"), Standing::Connecting(live));
 }

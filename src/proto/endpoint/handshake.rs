@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desc::{PeerKey, SessionId};
+use crate::desc::{PeerKey, SessionId, TransferId};
 use crate::planted::{self, Planted};
 use crate::proto::blob::check_name;
 use crate::proto::codec::DecodeError;
@@ -121,7 +121,8 @@ impl Endpoint {
     }
 
     /// What a hello meets that comes while the same name has a stream already. A live stream to another session
-    /// gives way only to one that has shown our key: anybody else might use the name to cut a peer off.
+    /// gives way only to one that has shown our key, or that our host has loaded and that has answered our own dial with
+    /// the word that the two have crossed: anybody else might use the name to cut a peer off.
     fn settle_crossing(
         &mut self,
         key: PeerKey,
@@ -131,22 +132,46 @@ impl Endpoint {
         let dialing = self.peers.iter().find(|(_, peer)| {
             peer.phase == SessionPhase::Greeting && peer.expected == Some(session.0) && peer.name == name
         });
-        if let Some((&ours, _)) = dialing {
-            if self.identity.section.session < session {
-                return Err((RefuseReason::Crossed, "our own stream to you is under way".into()));
+        let dialing = dialing.map(|(&ours, _)| ours);
+        let under_way = || Err((RefuseReason::Crossed, "our own stream to you is under way".to_owned()));
+        if dialing.is_some() && self.identity.section.session < session {
+            return under_way();
+        }
+        let live = self.names.get(name).copied();
+        let fenced = live.filter(|live| !self.is_session(*live, session));
+        let has_key = self.peers.get(&key).is_some_and(|peer| peer.authenticated);
+        let is_vouched_for = self.vouched.get(name) == Some(&session);
+        if fenced.is_some() && !has_key && !is_vouched_for {
+            if dialing.is_some() {
+                return under_way(); // the answer to it says whether this is the agent that our host means
             }
+            self.fences_refused += 1;
+            return Err((RefuseReason::NameTaken, format!("a live agent is already known as '{name}'")));
+        }
+        if let Some(ours) = dialing {
             self.close(ours, CROSSED);
         }
-        let Some(live) = self.names.get(name).copied() else { return Ok(()) };
-        if self.is_session(live, session) {
-            return Err((RefuseReason::Crossed, "a stream between these two agents is up already".into()));
+        match (fenced, live) {
+            (None, Some(_)) => {
+                Err((RefuseReason::Crossed, "a stream between these two agents is up already".into()))
+            }
+            (Some(live), _) if has_key => {
+                self.close(live, "a newer agent of the same name has come and shown the key");
+                Ok(())
+            }
+            (Some(live), _) => {
+                self.fence_for_our_host(live);
+                Ok(())
+            }
+            (None, None) => Ok(()),
         }
-        if self.peers.get(&key).is_some_and(|peer| peer.authenticated) {
-            self.close(live, "a newer agent of the same name has come and shown the key");
-            return Ok(());
-        }
-        self.fences_refused += 1;
-        Err((RefuseReason::NameTaken, format!("a live agent is already known as '{name}'")))
+    }
+
+    /// Our host has loaded a newer agent, and where that is to be found it has answered: a blob alone, which may be
+    /// an old one, fences nobody.
+    fn fence_for_our_host(&mut self, older: PeerKey) {
+        let reason = format!("agent '{}' has loaded a newer agent of the same name", self.identity.name);
+        self.close(older, &reason);
     }
 
     pub(super) fn handle_welcome(&mut self, key: PeerKey, name: &str, section: &[u8], now: Instant) {
@@ -171,9 +196,7 @@ impl Endpoint {
             if self.is_session(known, section.session) {
                 return self.close(key, CROSSED);
             }
-            // Our host has loaded the newer agent, and it has answered: a blob alone, which may be an old one, fences
-            // nobody.
-            self.close(known, "its host has loaded a newer agent of the same name");
+            self.fence_for_our_host(known);
         }
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.phase = phase;
@@ -197,6 +220,7 @@ impl Endpoint {
         peer.section = Some(section);
         peer.liveness.came_on(now);
         let link_id = peer.link_id;
+        self.vouched.remove(&peer.name);
         self.names.insert(peer.name.clone(), key);
         self.actions.push_back(Action::Link { peer: key, link_id });
         announced.into_iter().for_each(|region| self.import(key, region));
@@ -252,11 +276,28 @@ impl Endpoint {
 
     pub(super) fn handle_refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {
         let reason = match reason {
-            RefuseReason::Crossed => CROSSED.to_owned(),
+            RefuseReason::Crossed => {
+                self.vouch(key);
+                CROSSED.to_owned()
+            }
             RefuseReason::KeyWanted => KEY_WANTED.to_owned(),
             _ => format!("the peer refused the stream: {text}"),
         };
         self.close(key, &reason);
+    }
+
+    /// The agent that we have dialed, this very session of it, has one of its own under way to us.
+    fn vouch(&mut self, key: PeerKey) {
+        let dialed = self.peers.get(&key).filter(|peer| peer.phase == SessionPhase::Greeting);
+        let Some((name, session)) =
+            dialed.and_then(|peer| Some((peer.name.clone(), SessionId(peer.expected?))))
+        else {
+            return;
+        };
+        if self.vouched.len() >= PEERS_MAX {
+            self.vouched.clear();
+        }
+        self.vouched.insert(name, session);
     }
 
     fn refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {
@@ -272,8 +313,12 @@ impl Endpoint {
     }
 
     fn add_peer(&mut self, peer: Peer) -> PeerKey {
+        // Some key is free: there are far more than peers.
+        while self.peers.contains_key(&PeerKey(self.next_peer)) {
+            self.next_peer = after(self.next_peer);
+        }
         let key = PeerKey(self.next_peer);
-        self.next_peer += 1;
+        self.next_peer = after(self.next_peer);
         self.peers.insert(key, peer);
         key
     }
@@ -283,4 +328,9 @@ impl Endpoint {
         self.identity.section.encode(&mut bytes);
         bytes
     }
+}
+
+/// The key to try after this one. Keys begin anew once a transfer's id has no room for more.
+fn after(key: u32) -> u32 {
+    if key < TransferId::PEER_MAX { key + 1 } else { 1 }
 }

@@ -73,6 +73,8 @@ pub struct Endpoint {
     peers: BTreeMap<PeerKey, Peer>,
     names: HashMap<String, PeerKey>,
     lost: HashMap<String, String>,
+    /// By name, the sessions that our host has dialed and that have answered that they dial us.
+    vouched: HashMap<String, SessionId>,
     fences_refused: u64,
     flights: HashMap<u64, Flight>,
     owners: HashMap<TransferId, PeerKey>,
@@ -142,6 +144,7 @@ impl Endpoint {
             peers: BTreeMap::new(),
             names: HashMap::new(),
             lost: HashMap::new(),
+            vouched: HashMap::new(),
             fences_refused: 0,
             flights: HashMap::new(),
             owners: HashMap::new(),
@@ -246,6 +249,7 @@ impl Endpoint {
     /// stream lives on while the peer has us loaded. Unknown names are ignored.
     pub fn invalidate(&mut self, name: &str) {
         self.lost.remove(name);
+        self.vouched.remove(name);
         let Some(key) = self.names.get(name).copied() else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.loaded_by_us {
