@@ -3,6 +3,7 @@
 #   DEMO_FLAGS="--lane local --requests 10"   is handed to `baton demo`
 #   SEEDS=100000                              is how many storms `make simulate` lets pass
 #   SOAK_CYCLES=10000                         is how often `make soak` connects and disconnects on each lane
+#   SANITIZE="thread address miri"            are the parts of `make sanitize`: some of these, all by default
 #   CHAOS_FLAGS="--only tx. --row 17,18"      is handed to `chaos` (target/release/chaos --help)
 #   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
 
@@ -13,6 +14,7 @@ SHELL       := /bin/bash
 PREFIX     ?= /usr/local
 DEMO_FLAGS ?=
 CHAOS_FLAGS ?=
+SANITIZE ?= thread address miri
 JOBS       ?= $(shell nproc)
 # A hung test must fail the run, not outlast it.
 TEST_LIMIT_S ?= 1500
@@ -46,7 +48,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate soak kills loom gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate soak kills loom sanitize chaos gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +85,10 @@ kills: deps ## how soon a wait ends after the kill of a peer on the same host
 # The models are built in a folder of their own: everything else is without loom.
 loom: deps ## every order of the threads in the models of hand-offs outside a lock
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --lib --locked --target-dir target/loom models
+
+# In target folders of its own. What is left out and suppressed, and why, is said in the script and beside it.
+sanitize: deps ## the tests under ThreadSanitizer, AddressSanitizer and Miri: SANITIZE="thread address miri"
+	scripts/sanitize.sh $(SANITIZE)
 
 chaos: python ## faults of every kind done to real processes, row by row; details in target/chaos.json
 	$(MAKE) --no-print-directory build

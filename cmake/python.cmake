@@ -10,6 +10,11 @@ if(NOT Python_EXECUTABLE AND EXISTS ${PROJECT_SOURCE_DIR}/target/python/installe
   set(Python_EXECUTABLE ${installed_python})
 endif()
 
+# No Python brings a sanitizer's run-time library, which the library needs then.
+if(BATON_SANITIZE)
+  set(Python_EXECUTABLE "")
+endif()
+
 if(Python_EXECUTABLE)
   add_subdirectory(tests/python)
   add_subdirectory(examples/python_engine_host)

@@ -39,7 +39,7 @@ target_link_libraries(baton_wrapper PRIVATE baton_engine)
 target_link_options(baton_wrapper PRIVATE
   -Wl,--version-script=${BATON_VERSION_SCRIPT} # the seams' symbols alone
   -Wl,--exclude-libs,ALL                       # nothing of the engine's or of its libraries
-  -Wl,-z,defs                                  # a missing symbol is our error, at link time
+  $<$<NOT:$<BOOL:${BATON_SANITIZE}>>:-Wl,-z,defs> # a missing symbol is our error, at link time
   -Wl,-z,nodelete                              # hosts dlclose while our objects and threads live
   -Wl,--gc-sections)
 set_target_properties(baton_wrapper PROPERTIES

@@ -2,7 +2,7 @@
 set(BATON_PROGRAM ${BATON_TARGET_DIR}/${BATON_CARGO_FOLDER}/baton)
 add_custom_target(baton_program ALL
   COMMAND ${CMAKE_COMMAND} -E env --unset=CARGO_TARGET_DIR
-          ${CARGO} build --bin baton --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
+          ${BATON_CARGO_BUILD} --bin baton --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   USES_TERMINAL
   VERBATIM)
@@ -10,17 +10,22 @@ add_dependencies(baton_program baton_cargo) # one cargo at a time
 
 set(DEMO ${BATON_PROGRAM} demo --host $<TARGET_FILE:baton-engine-host> --lib-dir ${CMAKE_BINARY_DIR}/lib)
 
+set(DEMO_LIMIT_S 90)
+if(BATON_SANITIZE)
+  set(DEMO_LIMIT_S 300)
+endif()
+
 # `baton demo` with these arguments must do its work: exit with 0.
 function(test_demo name)
   add_test(NAME demo.${name} COMMAND ${DEMO} --requests 1 --out ${CMAKE_CURRENT_BINARY_DIR}/${name}.json ${ARGN})
-  set_tests_properties(demo.${name} PROPERTIES TIMEOUT 90)
+  set_tests_properties(demo.${name} PROPERTIES TIMEOUT ${DEMO_LIMIT_S})
 endfunction()
 
 # A program with these arguments must say this, and fail.
 function(test_refusal name text)
   add_test(NAME demo.${name} COMMAND sh -c "! \"$@\" > ${name}.txt 2>&1 && cat ${name}.txt && grep -qF -e '${text}' ${name}.txt"
     sh ${ARGN})
-  set_tests_properties(demo.${name} PROPERTIES TIMEOUT 90 WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  set_tests_properties(demo.${name} PROPERTIES TIMEOUT ${DEMO_LIMIT_S} WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
 endfunction()
 
 # The same over the lane ucx, with the libucp that BATON_UCX_LIBRARY names (`make test` sets it), else the system's.
@@ -79,7 +84,7 @@ set_tests_properties(demo.workers_environment PROPERTIES ENVIRONMENT "TRTLLM_NIX
 # Nobody reads the table: the exit status still says how it went.
 add_test(NAME demo.reader_gone COMMAND bash -c "set -o pipefail; \"$@\" | true" bash
   ${DEMO} --requests 1 --shape paged --out ${CMAKE_CURRENT_BINARY_DIR}/reader_gone.json)
-set_tests_properties(demo.reader_gone PROPERTIES TIMEOUT 90)
+set_tests_properties(demo.reader_gone PROPERTIES TIMEOUT ${DEMO_LIMIT_S})
 test_refusal(output_full "standard output: No space left" sh -c "\"$@\" > /dev/full" sh
   ${DEMO} --requests 1 --shape paged --out ${CMAKE_CURRENT_BINARY_DIR}/output_full.json)
 
