@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <mutex>
 #include <stdexcept>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -279,6 +280,9 @@ int run(Options const& options)
 
 void note(std::string const& text)
 {
+    // One writer at a time; the watchdog, a signal's handler, reads it as it finds it.
+    static std::mutex writer;
+    std::lock_guard<std::mutex> const guard(writer);
     std::snprintf(gNote, sizeof(gNote), "%s", text.c_str());
 }
 
