@@ -56,6 +56,8 @@ pub(super) struct Core {
     handed_back: VecDeque<(usize, PeerKey, Batch)>,
     broken: Vec<(PeerKey, String)>,
     lost_lanes: Vec<LostLane>,
+    /// Streams whose frames have been read and not all been handled.
+    unheard: Vec<PeerKey>,
     inbox: Arc<Inbox>,
     signal: Arc<Signal>,
     /// What peers must have too.
@@ -74,6 +76,8 @@ const LONGEST_PARK: Duration = Duration::from_millis(250);
 const CLOSED: &str = "its process closed the connection or ended";
 /// Reads from one control stream before the next one's turn.
 const READS_PER_TURN: usize = 4;
+/// Frames of one control stream before the next one's turn.
+const FRAMES_PER_TURN: usize = 1024;
 /// Reads from the stream of a process that has ended: more than a socket holds.
 const READS_FROM_THE_DEAD: usize = 64;
 
@@ -111,6 +115,7 @@ impl Core {
             handed_back: VecDeque::new(),
             broken: Vec::new(),
             lost_lanes: Vec::new(),
+            unheard: Vec::new(),
             inbox,
             signal,
             secret,
@@ -188,6 +193,10 @@ impl Core {
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
+        for key in std::mem::take(&mut self.unheard) {
+            self.serve_stream(key, Ready { source: Source::Peer(key), readable: true, writable: false }, now);
+            worked = true;
+        }
         for ready in self.watch.ready() {
             match ready.source {
                 Source::Waker | Source::Fabric => continue,
@@ -255,7 +264,8 @@ impl Core {
             self.broken.push((key, error.to_string()));
         }
         self.endpoint.handle_frame(key, hello, now);
-        self.take_frames(key, now);
+        let mut frames = FRAMES_PER_TURN;
+        self.take_frames(key, &mut frames, now);
     }
 
     fn insert_stream(&mut self, key: PeerKey, stream: ControlStream) -> io::Result<()> {
@@ -278,10 +288,12 @@ impl Core {
         if !ready.readable {
             return;
         }
+        let mut frames = FRAMES_PER_TURN;
+        self.take_frames(key, &mut frames, now); // those that the last turn has left
         for _ in 0..READS_PER_TURN {
-            let Some(stream) = self.streams.get_mut(&key) else { return };
+            let Some(stream) = self.streams.get_mut(&key).filter(|_| frames > 0) else { return };
             let intake = stream.fill();
-            self.take_frames(key, now);
+            self.take_frames(key, &mut frames, now);
             match intake {
                 Ok(Intake::Some) => {}
                 Ok(Intake::Nothing) => break,
@@ -302,7 +314,8 @@ impl Core {
     fn hear_out(&mut self, key: PeerKey, now: Instant) -> Option<String> {
         for _ in 0..READS_FROM_THE_DEAD {
             let intake = self.streams.get_mut(&key)?.fill();
-            self.take_frames(key, now);
+            let mut all = usize::MAX;
+            self.take_frames(key, &mut all, now);
             match intake {
                 Ok(Intake::Some) => {}
                 Ok(Intake::Nothing) => return None,
@@ -313,10 +326,11 @@ impl Core {
         None
     }
 
-    /// Hands every whole frame to the endpoint.
-    fn take_frames(&mut self, key: PeerKey, now: Instant) {
+    /// Hands whole frames to the endpoint, so many at most, and counts them down. Where that is the end of it, the stream
+    /// has its turn again at once: nothing may come that would wake anybody.
+    fn take_frames(&mut self, key: PeerKey, frames: &mut usize, now: Instant) {
         let Some(mut stream) = self.streams.remove(&key) else { return };
-        loop {
+        while *frames > 0 {
             match stream.next_frame() {
                 Ok(Some(frame)) => self.endpoint.handle_frame(key, frame, now),
                 Ok(None) => break,
@@ -325,8 +339,12 @@ impl Core {
                     break;
                 }
             }
+            *frames -= 1;
         }
         self.streams.insert(key, stream);
+        if *frames == 0 && !self.unheard.contains(&key) {
+            self.unheard.push(key);
+        }
     }
 
     /// Carries out what the endpoint wants, until it wants nothing. Returns whether it wanted anything: written
@@ -445,6 +463,16 @@ impl Core {
                 tracing::warn!(peer = name, reason, "peer lost");
             }
             false => tracing::info!(peer = name, reason, "stream closed"),
+        }
+        let unconfirmed = peer.unconfirmed_notifications();
+        if unconfirmed > 0 {
+            self.mishaps.notifications_unconfirmed += unconfirmed as u64;
+            tracing::warn!(
+                peer = name,
+                unconfirmed,
+                reason,
+                "notifications may not have come to the peer's host"
+            );
         }
         self.unlink(key);
         self.part(key, Instant::now());

@@ -34,6 +34,8 @@ pub struct Mishaps {
     pub stalls: u64,
     /// Transfers of ours that failed, cancelled ones included.
     pub transfers_failed: u64,
+    /// Notifications of ours that were not confirmed when the stream ended that they were sent on.
+    pub notifications_unconfirmed: u64,
     /// Frames of payload that were read and thrown away: late, of another session, or out of place.
     pub frames_dropped: u64,
     /// Regions that had to be quarantined, those that have left it since included.

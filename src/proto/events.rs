@@ -159,10 +159,15 @@ impl EventsOut {
         Ok(news > 0)
     }
 
+    /// The frames that the peer has not confirmed.
+    pub fn kept(&self) -> impl Iterator<Item = &[u8]> {
+        self.kept.iter().map(|frame| &**frame)
+    }
+
     /// The frames to be said again, when the peer has asked for that.
     pub fn again(&mut self) -> impl Iterator<Item = &[u8]> {
         self.apply(OutEvent::AskedAgain);
-        self.kept.iter().map(|frame| &**frame)
+        self.kept()
     }
 
     fn apply(&mut self, event: OutEvent) {

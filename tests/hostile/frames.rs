@@ -223,3 +223,42 @@ fn assert_bounded(before: usize) {
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("our own descriptors").count()
 }
+
+/// One peer's frames are handled so many at a time; those that are left wait for no other to come.
+#[test]
+fn a_burst_of_frames_is_heard_to_its_end() {
+    let _alone = alone();
+    let agent = agent("ctx");
+    let mut peer = Puppet::meet(&agent, Papers::default());
+    let count = 20_000_u32;
+    (0..count).for_each(|at| peer.tell(Event::Notify { message: &at.to_le_bytes() }));
+    let mut heard = Vec::new();
+    eventually("all of them", || {
+        heard.extend(agent.take_notifications().into_iter().flat_map(|(_, messages)| messages));
+        (heard.len() == count as usize).then_some(())
+    });
+    assert!(heard.iter().zip(0..count).all(|(message, at)| *message == at.to_le_bytes()), "in order");
+}
+
+/// A notification that is lost with its stream is no error of anybody's call: it is counted, and the log names it.
+#[test]
+fn notifications_that_nobody_has_confirmed_are_counted_when_the_stream_ends() {
+    let _alone = alone();
+    for confirmed in [0, 2] {
+        let agent = agent("ctx");
+        let mut peer = Puppet::meet(&agent, Papers { stream: true, ..Papers::default() });
+        agent.load_blob(peer.name(), &peer.blob(&agent)).expect("it is up");
+        for message in [b"a", b"b"] {
+            agent.notify(peer.name(), message).expect("it is loaded");
+            peer.hear("Notify");
+        }
+        if confirmed > 0 {
+            // The word that it let go of a region, LOADED, and these.
+            peer.say(&Frame::Heartbeat { said: peer.told(), heard: confirmed + 2, again: false });
+        }
+        peer.say(&Frame::Goodbye { text: "that was all" });
+        peer.last_words();
+        eventually("it is lost", || (agent.counters().mishaps.peers_lost == 1).then_some(()));
+        assert_eq!(agent.counters().mishaps.notifications_unconfirmed, 2 - confirmed);
+    }
+}

@@ -35,14 +35,15 @@ pub fn unique(stem: &str) -> String {
     format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Only the lanes that `choose` switches on; short deadlines for handshakes, long ones for peers that say nothing
-/// while a test is busy with others.
+/// Only the lanes that `choose` switches on; short deadlines for handshakes, long ones for peers that say nothing,
+/// or confirm nothing, while a test is busy with others.
 pub fn settings(choose: impl FnOnce(&mut LaneChoice)) -> EngineSettings {
     let mut lanes =
         LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
     choose(&mut lanes);
-    let peer_timeout = 10 * WATCHDOG;
-    EngineSettings { lanes, interface: Some("lo".into()), peer_timeout, ..EngineSettings::default() }
+    let (peer_timeout, stall_timeout) = (10 * WATCHDOG, 10 * WATCHDOG);
+    let interface = Some("lo".into());
+    EngineSettings { lanes, interface, peer_timeout, stall_timeout, ..EngineSettings::default() }
 }
 
 /// An agent with the stream over TCP alone.
@@ -253,6 +254,11 @@ impl Puppet {
     pub fn tell(&mut self, event: Event<'_>) {
         self.told += 1;
         self.say(&Frame::Event { number: self.told, event });
+    }
+
+    /// How many events it has said.
+    pub fn told(&self) -> u64 {
+        self.told
     }
 
     /// Sends a data frame whose header says this, with a payload of so many bytes of 0xAB.

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use crate::desc::PeerKey;
 use crate::planted::{self, Planted};
 use crate::proto::liveness::HEARTBEAT_EVERY;
-use crate::proto::wire::{Event, Frame};
+use crate::proto::wire::{Event, Frame, LENGTH_BYTES};
 
 use super::{Action, Endpoint, MESSAGE_MAX_BYTES, Peer, TICK};
+
+/// Of the time between two looks at a peer's events, so much counts: more than a slow thread takes.
+const LOOK_MAX: Duration = TICK.saturating_mul(5);
 
 /// READY is said again this often, while the peer's does not come.
 const READY_EVERY: Duration = Duration::from_secs(1);
@@ -21,15 +24,17 @@ pub(super) struct Beat {
     said: Instant,
     /// Our last READY.
     ready: Instant,
-    /// Ticks since the peer last confirmed an event of ours, or had none to confirm.
-    unconfirmed_ticks: u32,
-    /// Ticks since an event of the peer's last came in its turn, or none was missing.
-    missing_ticks: u32,
+    /// When it was last looked how events stand.
+    looked: Instant,
+    /// Time since the peer last confirmed an event of ours, or had none to confirm.
+    unconfirmed: Duration,
+    /// Time since an event of the peer's last came in its turn, or none was missing.
+    missing: Duration,
 }
 
 impl Beat {
     pub(super) fn new(now: Instant) -> Self {
-        Self { said: now, ready: now, unconfirmed_ticks: 0, missing_ticks: 0 }
+        Self { said: now, ready: now, looked: now, unconfirmed: Duration::ZERO, missing: Duration::ZERO }
     }
 
     /// Whether READY is to be said again now.
@@ -43,6 +48,15 @@ impl Beat {
 }
 
 impl Peer {
+    /// Notifications of ours that it has not confirmed. If its stream ends now, some of them may never come to its host.
+    pub fn unconfirmed_notifications(&self) -> usize {
+        let is_notification = |frame: &&[u8]| {
+            let frame = frame.get(LENGTH_BYTES..).map(Frame::decode);
+            matches!(frame, Some(Ok((_, Frame::Event { event: Event::Notify { .. }, .. }))))
+        };
+        self.events_out.kept().filter(is_notification).count()
+    }
+
     /// Says a heartbeat, with how the events of both sides stand.
     fn say_beat(&mut self, now: Instant) {
         let (said, heard) = (self.events_out.said(), self.events_in.heard());
@@ -52,13 +66,22 @@ impl Peer {
         self.beat.said = now;
     }
 
+    /// Confirms what has come, if that has not been done: the last chance before a goodbye.
+    pub(super) fn confirm_the_last(&mut self) {
+        if self.events_in.is_unconfirmed(false) {
+            self.say_beat(self.beat.said);
+        }
+    }
+
     /// Says a heartbeat if one is due: when we have been silent, while events are on their way or missing, and soon
     /// after some have come.
     pub(super) fn beat_when_due(&mut self, silent: bool, now: Instant) {
         let (unconfirmed, missing) = (self.events_out.is_waiting(), self.events_in.is_missing_some());
-        let count = |ticks: u32, on: bool| if on { ticks.saturating_add(1) } else { 0 };
-        self.beat.unconfirmed_ticks = count(self.beat.unconfirmed_ticks, unconfirmed);
-        self.beat.missing_ticks = count(self.beat.missing_ticks, missing);
+        let passed = now.saturating_duration_since(self.beat.looked).min(LOOK_MAX);
+        let count = |so_far: Duration, on: bool| if on { so_far + passed } else { Duration::ZERO };
+        self.beat.looked = now;
+        self.beat.unconfirmed = count(self.beat.unconfirmed, unconfirmed);
+        self.beat.missing = count(self.beat.missing, missing);
         let wanted = silent && !planted::is(Planted::HeartbeatUnsaid) || unconfirmed || missing;
         let again = now.saturating_duration_since(self.beat.said) >= HEARTBEAT_EVERY;
         if wanted && again || self.events_in.is_unconfirmed(false) {
@@ -67,11 +90,11 @@ impl Peer {
     }
 
     /// Why the peer is to be given up for its events, if it is: it speaks, and for all of the deadline neither
-    /// confirms ours nor says its own again. Counted in ticks, so that a pause of our own is no fault of the peer's.
+    /// confirms ours nor says its own again. Time in which we did not look does not count: a pause of our own is no fault of
+    /// the peer's.
     pub(super) fn stuck_events(&self, deadline: Duration, now: Instant) -> Option<&'static str> {
-        let past = |ticks: u32| TICK.saturating_mul(ticks) > deadline;
         let speaks = now.saturating_duration_since(self.liveness.heard()) < SPEAKS;
-        match (past(self.beat.unconfirmed_ticks), past(self.beat.missing_ticks)) {
+        match (self.beat.unconfirmed > deadline, self.beat.missing > deadline) {
             (true, _) if speaks => Some("it does not confirm what it is told"),
             (_, true) if speaks => Some("it does not say again what was lost"),
             _ => None,
@@ -96,7 +119,7 @@ impl Endpoint {
     ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match peer.events_out.confirm(heard) {
-            Ok(true) => peer.beat.unconfirmed_ticks = 0,
+            Ok(true) => peer.beat.unconfirmed = Duration::ZERO,
             Ok(false) => {}
             Err(error) => return self.close(key, &error.to_string()),
         }
@@ -115,7 +138,7 @@ impl Endpoint {
         if !peer.events_in.take(number, event.body_bytes()) {
             return;
         }
-        peer.beat.missing_ticks = 0;
+        peer.beat.missing = Duration::ZERO;
         if peer.events_in.is_unconfirmed(true) {
             peer.say_beat(now);
         }

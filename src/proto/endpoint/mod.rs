@@ -358,6 +358,7 @@ impl Endpoint {
         let Some(key) = self.names.get(name).copied() else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.unsay();
+        peer.events_in.confirm(); // nor with the goodbye
         self.actions.retain(|action| !matches!(action, Action::Deliver { peer, .. } if peer == name));
         let own = self.identity.name.clone();
         self.close(
@@ -400,6 +401,7 @@ impl Endpoint {
             return;
         }
         if peer.phase.is_known() {
+            peer.confirm_the_last();
             peer.say(&Frame::Goodbye { text: reason });
         }
         peer.phase = SessionPhase::Over;

@@ -101,6 +101,22 @@ fn a_peer_that_speaks_and_confirms_nothing_is_given_up() {
     assert_eq!(peer.farewell().as_deref(), Some("it does not confirm what it is told"));
 }
 
+/// Whoever drives us may look less often than every tick, or be stopped.
+#[test]
+fn the_deadline_of_events_is_time_that_we_have_looked() {
+    for (every_ms, looks, is_given_up) in [(250, 22, true), (250, 18, false), (20_000, 3, false)] {
+        let mut peer = Hostile::up();
+        peer.endpoint.mark_loaded(peer.key);
+        for _ in 0..looks {
+            peer.now += Duration::from_millis(every_ms);
+            peer.say(&beat(0, 0, false));
+            peer.endpoint.handle_timeout(peer.now);
+        }
+        let wanted = is_given_up.then(|| "it does not confirm what it is told".to_owned());
+        assert_eq!(peer.farewell(), wanted, "{looks} looks every {every_ms} ms");
+    }
+}
+
 #[test]
 fn a_sync_message_does_not_overtake_the_notifications_before_it() {
     let mut peer = Hostile::up();
@@ -181,4 +197,28 @@ fn a_message_may_have_its_limit_and_no_byte_more() {
     let (id, op) = (TransferId(5), TransferOp::Write);
     peer.say(&Frame::Commit(Commit { id, op, chunks: 0, bytes: 0, events: 0, sync_message: Some(&long) }));
     assert_eq!(peer.farewell(), Some(why));
+}
+
+#[test]
+fn what_has_come_is_confirmed_before_a_goodbye() {
+    let mut peer = Hostile::up();
+    peer.tell(1, b"just now");
+    peer.endpoint.close_all();
+    let said = peer.answers();
+    assert!(said.len() == 2 && said[1].starts_with("Goodbye"), "{said:?}");
+    assert_eq!(said[0], "Heartbeat { said: 0, heard: 1, again: false }");
+}
+
+#[test]
+fn notifications_that_are_not_confirmed_are_counted() {
+    let mut peer = Hostile::up();
+    peer.endpoint.mark_loaded(peer.key);
+    for message in [b"a", b"b"] {
+        peer.endpoint.notify("them", message).expect("it is loaded");
+    }
+    let unconfirmed = |peer: &Hostile| peer.endpoint.peer(peer.key).map(Peer::unconfirmed_notifications);
+    for (heard, wanted) in [(1, 2), (2, 1), (3, 0)] {
+        peer.say(&beat(0, heard, false)); // LOADED was the first
+        assert_eq!(unconfirmed(&peer), Some(wanted));
+    }
 }
