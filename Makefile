@@ -68,6 +68,7 @@ test: python ## every test, Rust, C++ and Python
 
 # A storm that breaks a rule says how to run it again; the table says how often which fault struck.
 simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=100000
+	@rm -f target/simulation.txt
 	BATON_SIM_SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- \
 	  --ignored --exact storm::many::storm_of_a_night --nocapture || failed=1; \
 	cat target/simulation.txt; exit $${failed:-0}

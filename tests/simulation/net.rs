@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use baton::desc::{PeerKey, SessionId, TransferId};
-use baton::proto::endpoint::{Action, Standing, TICK};
+use baton::proto::endpoint::{Action, Stall, Standing, TICK};
 use baton::proto::transfer::TransferError;
 
 use crate::chance::Chance;
@@ -42,6 +42,8 @@ pub struct Net<W> {
     pub closed: Vec<(usize, PeerKey, String)>,
     /// Silences that a node has reported.
     pub silences: Vec<(usize, u64)>,
+    /// Stalls that a node has reported, and when.
+    pub stalls: Vec<(usize, Instant, Stall)>,
     /// Of a hundred posts, so many fail before they reach the fabric.
     pub post_failures: usize,
     /// Whether what happens is printed.
@@ -56,6 +58,8 @@ pub struct Net<W> {
 /// The nodes' names.
 pub const NAMES: [&str; 3] = ["ctx", "gen", "aux"];
 const IDLE_STEPS: u32 = 20;
+/// Actions that an endpoint wants at one moment; more is a livelock, in which no time passes and nothing ends.
+const ACTIONS_MAX: usize = 100_000;
 
 impl<W: Watch> Net<W> {
     /// These nodes, none of which has met another.
@@ -72,6 +76,7 @@ impl<W: Watch> Net<W> {
             stuck: vec![false; count],
             closed: Vec::new(),
             silences: Vec::new(),
+            stalls: Vec::new(),
             post_failures: 0,
             traces: false,
             steps: 0,
@@ -155,7 +160,14 @@ impl<W: Watch> Net<W> {
 
     /// Carries out all that node `n`'s endpoint wants.
     pub fn act(&mut self, n: usize) {
+        let mut actions = 0;
         while let Some(action) = self.nodes[n].endpoint.poll_action(self.now) {
+            actions += 1;
+            assert!(
+                actions <= ACTIONS_MAX,
+                "{} wants {ACTIONS_MAX} things at once, now {action:?}",
+                NAMES[n]
+            );
             self.carry_out(n, action);
         }
         let keys: Vec<_> = self.nodes[n].endpoint.peers_with_output().collect();
@@ -333,6 +345,7 @@ impl<W: Watch> Net<W> {
             Action::Deliver { peer, message } => self.host.delivered(n, &peer, &message),
             Action::Ended { id, outcome } => self.host.ended(n, id, outcome),
             Action::Silent { silent_ms, .. } => self.silences.push((n, silent_ms)),
+            Action::Stalled(stall) => self.stalls.push((n, self.now, *stall)),
             Action::Close { peer, reason } => {
                 self.send_output(n, peer);
                 self.let_go(n, peer, &reason);

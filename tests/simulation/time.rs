@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use baton::proto::transfer::TransferError;
+use baton::proto::endpoint::TICK;
+use baton::proto::transfer::{STALL_REPORTED, TransferError};
 
 use crate::pair::{DEADLINES, NAMES, Pair};
 use crate::seeds::{Style, on_every_style};
+
+/// What steps take of virtual time between what they do and what they look at.
+const SLACK: Duration = Duration::from_millis(20);
 
 on_every_style!(
     silence_is_reported_and_then_fatal,
@@ -40,17 +44,25 @@ pub fn silence_is_reported_and_then_fatal(style: Style, seed: u64) {
     pair.finish();
 }
 
-/// Nothing moves though both sides live: the transfer breaks off at the stall deadline. If the lane moves
-/// again, that is all; if it does not, the stream goes after another deadline.
+/// Nothing moves though both sides live: that is reported within a second, and the transfer breaks off at the stall
+/// deadline. If the lane moves again, that is all; if it does not, the stream goes after another deadline.
 fn a_stall_breaks_off(style: Style, seed: u64) {
     let mut pair = Pair::connected(style, seed);
     pair.stuck = vec![true; 2];
     let n = pair.chance.within(0..2);
     let Some(index) = pair.submit(n).expect("a loaded peer") else { return };
     let since = pair.now;
+    let [id] = pair.host.live_ids(n)[..] else { panic!("one transfer") };
+    pair.pass(2_000);
+    let of_it: Vec<_> = pair.stalls.iter().filter(|(_, _, stall)| stall.id == id && stall.is_ours).collect();
+    let [(reporter, at, stall)] = of_it[..] else { panic!("[stall] reported once: {:?}", pair.stalls) };
+    // The clock of a net jumps from tick to tick.
+    let late = STALL_REPORTED + 2 * TICK + SLACK;
+    assert!(*reporter == n && *at - since <= late, "[stall] reported after {:?}", *at - since);
+    assert!(Duration::from_millis(stall.stalled_ms) >= STALL_REPORTED, "{stall:?}");
     let recovers = pair.chance.percent(50);
     if recovers {
-        pair.pass(31_000);
+        pair.pass(29_000);
         assert!(pair.host.transfers()[index].end.is_none(), "it drains first");
         pair.stuck = vec![false; 2];
     }

@@ -51,6 +51,7 @@ kinds!(
     Deregistered = "memory deregistered with work in flight",
     ShutDown = "agent shut down with work in flight",
     DialedAtOnce = "both sides dialed at once",
+    Stalled = "stall of a transfer reported",
 );
 
 /// See the [module](self).
@@ -68,8 +69,8 @@ impl Coverage {
         self.0[kind as usize]
     }
 
-    /// The same, with what streams and fabrics have counted.
-    pub fn with(&self, frames: FramesStruck, fabric: Struck) -> Self {
+    /// The same, with what streams and fabrics have counted, and the stalls that were reported.
+    pub fn with(&self, frames: FramesStruck, fabric: Struck, stalls: usize) -> Self {
         let mut all = self.clone();
         for (kind, count) in [
             (Kind::FrameDelayed, frames.delayed),
@@ -83,6 +84,7 @@ impl Coverage {
             (Kind::OperationFailed, fabric.failed),
             (Kind::QueueFull, fabric.full),
             (Kind::CompletionsFull, fabric.completions_full),
+            (Kind::Stalled, stalls as u64),
         ] {
             all.0[kind as usize] += count;
         }

@@ -301,13 +301,16 @@ impl Ledger {
             return Some((Rule::LateWrite, "it is leased to nobody".into()));
         };
         let transfer = &self.transfers[index];
-        let stale = |piece: &Piece| self.areas[piece.source].generation != piece.generations[0];
+        let piece = transfer.pieces.iter().find(|piece| (piece.to..piece.to + piece.len).contains(&at));
         if self.is_fenced(transfer) {
-            Some((Rule::LateWrite, format!("transfer {index} was said to be quiet there")))
-        } else if self.found[at] == self.may[at] || transfer.is_orphan || transfer.pieces.iter().any(stale) {
-            None
-        } else {
-            Some((Rule::WrongByte, format!("transfer {index} brings {:#x}", self.may[at])))
+            return Some((Rule::LateWrite, format!("transfer {index} was said to be quiet there")));
+        }
+        match piece {
+            None => Some((Rule::WrongByte, format!("transfer {index} brings nothing there"))),
+            Some(_) if self.found[at] == self.may[at] => None,
+            // What it is read from may be anything by now: its owner uses it for something else.
+            Some(piece) if self.areas[piece.source].generation != piece.generations[0] => None,
+            Some(_) => Some((Rule::WrongByte, format!("transfer {index} brings {:#x}", self.may[at]))),
         }
     }
 

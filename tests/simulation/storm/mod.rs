@@ -86,7 +86,7 @@ const TRANSFER_LIMIT: Duration = Duration::from_secs(150);
 /// deadline.
 const CALM_LIMIT: Duration = Duration::from_secs(20);
 /// And within this, where lanes broke: one that breaks while its stream comes up is found out by the stall deadline.
-const BROKEN_LANE_LIMIT: Duration = Duration::from_secs(70);
+const BROKEN_LANE_LIMIT: Duration = Duration::from_secs(20);
 /// And within this, where a lane stays stuck: a transfer on it stalls, and so does its abort.
 const STUCK_LIMIT: Duration = Duration::from_secs(100);
 /// On a whole net, everything succeeds within this.
@@ -314,7 +314,7 @@ impl Storm {
     }
 
     fn coverage(&self) -> Coverage {
-        self.coverage.with(self.net.weather.struck, self.sim.struck())
+        self.coverage.with(self.net.weather.struck, self.sim.struck(), self.net.stalls.len())
     }
 
     /// Every (node, other node).
