@@ -65,8 +65,9 @@ impl Agent {
                 standing
             };
             let key = match standing {
-                Standing::Up(key) => return self.finish_load(peer, key),
-                Standing::Connecting(key) => key,
+                // What was up may have been given up by the peer before now: then it is dialed anew.
+                Standing::Up(key) if self.finish_load(peer, key)? => return Ok(()),
+                Standing::Up(key) | Standing::Connecting(key) => key,
                 Standing::Absent => self.dial_peer(peer, &blob.section, deadline)?,
             };
             let session = blob.section.session;
@@ -209,11 +210,10 @@ impl Agent {
         }
     }
 
-    fn finish_load(&self, name: &str, key: PeerKey) -> Result<(), LoadError> {
+    /// Takes a peer that is up for loaded; false where it has left again.
+    fn finish_load(&self, name: &str, key: PeerKey) -> Result<bool, LoadError> {
         let mut core = self.engine_core()?;
-        let Some(peer) = core.endpoint.peer(key) else {
-            return Err(LoadError::Refused { peer: name.into(), reason: "it left again at once".into() });
-        };
+        let Some(peer) = core.endpoint.peer(key) else { return Ok(false) };
         let reasons = peer.lane_reasons(core.endpoint.lanes());
         let lane = peer.lane().and_then(|lane| core.fabrics.get(lane)).map(|fabric| fabric.carrier(key));
         let Some(lane) = lane else {
@@ -228,7 +228,9 @@ impl Agent {
         tracing::info!(agent = self.name(), peer = name, lane, reason = reasons, "peer loaded");
         core.endpoint.mark_loaded(key);
         core.drive(Instant::now());
-        Ok(self.check_engine()?)
+        drop(core);
+        self.check_engine()?;
+        Ok(true)
     }
 
     fn load_timeout(&self, peer: &str) -> LoadError {
