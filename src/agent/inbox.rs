@@ -4,8 +4,12 @@ use std::collections::HashMap;
 
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
-/// Bytes of unread notifications above which the sender is cut off.
+/// Bytes of unread notifications of one sender above which it is cut off.
+const SENDER_MAX_BYTES: usize = 128 << 20;
+/// The same of all senders together. One that has less than its share waiting is not cut off for the others' flood.
 const INBOX_MAX_BYTES: usize = 256 << 20;
+/// What each sender may have waiting in any case.
+const SHARE_BYTES: usize = 256 << 10;
 /// What one message costs beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
@@ -13,19 +17,30 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: AtomicUsize,
-    messages: Mutex<HashMap<String, Vec<Vec<u8>>>>,
+    unread: Mutex<HashMap<String, Unread>>,
+}
+
+/// What waits of one sender.
+#[derive(Debug, Default)]
+struct Unread {
+    bytes: usize,
+    messages: Vec<Vec<u8>>,
 }
 
 impl Inbox {
-    /// Queues a message; false when the host has let too many pile up.
+    /// Queues a message; false when the host has let too many of this sender's pile up.
     #[must_use]
     pub fn put(&self, peer: String, message: Vec<u8>) -> bool {
         let cost = message.len() + MESSAGE_OVERHEAD_BYTES;
-        if self.bytes.load(Ordering::Relaxed) + cost > INBOX_MAX_BYTES {
+        let mut unread = self.unread.lock();
+        let of_sender = unread.get(&peer).map_or(0, |unread| unread.bytes) + cost;
+        let is_full = self.bytes.load(Ordering::Relaxed) + cost > INBOX_MAX_BYTES;
+        if of_sender > SENDER_MAX_BYTES || is_full && of_sender > SHARE_BYTES {
             return false;
         }
-        let mut messages = self.messages.lock();
-        messages.entry(peer).or_default().push(message);
+        let entry = unread.entry(peer).or_default();
+        entry.bytes = of_sender;
+        entry.messages.push(message);
         self.bytes.fetch_add(cost, Ordering::Release);
         true
     }
@@ -40,9 +55,9 @@ impl Inbox {
         if self.is_empty() {
             return Vec::new();
         }
-        let mut messages = self.messages.lock();
+        let mut unread = self.unread.lock();
         self.bytes.store(0, Ordering::Relaxed);
-        messages.drain().collect()
+        unread.drain().map(|(peer, unread)| (peer, unread.messages)).collect()
     }
 }
 
@@ -65,7 +80,24 @@ mod tests {
     #[test]
     fn an_unread_inbox_is_bounded() {
         let inbox = Inbox::default();
-        assert!(inbox.put("a".into(), vec![0; INBOX_MAX_BYTES / 2]));
-        assert!(!inbox.put("a".into(), vec![0; INBOX_MAX_BYTES / 2]));
+        assert!(inbox.put("a".into(), vec![0; SENDER_MAX_BYTES / 2]));
+        assert!(!inbox.put("a".into(), vec![0; SENDER_MAX_BYTES / 2]));
+        inbox.take();
+        assert!(inbox.put("a".into(), vec![0; SENDER_MAX_BYTES / 2]), "read is read");
+    }
+
+    #[test]
+    fn nobody_is_cut_off_for_what_others_have_sent() {
+        let inbox = Inbox::default();
+        for flood in ["a", "b"] {
+            while inbox.put(flood.into(), vec![0; 8 << 20]) {}
+            assert!(inbox.put("quiet".into(), vec![1; 1000]), "after {flood}");
+        }
+        for len in [1 << 20, 1000, 1] {
+            while inbox.put("c".into(), vec![0; len]) {}
+        }
+        assert!(inbox.put("d".into(), vec![1; SHARE_BYTES / 2]), "all is taken but its share");
+        assert!(!inbox.put("d".into(), vec![1; SHARE_BYTES / 2]), "which is used up now");
+        assert!(inbox.put("quiet".into(), vec![1; 1000]));
     }
 }
