@@ -112,7 +112,7 @@ fn keys() -> [LinkKeys; 2] {
     let Ok(Asked::Answer(acceptor, answer)) = asked else { panic!("the same key: {asked:?}") };
     let answered = dialer.handle(&answer);
     let Ok(Answered::Sealed(dialer, _)) = answered else { panic!("the same key: {answered:?}") };
-    [dialer, acceptor].map(|channel| channel.link_keys(&LINK))
+    [dialer, acceptor].map(|channel| channel.link_keys("stream", &LINK))
 }
 
 /// What this thread has used so far: a measure that a busy machine bends less than it does the clock.

@@ -95,9 +95,9 @@ impl ControlStream {
         self.seal.is_some()
     }
 
-    /// The keys of the data link with this id, if the stream is sealed.
-    pub fn link_keys(&self, link_id: &[u8; 16]) -> Option<LinkKeys> {
-        self.seal.as_ref().map(|seal| seal.channel.link_keys(link_id))
+    /// The keys of a fabric's data link with this id, if the stream is sealed.
+    pub fn link_keys(&self, fabric: &str, link_id: &[u8; 16]) -> Option<LinkKeys> {
+        self.seal.as_ref().map(|seal| seal.channel.link_keys(fabric, link_id))
     }
 
     /// Lowers the bound on frames to what is allowed after the handshake.
@@ -202,7 +202,12 @@ impl ControlStream {
 
     /// Whether more output may be handed over.
     pub fn has_room(&self) -> bool {
-        self.output.len() - self.written < BACKLOG_BYTES
+        self.unwritten_bytes() < BACKLOG_BYTES
+    }
+
+    /// Output that waits for the socket to take more, in bytes.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.output.len() - self.written
     }
 
     /// Whether output waits for the socket to take more.
@@ -230,6 +235,10 @@ impl ControlStream {
                 Ok(count) => self.written += count,
                 Err(Errno::AGAIN) => {
                     self.blocked = true;
+                    if self.written >= BACKLOG_BYTES {
+                        self.output.drain(..self.written); // a stream that never empties does not keep all it has said
+                        self.written = 0;
+                    }
                     return Ok(());
                 }
                 Err(errno) => return Err(errno.into()),
@@ -259,3 +268,6 @@ impl AsFd for ControlStream {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

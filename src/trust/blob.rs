@@ -3,7 +3,7 @@
 use ring::hmac;
 
 use super::error::TrustError;
-use super::secret::Secret;
+use super::secret::{Secret, is_same};
 
 /// Bytes of a code.
 pub const MAC_BYTES: usize = 32;
@@ -28,8 +28,7 @@ pub fn check_blob(
         (Some(_), None) => Err(TrustError::KeyMissing),
         (Some(secret), Some(mac)) => {
             let expected = blob_mac(secret, name, section);
-            let differences = expected.iter().zip(mac).fold(0, |sum, (a, b)| sum | (a ^ b));
-            if differences == 0 { Ok(()) } else { Err(TrustError::AlteredBlob) }
+            if is_same(&expected, mac) { Ok(()) } else { Err(TrustError::AlteredBlob) }
         }
     }
 }

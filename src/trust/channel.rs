@@ -46,9 +46,10 @@ impl Channel {
         self.opener.open_all(sealed, out)
     }
 
-    /// The keys of the data link with this id. The same on both sides, and never those of another link.
-    pub fn link_keys(&self, link_id: &[u8; 16]) -> LinkKeys {
-        LinkKeys::new(&self.exporter.0, self.role, link_id)
+    /// The keys of a fabric's data link with this id. The same on both sides, and never those of another link or of
+    /// another fabric, so that each key has one sealer though several fabrics link the same two agents.
+    pub fn link_keys(&self, fabric: &str, link_id: &[u8; 16]) -> LinkKeys {
+        LinkKeys::new(&self.exporter.0, self.role, fabric, link_id)
     }
 }
 

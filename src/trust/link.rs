@@ -1,6 +1,6 @@
 //! The keys of one data link: a direction each, made from what the control stream's handshake agreed on.
 //!
-//! They are bound to that handshake and to the link's id, so they are fresh for every link, and nobody who learns the
+//! They are bound to that handshake, to the fabric and to the link's id, so they are fresh for every link, and nobody who learns the
 //! shared key later can open what was recorded. A data connection begins with the link's id in the clear and the
 //! proof that its dialer has the key.
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::error::TrustError;
 use super::record::{Opener, Sealer};
-use super::secret::{KEY_BYTES, derive};
+use super::secret::{KEY_BYTES, derive, is_same};
 
 /// Bytes of a [proof](LinkKey::proof).
 pub const PROOF_BYTES: usize = 16;
@@ -35,8 +35,10 @@ pub(super) enum Role {
 }
 
 impl LinkKeys {
-    pub(super) fn new(exporter: &[u8; KEY_BYTES], role: Role, link_id: &[u8; 16]) -> Self {
-        let key = |direction: &[u8]| LinkKey(derive(exporter, &[b"data ", direction, link_id]));
+    pub(super) fn new(exporter: &[u8; KEY_BYTES], role: Role, fabric: &str, link_id: &[u8; 16]) -> Self {
+        let name = fabric.as_bytes();
+        let key =
+            |direction: &[u8]| LinkKey(derive(exporter, &[b"data ", direction, link_id.as_slice(), name]));
         let (forth, back) = (key(b"forth"), key(b"back "));
         match role {
             Role::Initiator => Self { send: forth, receive: back },
@@ -55,7 +57,7 @@ impl LinkKey {
 
     /// Whether a connection may come in that shows this.
     pub fn is_proved_by(&self, shown: &[u8; PROOF_BYTES]) -> bool {
-        self.proof().iter().zip(shown).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+        is_same(&self.proof(), shown)
     }
 
     /// Seals the records of the connection: once for each key.
@@ -83,13 +85,16 @@ mod tests {
     fn two_sides_agree_and_two_links_do_not() {
         let exporter = [9; KEY_BYTES];
         let (near, far) = (
-            LinkKeys::new(&exporter, Role::Initiator, &[1; 16]),
-            LinkKeys::new(&exporter, Role::Responder, &[1; 16]),
+            LinkKeys::new(&exporter, Role::Initiator, "stream", &[1; 16]),
+            LinkKeys::new(&exporter, Role::Responder, "stream", &[1; 16]),
         );
         assert!(far.receive.is_proved_by(&near.send.proof()) && near.receive.is_proved_by(&far.send.proof()));
         assert!(!far.receive.is_proved_by(&far.send.proof()), "the directions differ");
-        let other = LinkKeys::new(&exporter, Role::Initiator, &[2; 16]);
+        let other = LinkKeys::new(&exporter, Role::Initiator, "stream", &[2; 16]);
         assert!(!far.receive.is_proved_by(&other.send.proof()), "the links differ");
+        let other = LinkKeys::new(&exporter, Role::Initiator, "other", &[1; 16]);
+        assert!(!far.receive.is_proved_by(&other.send.proof()), "the fabrics differ");
+        assert_ne!(*other.send.0, *near.send.0, "two fabrics never seal under one key");
         let (mut sealer, mut opener) =
             (near.send.sealer().expect("a key"), far.receive.opener().expect("a key"));
         let (mut sealed, mut out) = (Vec::new(), Vec::new());

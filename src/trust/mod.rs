@@ -11,8 +11,9 @@
 //! simulated. It opens no socket, reads no file and logs nothing. Who is let in, and what is said to those who are
 //! not, is for the callers; the words are [`TrustError`]'s.
 //!
-//! Invariants: nothing is handed out that did not authenticate; no key has `Clone` or shows in `Debug`, and each is
-//! wiped when it goes; the shared key itself is only ever an input of HMAC, never a key of anything else. What this
+//! Invariants: nothing is handed out that did not authenticate; no key has `Clone` or shows in `Debug`. The shared
+//! key and every key that is kept here as bytes are wiped when they go; the libraries' own copies (the state of a
+//! handshake in snow, the ciphers' key schedules in ring) are freed, not wiped. The shared key itself is only ever an input of HMAC, never a key of anything else. What this
 //! does and does not protect from is in `SECURITY.md`, the bytes are in `docs/wire-format.md`.
 
 mod blob;

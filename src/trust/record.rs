@@ -35,7 +35,11 @@ pub struct Sealer(Numbered);
 
 /// Opens the records of one direction.
 #[derive(Debug)]
-pub struct Opener(Numbered);
+pub struct Opener {
+    numbered: Numbered,
+    /// Set by the first record that does not open: none after it does.
+    failed: bool,
+}
 
 /// A key, and the number of the record that comes next.
 struct Numbered {
@@ -81,22 +85,28 @@ impl Sealer {
 impl Opener {
     /// Opens from record 0 on.
     pub(super) fn new(key: Zeroizing<[u8; KEY_BYTES]>) -> Result<Self, TrustError> {
-        Numbered::new(key).map(Self)
+        Ok(Self { numbered: Numbered::new(key)?, failed: false })
     }
 
     /// Opens the body of a record, without its head, in place. After an error nothing of this direction is to be
-    /// believed any more.
+    /// believed any more: nothing opens.
     pub fn open<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a [u8], TrustError> {
-        let nonce = self.0.nonce()?;
-        let plain = self.0.key.open_in_place(nonce, Aad::empty(), body);
-        plain.map(|plain| &*plain).map_err(|_| TrustError::BadRecord)
+        if std::mem::replace(&mut self.failed, true) {
+            return Err(TrustError::BadRecord);
+        }
+        let nonce = self.numbered.nonce()?;
+        let plain = self.numbered.key.open_in_place(nonce, Aad::empty(), body);
+        let plain = plain.map_err(|_| TrustError::BadRecord)?;
+        self.failed = false;
+        Ok(plain)
     }
 
     /// Opens the whole records at the front of `sealed` and appends what they carry. Says how many bytes they were.
     pub fn open_all(&mut self, sealed: &mut [u8], out: &mut Vec<u8>) -> Result<usize, TrustError> {
         let mut at = 0;
         while let Some(head) = sealed[at..].first_chunk() {
-            let (start, len) = (at + RECORD_HEAD_BYTES, body_len(*head)?);
+            let len = body_len(*head).inspect_err(|_| self.failed = true)?;
+            let start = at + RECORD_HEAD_BYTES;
             let Some(body) = sealed.get_mut(start..start + len) else { break };
             out.extend_from_slice(self.open(body)?);
             at = start + len;
@@ -187,6 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_opens_after_a_record_that_did_not() {
+        let (mut sealer, mut opener) = pair();
+        let (mut first, mut second) = (sealed(&mut sealer, b"one"), sealed(&mut sealer, b"two"));
+        first[RECORD_HEAD_BYTES] ^= 1;
+        let mut out = Vec::new();
+        assert_eq!(opener.open_all(&mut first, &mut out), Err(TrustError::BadRecord));
+        assert_eq!(opener.open_all(&mut second, &mut out), Err(TrustError::BadRecord), "its number is right");
+        assert_eq!(opener.open_all(&mut sealed(&mut sealer, b"three"), &mut out), Err(TrustError::BadRecord));
+        assert!(out.is_empty());
+    }
+
+    #[test]
     fn no_record_opens_twice_or_out_of_turn() {
         let (mut sealer, _) = pair();
         let records: Vec<_> = (0..3).map(|number| sealed(&mut sealer, &[number])).collect();
@@ -219,7 +241,7 @@ mod tests {
     #[test]
     fn both_sides_replace_the_key_at_the_same_record() {
         let (mut sealer, mut opener) = pair();
-        (sealer.0.next, opener.0.next) = (REKEY_RECORDS - 1, REKEY_RECORDS - 1);
+        (sealer.0.next, opener.numbered.next) = (REKEY_RECORDS - 1, REKEY_RECORDS - 1);
         let old = *sealer.0.raw;
         for number in 0..3 {
             let mut bytes = sealed(&mut sealer, &[number]);

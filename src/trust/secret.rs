@@ -77,6 +77,11 @@ pub(super) fn derive(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> Zeroizing<[u8; K
     derived
 }
 
+/// Whether both are the same, in a time that does not depend on where they differ.
+pub(super) fn is_same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(not shown)")
@@ -86,8 +91,7 @@ impl fmt::Debug for Secret {
 impl PartialEq for Secret {
     /// In a time that does not depend on where they differ.
     fn eq(&self, other: &Self) -> bool {
-        let differences = self.0.iter().zip(other.0.iter()).fold(0, |sum, (a, b)| sum | (a ^ b));
-        differences == 0
+        is_same(&self.0, &other.0)
     }
 }
 

@@ -111,7 +111,7 @@ impl<INNER: Harness> Harness for Sealed<INNER> {
         if side == 1 {
             half.remove(&link_id);
         }
-        let keys = Some(Arc::new(self.channels[side].link_keys(&link_id)));
+        let keys = Some(Arc::new(self.channels[side].link_keys("stream", &link_id)));
         Link { keys, ..self.inner.link(target, link_id) }
     }
 

@@ -67,11 +67,11 @@ impl Core {
     pub(super) fn link(&mut self, key: PeerKey, link_id: [u8; 16]) {
         let stream = self.streams.get(&key);
         let credentials = stream.and_then(ControlStream::credentials);
-        let keys = stream.and_then(|stream| stream.link_keys(&link_id)).map(Arc::new);
         let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
         for fabric in &mut self.fabrics {
             if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
-                let (address, keys) = (theirs.address.clone(), keys.clone());
+                let keys = stream.and_then(|stream| stream.link_keys(fabric.name(), &link_id)).map(Arc::new);
+                let address = theirs.address.clone();
                 fabric.connect(key, Link { address, link_id, credentials, keys });
             }
         }

@@ -42,7 +42,7 @@ fn one_key_makes_one_channel() {
     let mut near = finish(initiator, &answer).expect("the same key");
     assert_eq!(say(&mut near, &mut far, b"forth"), Ok(b"forth".to_vec()));
     assert_eq!(say(&mut far, &mut near, b"back"), Ok(b"back".to_vec()));
-    let (a, b) = (near.link_keys(&[5; 16]), far.link_keys(&[5; 16]));
+    let (a, b) = (near.link_keys("stream", &[5; 16]), far.link_keys("stream", &[5; 16]));
     assert!(b.receive.is_proved_by(&a.send.proof()) && a.receive.is_proved_by(&b.send.proof()));
 }
 

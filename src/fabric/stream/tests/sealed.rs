@@ -13,7 +13,7 @@ fn keys(seed: u8) -> (Arc<LinkKeys>, LinkKeys) {
     let Ok(Asked::Answer(acceptor, answer)) = asked else { panic!("the same key: {asked:?}") };
     let answered = dialer.handle(&answer);
     let Ok(Answered::Sealed(dialer, _)) = answered else { panic!("the same key: {answered:?}") };
-    (Arc::new(dialer.link_keys(&LINK)), acceptor.link_keys(&LINK))
+    (Arc::new(dialer.link_keys("stream", &LINK)), acceptor.link_keys("stream", &LINK))
 }
 
 struct SealedBench {
