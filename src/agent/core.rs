@@ -186,7 +186,8 @@ impl Core {
         self.ghosts.clear(&self.watch);
         self.registered = Registered::default();
         self.quarantine.clear();
-        self.lobby = Lobby::default();
+        self.leave_lobby();
+        self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
         self.fabrics.clear();
         self.pinnings.clear();
     }
@@ -229,6 +230,7 @@ impl Core {
                 }
                 Arrival::Guest(_) | Arrival::Served(_) => {}
                 Arrival::Rest => self.watch_listeners(Interest::Nothing),
+                Arrival::Evicted(stream) => self.watch.forget(&stream),
             }
         }
         for token in guests {

@@ -3,6 +3,8 @@
 //!
 //! With a key, nobody gets a word about us, nor a frame of theirs read, before a record of theirs has opened.
 
+mod notices;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,15 +18,21 @@ use super::control::{ControlStream, Intake};
 use super::foreign::{Foreign, Opener, Rebuff, Told, log_visit, opener};
 use super::seal::seed;
 use super::sockets::{ONLY_WITH_A_KEY, accept, stranger};
+use notices::Notices;
 
-/// Connections that may be undecided at one time; further ones are closed.
+/// Connections that may be undecided at one time. A further one takes the place of the one that has waited longest:
+/// whoever has something to say says it at once.
 const UNDECIDED_MAX: usize = 64;
 /// Bytes that all of them together may have sent before they are understood: room for two of the longest hellos.
 const UNDECIDED_MAX_BYTES: usize = 2 * HELLO_MAX_BYTES;
+/// Bytes of answers that may wait for all of them together to be read.
+const ANSWERS_MAX_BYTES: usize = 2 * HELLO_MAX_BYTES;
 /// Connections accepted before it is somebody else's turn.
 const ACCEPTS_PER_TURN: usize = 16;
 /// How long the listeners rest when the process is out of descriptors.
 const REST: Duration = Duration::from_millis(200);
+/// Why those are closed who say something else.
+const NOT_OURS: &str = "it does not speak Baton's protocol";
 /// How long one may stay undecided.
 const UNDECIDED_LIMIT: Duration = Duration::from_secs(5);
 
@@ -39,6 +47,7 @@ pub(super) struct Lobby {
     /// Set while accepting rests.
     rest_until: Option<Instant>,
     told: Told,
+    notices: Notices,
     /// What guests have to show that they have, too.
     secret: Option<Arc<Secret>>,
     refused: Refused,
@@ -93,6 +102,8 @@ pub(super) enum Arrival {
     Rest,
     /// An agent said hello.
     Agent(ControlStream, Vec<u8>),
+    /// Has to go: watch it no longer, and drop it.
+    Evicted(ControlStream),
 }
 
 impl Lobby {
@@ -110,6 +121,12 @@ impl Lobby {
     /// The listening sockets, by token.
     pub fn listeners(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         self.listeners.iter().map(|(token, listener)| (*token, listener.as_fd()))
+    }
+
+    /// Every socket: the listeners and the guests.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let guests = self.undecided.values().map(|guest| guest.stream.as_fd());
+        self.listeners.values().map(|listener| listener.as_fd()).chain(guests)
     }
 
     /// The socket of an undecided guest.
@@ -149,7 +166,7 @@ impl Lobby {
         self.undecided.retain(|_, guest| {
             let keep = !guest.is_late(now);
             if !keep && matches!(guest.stage, Stage::Undecided) {
-                tracing::warn!("an incoming connection was closed: it did not say hello in time");
+                self.notices.warn("it did not say hello in time", "", now);
             }
             keep
         });
@@ -165,7 +182,10 @@ impl Lobby {
                 Ok(None) => break,
                 Err(error) => {
                     // Most likely out of descriptors: a listener would stay ready for ever.
-                    tracing::warn!(%error, "connections cannot be accepted; trying again in {} ms", REST.as_millis());
+                    let rest_ms = REST.as_millis();
+                    if let Some(held_back) = self.notices.may_tell("accept", now) {
+                        tracing::warn!(%error, held_back, "connections cannot be accepted; trying again in {rest_ms} ms");
+                    }
                     self.rest_until = Some(now + REST);
                     admitted.push(Arrival::Rest);
                     break;
@@ -180,8 +200,9 @@ impl Lobby {
                 continue;
             }
             if self.undecided.len() >= UNDECIDED_MAX {
-                tracing::warn!("an incoming connection was closed: {UNDECIDED_MAX} are undecided already");
-                continue;
+                self.notices.warn("too many are undecided; the one that has waited longest goes", "", now);
+                let waits = |guest: &Guest| !guest.stream.is_blocked();
+                admitted.extend(self.evict(waits).or_else(|| self.evict(|_| true)));
             }
             let guest = Guest { stream: ControlStream::new(socket), since: now, stage: Stage::Undecided };
             self.next_token += 1;
@@ -189,6 +210,29 @@ impl Lobby {
             admitted.push(Arrival::Guest(self.next_token));
         }
         admitted
+    }
+
+    /// Closes that guest which has been there longest of some.
+    fn evict(&mut self, of: impl Fn(&Guest) -> bool) -> Option<Arrival> {
+        let some = self.undecided.iter().filter(|(_, guest)| of(guest));
+        let token = some.map(|(token, guest)| (guest.since, *token)).min()?.1;
+        self.undecided.remove(&token).map(|guest| Arrival::Evicted(guest.stream))
+    }
+
+    /// Makes room for answers: those who were answered longest ago and do not read go.
+    fn evict_slow_readers(&mut self, now: Instant) -> Vec<Arrival> {
+        let mut evicted = Vec::new();
+        while self.undecided.values().map(|guest| guest.stream.unwritten_bytes()).sum::<usize>()
+            > ANSWERS_MAX_BYTES
+        {
+            self.notices.warn(
+                "too much is waiting to be read; the one that was answered longest ago goes",
+                "",
+                now,
+            );
+            evicted.extend(self.evict(|guest| guest.stream.is_blocked()));
+        }
+        evicted
     }
 
     fn hear(
@@ -210,7 +254,7 @@ impl Lobby {
         }
         match opener(guest.stream.unparsed()) {
             Opener::Unclear if closed => Vec::new(),
-            Opener::Unclear => self.keep_waiting(token, guest),
+            Opener::Unclear => self.keep_waiting(token, guest, now),
             Opener::Foreign(foreign) => self.rebuff(token, guest, foreign, now),
             Opener::Fetcher { len } => self.hear_fetcher(token, guest, len, now, blob),
             Opener::Sealed => self.shake_hands(token, guest, closed, now, blob),
@@ -232,7 +276,7 @@ impl Lobby {
         guest.stream.skip(len);
         match (has_key, self.secret.is_some()) {
             (false, false) => self.answer(token, guest, now, blob),
-            (true, true) if guest.stream.unparsed().is_empty() => self.keep_waiting(token, guest),
+            (true, true) if guest.stream.unparsed().is_empty() => self.keep_waiting(token, guest, now),
             (true, true) => self.shake_hands(token, guest, false, now, blob),
             (true, false) => self.refuse(token, guest, TrustError::KeyWanted, now),
             (false, true) => self.refuse(token, guest, TrustError::KeyMissing, now),
@@ -255,7 +299,7 @@ impl Lobby {
         let Ok(seed) = seed() else { return Vec::new() };
         match Responder::handle(&secret, Purpose::Control, seed, guest.stream.unparsed()) {
             Ok(Asked::Unclear) if closed => Vec::new(),
-            Ok(Asked::Unclear) => self.keep_waiting(token, guest),
+            Ok(Asked::Unclear) => self.keep_waiting(token, guest, now),
             Err(error) => self.refuse(token, guest, error, now),
             Ok(Asked::Answer(channel, answer)) => {
                 if guest.stream.send(&answer).is_err() {
@@ -277,7 +321,7 @@ impl Lobby {
         match guest.stream.next_frame() {
             Ok(_) => self.refuse(token, guest, TrustError::KeyMissing, now),
             Err(error) => {
-                tracing::warn!(%error, "an incoming connection was closed: it does not speak Baton's protocol");
+                self.notices.warn(NOT_OURS, &error.to_string(), now);
                 Vec::new()
             }
         }
@@ -294,9 +338,9 @@ impl Lobby {
         let frame = match guest.stream.next_frame() {
             Ok(Some(frame)) => frame.to_vec(),
             Ok(None) if closed => return Vec::new(),
-            Ok(None) => return self.keep_waiting(token, guest),
+            Ok(None) => return self.keep_waiting(token, guest, now),
             Err(error) => {
-                tracing::warn!(%error, "an incoming connection was closed: it does not speak Baton's protocol");
+                self.notices.warn(NOT_OURS, &error.to_string(), now);
                 return Vec::new();
             }
         };
@@ -351,7 +395,9 @@ impl Lobby {
             return Vec::new();
         }
         self.undecided.insert(token, guest);
-        vec![Arrival::Served(token)]
+        let mut arrivals = self.evict_slow_readers(now);
+        arrivals.push(Arrival::Served(token));
+        arrivals
     }
 
     /// Begins to turn away one who is no Baton agent, and tells the log.
@@ -390,14 +436,12 @@ impl Lobby {
     }
 
     /// Keeps a guest whose first frame is not whole, while there is room for what all of them have sent.
-    fn keep_waiting(&mut self, token: u32, guest: Guest) -> Vec<Arrival> {
+    fn keep_waiting(&mut self, token: u32, guest: Guest, now: Instant) -> Vec<Arrival> {
         self.undecided.insert(token, guest);
         let held: usize = self.undecided.values().map(|guest| guest.stream.unparsed().len()).sum();
         if held > UNDECIDED_MAX_BYTES {
-            tracing::warn!(
-                held,
-                "an incoming connection was closed: too much is unread of those who say hello"
-            );
+            let held = format!("{held} bytes");
+            self.notices.warn("too much is unread of those who say hello", &held, now);
             self.undecided.remove(&token);
         }
         Vec::new()

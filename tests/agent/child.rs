@@ -189,6 +189,10 @@ fn other_process() {
             ("exit", peer) => exit_with_work_in_flight(agent, &pool, peer),
             ("be_forked", peer) => be_forked(lane, &agent, &pool, peer),
             ("starve", peer) => starve(&agent, peer),
+            ("shut", _) => {
+                agent.shutdown();
+                "shut".to_owned()
+            }
             ("feed", _) => {
                 limit_descriptors(None);
                 "fed".to_owned()

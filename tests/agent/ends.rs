@@ -61,6 +61,17 @@ pub fn a_fork_that_holds_closed_sockets_costs_nothing(lane: Lane) {
     assert!(cpu_ms < 150, "an idle agent has used {cpu_ms} ms of 300");
 }
 
+/// The port of an agent that is shut down is closed, though a fork holds the socket.
+pub fn a_fork_that_holds_listeners_keeps_no_port_open(lane: Lane) {
+    let (ours, _pool) = patient(lane, WATCHDOG * 2);
+    let mut other = Other::spawn(lane, LEN);
+    other.load(&ours);
+    other.fork();
+    other.ask("shut");
+    let error = other.try_load(&ours).expect_err("it is shut down");
+    assert!(error.contains("Connection refused"), "{error}");
+}
+
 pub fn a_forked_child_is_refused_and_its_parent_unharmed(lane: Lane) {
     let (ours, pool) = patient(lane, WATCHDOG * 2);
     let mut other = Other::spawn(lane, LEN);

@@ -50,6 +50,7 @@ on_every_lane!(
     crate::errors::a_dropped_transfer_is_cancelled => a_dropped_transfer_is_cancelled,
     crate::ends::a_killed_peer_is_noticed => a_killed_peer_is_noticed,
     crate::ends::a_fork_that_holds_closed_sockets_costs_nothing => a_fork_that_holds_closed_sockets_costs_nothing,
+    crate::ends::a_fork_that_holds_listeners_keeps_no_port_open => a_fork_keeps_no_port_open,
     crate::ends::a_forked_child_is_refused_and_its_parent_unharmed => a_forked_child_is_refused,
     crate::ends::a_process_without_descriptors_errs_and_recovers => a_process_without_descriptors_errs,
     crate::ends::a_process_that_exits_with_work_in_flight_ends_in_time => a_process_that_exits_ends_in_time,

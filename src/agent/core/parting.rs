@@ -42,6 +42,15 @@ impl Core {
         }
     }
 
+    /// Closes the listeners and those who are undecided, for a forked child of the host's, too, which may hold them.
+    pub(super) fn leave_lobby(&mut self) {
+        let lobby = std::mem::take(&mut self.lobby);
+        for socket in lobby.sockets() {
+            self.watch.forget(socket);
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+
     /// The process at the other end has ended, whoever else holds its sockets.
     pub(super) fn bury(&mut self, key: PeerKey) {
         if self.ghosts.bury(key, &self.watch) {

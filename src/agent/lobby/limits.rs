@@ -19,7 +19,7 @@ impl Door {
         Self { lobby: Lobby::new("ctx".into(), vec![listener], None), port }
     }
 
-    /// Somebody connects; its token, if it was let in.
+    /// Somebody connects; its token, if it was let in. Others may have to go for it.
     fn knock(&mut self, now: Instant) -> (TcpStream, Option<u32>) {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("it listens");
         stream.set_read_timeout(Some(WATCHDOG)).expect("a deadline");
@@ -42,14 +42,19 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn as_many_as_the_limit_are_let_in_and_one_more_is_closed() {
+fn one_more_than_the_limit_takes_the_place_of_the_one_that_has_waited_longest() {
     let (mut door, now) = (Door::new(), Instant::now());
-    let guests: Vec<_> = (0..UNDECIDED_MAX).map(|_| door.knock(now)).collect();
+    let mut guests: Vec<_> = (0..UNDECIDED_MAX).map(|_| door.knock(now)).collect();
     assert!(guests.iter().all(|(_, token)| token.is_some()));
     let (mut one_more, token) = door.knock(now);
-    assert_eq!(token, None);
-    assert!(is_closed(&mut one_more));
     assert_eq!(door.lobby.undecided.len(), UNDECIDED_MAX);
+    assert!(is_closed(&mut guests[0].0));
+    let stay = |(_, token): &(TcpStream, Option<u32>)| door.lobby.guest(token.expect("let in")).is_some();
+    assert!(guests[1..].iter().all(stay));
+    // Who came late and speaks is served.
+    one_more.write_all(&fetch()).expect("said");
+    await_answer(&mut door, token.expect("let in"), now, 1);
+    assert_eq!(one_more.read(&mut [0; 4]).expect("the answer"), 4);
     // When their time is over, there is room again.
     door.lobby.expire(now + UNDECIDED_LIMIT);
     assert!(door.lobby.undecided.is_empty());
@@ -119,6 +124,42 @@ fn bytes_of_all_who_wait_are_bounded() {
     assert_eq!(closed, guests[2].1, "after {sent} bytes");
     assert!((UNDECIDED_MAX_BYTES - (4 << 20)..=UNDECIDED_MAX_BYTES).contains(&sent), "{sent}");
     assert!(guests[..2].iter().all(|(_, token)| door.lobby.guest(token.expect("let in")).is_some()));
+}
+
+/// Fetchers of a long blob that do not read: what waits for all of them is bounded, and who reads gets it.
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let (mut door, start) = (Door::new(), Instant::now());
+    let fit = ANSWERS_MAX_BYTES / BLOB_BYTES;
+    let mut fetchers = Vec::new();
+    for number in 0..fit + 3 {
+        let now = start + Duration::from_millis(number as u64);
+        let (mut stream, token) = door.knock(now);
+        stream.write_all(&fetch()).expect("said");
+        let token = token.expect("there is room");
+        await_answer(&mut door, token, now, BLOB_BYTES);
+        fetchers.push((stream, token));
+        let waiting: usize = door.lobby.undecided.values().map(|guest| guest.stream.unwritten_bytes()).sum();
+        assert!(waiting <= ANSWERS_MAX_BYTES, "{waiting} bytes after {number}");
+    }
+    let stays: Vec<bool> = fetchers.iter().map(|(_, token)| door.lobby.guest(*token).is_some()).collect();
+    assert!(!stays[0] && stays[fit..].iter().all(|stays| *stays), "the oldest have gone: {stays:?}");
+}
+
+const BLOB_BYTES: usize = 16 << 20;
+
+fn fetch() -> Vec<u8> {
+    let mut fetch = Vec::new();
+    Frame::Fetch.encode(0, &mut fetch);
+    fetch
+}
+
+fn await_answer(door: &mut Door, token: u32, now: Instant, blob_bytes: usize) {
+    let deadline = Instant::now() + WATCHDOG;
+    let is_answer = |arrival: &Arrival| matches!(arrival, Arrival::Served(of) if *of == token);
+    while !door.lobby.serve(token, now, || vec![1; blob_bytes]).iter().any(is_answer) {
+        assert!(Instant::now() < deadline, "it is not served");
+    }
 }
 
 fn held(door: &Door) -> usize {
