@@ -33,7 +33,7 @@ use super::signal::Signal;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
 
-use self::lanes::{LANE_GRACE, LostLane};
+use self::lanes::LostLane;
 
 /// See the [module](self).
 pub(super) struct Core {
@@ -70,8 +70,6 @@ pub(super) struct Core {
     watch: Watch,
 }
 
-/// Longest park while there are peers.
-const LONGEST_PARK: Duration = Duration::from_millis(250);
 /// What the end of a stream says.
 const CLOSED: &str = "its process closed the connection or ended";
 /// Reads from one control stream before the next one's turn.
@@ -145,7 +143,7 @@ impl Core {
     /// is there.
     pub fn longest_park(&self) -> Option<Duration> {
         let has_peers = !self.streams.is_empty() || !self.lobby.is_idle();
-        has_peers.then_some(if self.lost_lanes.is_empty() { LONGEST_PARK } else { LANE_GRACE })
+        has_peers.then_some(TICK)
     }
 
     /// Takes over a stream that was dialed for `key`; forgets the peer where it cannot be watched.

@@ -128,12 +128,15 @@ impl Agent {
     /// Tries the peer's endpoints in order, and hands the first socket to the engine.
     fn dial_peer(&self, peer: &str, section: &Section, deadline: Instant) -> Result<PeerKey, LoadError> {
         let system = |what| move |source| LoadError::System { peer: peer.into(), what, source };
-        if self.running_core()?.endpoint.peers().count() >= PEERS_MAX {
-            return Err(LoadError::TooMany { peer: peer.into() });
-        }
+        let has_room = |core: &Core| match core.endpoint.peers().count() < PEERS_MAX {
+            true => Ok(()),
+            false => Err(LoadError::TooMany { peer: peer.into() }),
+        };
+        has_room(&*self.running_core()?)?;
         let stream = self.dial_endpoints(peer, section, deadline)?;
         let random = random().map_err(system("random bytes"))?;
         let mut core = self.running_core()?;
+        has_room(&core)?; // others may have come while nobody held the lock
         let now = Instant::now();
         let key = core.endpoint.open_dialed(peer, section.session, random, now);
         core.adopt(key, stream).map_err(system("watching its socket"))?;

@@ -78,7 +78,8 @@ impl Shared {
         !self.home.is_here()
     }
 
-    /// The progress thread's body; ends after [`Shared::stop`], and when the engine has failed.
+    /// The progress thread's body; ends after [`Shared::stop`], and when the engine has failed. While there are peers it
+    /// parks for a tick of the protocol at most, which counts on those.
     pub fn run(&self) {
         self.engine.guard(|| self.run_unguarded());
     }

@@ -24,7 +24,7 @@ pub(super) struct LostLane {
 
 /// How long the end of a stream or of a process may be behind that of its links before the link itself is to blame. What
 /// was under way on it has failed at once.
-pub(super) const LANE_GRACE: Duration = Duration::from_millis(100);
+const LANE_GRACE: Duration = Duration::from_millis(100);
 
 impl Core {
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
