@@ -200,7 +200,7 @@ impl Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 2000 }, ..ProptestConfig::default() })]
 
     #[test]
     fn no_byte_lands_after_a_receive_has_ended_and_nothing_waits_for_ever(
