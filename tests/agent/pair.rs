@@ -66,6 +66,7 @@ pub struct Pool {
 }
 
 impl Pool {
+    #[inline(never)] // lsan.supp names it
     pub fn new(len: usize, fill: u8) -> Self {
         let start = Box::leak(vec![fill; len].into_boxed_slice()).as_mut_ptr();
         Self { start, len }

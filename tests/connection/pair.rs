@@ -73,12 +73,14 @@ pub struct Memory {
 }
 
 impl Memory {
+    #[inline(never)] // lsan.supp names it
     pub fn filled(len: usize, fill: u8) -> Self {
         let start = Box::leak(vec![fill; len].into_boxed_slice()).as_mut_ptr();
         Self { start, len }
     }
 
     /// Bytes that depend on their place.
+    #[inline(never)] // lsan.supp names it
     pub fn patterned(len: usize, seed: u8) -> Self {
         let bytes =
             (0..len).map(|at| (at as u8) ^ ((at >> 8) as u8).wrapping_mul(31) ^ ((at >> 16) as u8) ^ seed);
