@@ -161,6 +161,7 @@ left_out() {
         'abi\.exports'             # of symbols: here the sanitizer's are among them
         '.*include_dir'            # builds of their own, of headers alone
         'abi\.legacy_headers'      # a compiler's error
+        'panics\..*'              # builds a library of its own, without a sanitizer
         'chaos\..*'                # has a command of its own, and programs built without a sanitizer
         'abi\..*\.(override|symbols)\..*' # the same cases, where only the way to tell the host's age differs
         'python\..*' 'mixed\..*' 'seam\.s2\..*' 'demo\.s2\..*' # a Python brings no run-time library
