@@ -6,6 +6,7 @@ mod arena;
 mod bench;
 mod clock;
 mod host;
+mod judge;
 mod matrix;
 mod net;
 mod options;

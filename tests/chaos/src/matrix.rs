@@ -1,8 +1,9 @@
 //! The kill and stop matrix: every point, both signals, both sides, the lanes in turn.
 
-use crate::aftermath::{Aftermath, judge_silence, judge_words};
+use crate::aftermath::Aftermath;
 use crate::bench::Bench;
 use crate::host::HostSpec;
+use crate::judge::{judge_silence, judge_words};
 use crate::outcome::Findings;
 use crate::points::{self, Mark, Point, Scene, Side, Stretch};
 use crate::row::{Case, Family, Kind, Lane, Outcome, Seam};
