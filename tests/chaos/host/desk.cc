@@ -109,6 +109,8 @@ std::string Desk::follow(std::string const& command)
         {"close-library", &Desk::closeLibrary},
         {"fork", &Desk::forkChild},
         {"exit", &Desk::exitNow},
+        {"storm", &Desk::storm},
+        {"hoard", &Desk::hoard},
         {"plant", &Desk::plant},
     };
     Words words(command);
@@ -276,7 +278,7 @@ std::string Desk::cancel(Words& words)
     mArena.reach(Phase::kCancel);
     bool const isQuiet = under->cancel();
     mArena.reach(Phase::kCancelled);
-    return isQuiet ? "quiet" : "not quiet";
+    return isQuiet && !mIsUnquiet ? "quiet" : "not quiet";
 }
 
 std::string Desk::drop(Words& words)

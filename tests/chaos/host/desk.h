@@ -13,7 +13,9 @@
 //   close-library                dlclose
 //   fork PEER                    -> what a child got from its calls
 //   exit                         ends the process at once, with everything alive
-//   plant scribble SLOT | hang | crash    what the driver has to notice
+//   storm                        -> signals taken by threads of commands: SIGPROFs, SIGCHLDs
+//   hoard BYTES                  fails where so much memory is not to be had
+//   plant scribble SLOT | hang | crash | unquiet | keep    what the driver has to notice
 
 #pragma once
 
@@ -82,6 +84,8 @@ private:
     std::string closeLibrary(Words& words);
     std::string forkChild(Words& words);
     std::string exitNow(Words& words);
+    std::string storm(Words& words);
+    std::string hoard(Words& words);
     std::string plant(Words& words);
 
     std::shared_ptr<seams::Outgoing> outgoing(uint64_t id);
@@ -95,6 +99,7 @@ private:
     int mWaiting = 0; // hear, receive: also those that have yet to begin
     std::map<uint64_t, std::shared_ptr<seams::Outgoing>> mOutgoing;
     std::atomic<bool> mAbandoned{false};
+    std::atomic<bool> mIsUnquiet{false}; // planted
 };
 
 } // namespace chaos

@@ -91,9 +91,9 @@ int serve(Desk& desk)
         std::thread(
             [&desk, number, command]
             {
-                joinStorm();
                 try
                 {
+                    InStorm const storm;
                     answer(number, '+', desk.follow(command));
                 }
                 catch (std::exception const& error)

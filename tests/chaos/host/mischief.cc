@@ -2,10 +2,15 @@
 // notice.
 
 #include "desk.h"
+#include "storm.h"
 #include "words.h"
 
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -87,6 +92,23 @@ std::string Desk::exitNow(Words&)
     std::exit(0);
 }
 
+std::string Desk::storm(Words&)
+{
+    return signalsTaken();
+}
+
+std::string Desk::hoard(Words& words)
+{
+    auto const bytes = next<size_t>(words);
+    auto* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+    {
+        throw std::runtime_error(std::string("mmap: ") + std::strerror(errno));
+    }
+    ::munmap(memory, bytes);
+    return {};
+}
+
 std::string Desk::plant(Words& words)
 {
     auto const what = next<std::string>(words);
@@ -106,6 +128,14 @@ std::string Desk::plant(Words& words)
     else if (what == "crash")
     {
         std::abort();
+    }
+    else if (what == "unquiet")
+    {
+        mIsUnquiet = true;
+    }
+    else if (what == "keep")
+    {
+        std::fprintf(stderr, "ERROR planted: its memory must not be reused\n");
     }
     return {};
 }
