@@ -30,6 +30,7 @@ use report::Report;
 use row::Family;
 use runner::Planned;
 use std::process::ExitCode;
+use std::time::Instant;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -61,6 +62,7 @@ fn run(options: &Options) -> Result<bool, String> {
     let bench = options.bench()?;
     let bar = progress_bar(planned.len());
     let mut report = Report::default();
+    let began = Instant::now();
     runner::run_all(&bench, &planned, options.jobs, &bar, |case, outcome| {
         if outcome.kind.is_bad() {
             let logs = bench.logs_of(case);
@@ -82,7 +84,11 @@ fn run(options: &Options) -> Result<bool, String> {
     report.write(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     match options.json {
         true => println!("{}", report.json().map_err(|error| error.to_string())?),
-        false => println!("{}\n{}", report.table(), report.last_line()),
+        false => {
+            println!("{}", report.table());
+            report.remarks().iter().for_each(|line| println!("{line}"));
+            println!("took {:.0} s\n{}", began.elapsed().as_secs_f64(), report.last_line());
+        }
     }
     Ok(report.is_good())
 }

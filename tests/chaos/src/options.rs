@@ -64,7 +64,7 @@ pub struct Options {
     pub keep_logs: bool,
 
     /// The folder that CMake built into: lib, bin, chaos
-    #[arg(long, default_value = "build", value_name = "DIR")]
+    #[arg(long, default_value = BUILD, value_name = "DIR")]
     pub build: PathBuf,
 
     /// The folder of the libraries that hosts open, if it is not BUILD/lib
@@ -86,6 +86,10 @@ pub struct Options {
     /// A libucp that hosts open for themselves, besides Baton's; by default the system's, if there is one
     #[arg(long, value_name = "FILE")]
     pub second_ucx: Option<PathBuf>,
+
+    /// The libucp that Baton opens; hosts have it from their environment
+    #[arg(long, env = UCX_LIBRARY, value_name = "FILE", hide = true)]
+    pub ucx_library: Option<String>,
 
     /// This program's own folder in the source tree
     #[arg(long, default_value = "tests/chaos", value_name = "DIR")]
@@ -110,14 +114,23 @@ impl Options {
         self.out.join("chaos.json")
     }
 
-    /// The command that runs a case once more.
+    /// The command that runs a case once more, as a shell takes it.
     pub fn replay(&self, case: &Case) -> String {
-        let mut words =
-            vec!["target/release/chaos".to_owned(), format!("--only {case}"), "--keep-logs".to_owned()];
-        let paths = [("--lib-dir", &self.lib_dir), ("--host", &self.host), ("--python", &self.python)];
-        words.extend(
-            paths.iter().filter_map(|(flag, path)| Some(format!("{flag} {}", path.as_ref()?.display()))),
-        );
+        let mut words = Vec::new();
+        words.extend(self.ucx_library.as_ref().map(|path| format!("{UCX_LIBRARY}={}", quoted(path))));
+        words.push("target/release/chaos".to_owned());
+        words.push(format!("--only {}", quoted(case)));
+        words.push("--keep-logs".to_owned());
+        let paths = [
+            ("--build", Some(&self.build).filter(|path| **path != Path::new(BUILD))),
+            ("--lib-dir", self.lib_dir.as_ref()),
+            ("--host", self.host.as_ref()),
+            ("--python", self.python.as_ref()),
+            ("--binding", self.binding.as_ref()),
+            ("--second-ucx", self.second_ucx.as_ref()),
+        ];
+        let given = paths.iter().filter_map(|(flag, path)| Some((flag, (*path)?)));
+        words.extend(given.map(|(flag, path)| format!("{flag} {}", quoted(&path.display()))));
         if self.seed != 0 {
             words.push(format!("--seed {}", self.seed));
         }
@@ -181,6 +194,17 @@ fn lanes_without(bench: &Bench) -> Result<HashMap<Lane, String>, String> {
     }
 }
 
+/// A word of a command, whatever is in it.
+fn quoted(word: &impl std::fmt::Display) -> String {
+    let word = word.to_string();
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:=%".contains(c));
+    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Where `make build` builds.
+const BUILD: &str = "build";
+/// The variable by which Baton finds its UCX.
+const UCX_LIBRARY: &str = "BATON_UCX_LIBRARY";
 /// An agent is made in milliseconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -203,6 +227,12 @@ mod tests {
         let again = options.replay(&case);
         assert!(again.contains("--only 17/SIGKILL-sender/tx.1of16/ucx/s3/0"), "{again}");
         assert!(again.contains("--seed 3"), "{again}");
+        let odd = Case::new("39", "release() by the sender's", "tx", Lane::Local);
+        let other = ["chaos", "--build", "a b", "--binding", "c", "--ucx-library", "/lib/ucp.so"];
+        let again = Options::parse_from(other).replay(&odd);
+        assert!(again.contains(r"--only '39/release()-by-the-sender'\''s/tx/local/s1/0'"), "{again}");
+        assert!(again.starts_with("BATON_UCX_LIBRARY=/lib/ucp.so target/release/chaos"), "{again}");
+        assert!(again.contains("--build 'a b'") && again.ends_with("--binding c"), "{again}");
         let wanted = |words: &[&str]| Options::parse_from([&["chaos"], words].concat()).wants(&case);
         assert!(
             wanted(&["--row", "1,17", "--only", "ucx/s3"])

@@ -1,6 +1,6 @@
 //! The report: a table for people, `chaos.json` for machines, and the last line.
 
-use crate::row::{Case, Kind, Outcome};
+use crate::row::{Case, Kind, Outcome, Seam};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,7 +21,18 @@ struct Document<'a> {
     corrupt: usize,
     hung: usize,
     crashed: usize,
+    skipped: usize,
+    kills: Option<Kills>,
     rows: Vec<Row<'a>>,
+}
+
+/// How soon the death of a process is noticed by its peer on the same host, at seam S1, by what it has under way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Kills {
+    runs: usize,
+    median_ms: f64,
+    p95_ms: f64,
+    max_ms: f64,
 }
 
 /// Runs of one fault at one point over one lane.
@@ -69,6 +80,41 @@ impl Report {
         format!("chaos: {} faults, {corrupt} corrupt, {hung} hung, {crashed} crashed", self.faults())
     }
 
+    /// What is worth knowing besides the table: what was left out and why, how soon deaths are noticed.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, outcome) in self.runs.iter().filter(|(_, outcome)| outcome.kind == Kind::Skipped) {
+            *reasons.entry(&outcome.text).or_default() += 1;
+        }
+        let mut lines: Vec<_> =
+            reasons.iter().map(|(why, count)| format!("skipped: {count} runs ({why})")).collect();
+        lines.extend(self.kills().map(|Kills { runs, median_ms, p95_ms, max_ms }| {
+            format!(
+                "SIGKILL on the same host noticed after: median {median_ms} ms, p95 {p95_ms} ms, max {max_ms} ms \
+                 ({runs} runs at S1)"
+            )
+        }));
+        lines
+    }
+
+    fn kills(&self) -> Option<Kills> {
+        // Where the transfer is called off besides, its error may be that.
+        let is_one = |case: &Case| {
+            case.seam == Seam::S1 && case.fault.starts_with("SIGKILL") && !case.phase.contains(".busy")
+        };
+        let of_kills = self.runs.iter().filter(|(case, _)| is_one(case));
+        let mut times: Vec<f64> = of_kills.filter_map(|(_, outcome)| outcome.error_ms).collect();
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+        let runs = times.len();
+        (runs > 0).then(|| Kills {
+            runs,
+            median_ms: rounded(at(0.5)),
+            p95_ms: rounded(at(0.95)),
+            max_ms: rounded(at(1.0)),
+        })
+    }
+
     /// The whole report as JSON.
     pub fn json(&self) -> serde_json::Result<String> {
         let rows = self.grouped(|case| case.phase.clone());
@@ -77,6 +123,8 @@ impl Report {
             corrupt: self.count(Kind::Corrupt),
             hung: self.count(Kind::Hung),
             crashed: self.count(Kind::Crashed),
+            skipped: self.count(Kind::Skipped),
+            kills: self.kills(),
             rows: rows.into_values().map(|runs| row(&runs)).collect(),
         };
         serde_json::to_string_pretty(&document)
@@ -136,11 +184,16 @@ fn row<'a>(runs: &[&'a (Case, Outcome)]) -> Row<'a> {
         lane: case.lane.name(),
         runs: runs.len(),
         outcome: outcome_of(runs),
-        error_ms_max: error_ms_max.map(|ms| (ms * 10.0).round() / 10.0),
+        error_ms_max: error_ms_max.map(rounded),
     }
 }
 
-/// `3 clean error, 1 success`; for what is bad or left out, also why.
+/// To a tenth.
+fn rounded(ms: f64) -> f64 {
+    (ms * 10.0).round() / 10.0
+}
+
+/// `3 clean error, 1 success`; for what is bad, also why; why something was left out, the remarks say.
 fn outcome_of(runs: &[&(Case, Outcome)]) -> String {
     let mut counts: BTreeMap<Kind, (usize, &str)> = BTreeMap::new();
     for (_, outcome) in runs {
@@ -148,7 +201,7 @@ fn outcome_of(runs: &[&(Case, Outcome)]) -> String {
     }
     let parts = counts.iter().rev().map(|(kind, (count, text))| {
         let number = if runs.len() == *count { String::new() } else { format!("{count} ") };
-        let why = if kind.is_bad() || *kind == Kind::Skipped { format!(": {text}") } else { String::new() };
+        let why = if kind.is_bad() { format!(": {text}") } else { String::new() };
         format!("{number}{}{why}", kind.word())
     });
     parts.collect::<Vec<_>>().join(", ")
@@ -157,7 +210,7 @@ fn outcome_of(runs: &[&(Case, Outcome)]) -> String {
 /// The fault; with the seam where it is not S1.
 fn fault(case: &Case) -> String {
     match case.seam {
-        crate::row::Seam::S1 => case.fault.clone(),
+        Seam::S1 => case.fault.clone(),
         seam => format!("{} ({seam})", case.fault),
     }
 }
@@ -190,6 +243,21 @@ mod tests {
         assert_eq!((&row["lane"], &row["outcome"]), (&"local".into(), &"clean error".into()));
         assert_eq!(row["error_ms_max"], 9.0);
         assert_eq!(json["rows"][1]["outcome"], "hung: why");
+        assert_eq!((&json["skipped"], &json["kills"]["max_ms"]), (&0.into(), &9.0.into()));
+    }
+
+    #[test]
+    fn deaths_on_the_same_host_are_summed_up() {
+        let mut report = Report::default();
+        for at in 0..100 {
+            let (case, outcome) = run("a", Kind::Clean, Some(f64::from(at)));
+            report.add(case, outcome);
+        }
+        let (case, outcome) = run("s.cancel.busy", Kind::Clean, Some(900.0));
+        report.add(case, outcome);
+        let line =
+            "SIGKILL on the same host noticed after: median 50 ms, p95 94 ms, max 99 ms (100 runs at S1)";
+        assert_eq!(report.remarks(), [line]);
     }
 
     #[test]
@@ -201,6 +269,7 @@ mod tests {
         }
         assert_eq!(report.last_line(), "chaos: 1 faults, 0 corrupt, 0 hung, 0 crashed");
         assert!(report.is_good());
+        assert_eq!(report.remarks(), ["skipped: 1 runs (why)"]);
         let (case, outcome) = run("c", Kind::Broken, None);
         report.add(case, outcome);
         assert!(!report.is_good());

@@ -38,8 +38,6 @@ pub struct Case {
     pub turn: u32,
     /// Part of `--short`.
     pub is_short: bool,
-    /// Runs with no other beside it: it needs the whole machine, or changes what others see.
-    pub is_alone: bool,
     /// How long the run may take until its watchdog ends it.
     pub limit: Duration,
 }
@@ -55,7 +53,6 @@ impl Case {
             seam: Seam::S1,
             turn: 0,
             is_short: false,
-            is_alone: false,
             limit: LIMIT,
         }
     }

@@ -1,4 +1,4 @@
-//! Runs cases on a few threads, those that need the machine for themselves at the end, alone; a watchdog over each.
+//! Runs cases on a few threads, a watchdog over each.
 
 use crate::bench::Bench;
 use crate::row::{Case, Family, Kind, Outcome};
@@ -20,28 +20,25 @@ pub fn run_all(
     bar: &ProgressBar,
     mut told: impl FnMut(&Case, Outcome),
 ) {
-    let (alone, together): (Vec<_>, Vec<_>) = planned.iter().partition(|(_, case)| case.is_alone);
-    for (group, jobs) in [(together, jobs.max(1)), (alone, 1)] {
-        let next = AtomicUsize::new(0);
-        let (sender, ended) = channel();
-        thread::scope(|scope| {
-            for _ in 0..jobs {
-                let (sender, next, group) = (sender.clone(), &next, &group);
-                scope.spawn(move || {
-                    while let Some((family, case)) = group.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if sender.send((case, run_one(bench, *family, case))).is_err() {
-                            return;
-                        }
+    let next = AtomicUsize::new(0);
+    let (sender, ended) = channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some((family, case)) = planned.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send((case, run_one(bench, *family, case))).is_err() {
+                        return;
                     }
-                });
-            }
-            drop(sender);
-            for (case, outcome) in &ended {
-                told(case, outcome);
-                bar.inc(1);
-            }
-        });
-    }
+                }
+            });
+        }
+        drop(sender);
+        for (case, outcome) in &ended {
+            told(case, outcome);
+            bar.inc(1);
+        }
+    });
 }
 
 /// One run. A panic of the harness is a broken run, not the end of all.
