@@ -3,7 +3,7 @@
 
 use crate::arena::Content;
 use crate::host::{Answer, Host};
-use crate::judge::is_quarantined;
+use crate::judge::kept_memory;
 use crate::outcome::Findings;
 use crate::points::Side;
 use crate::row::Kind;
@@ -86,6 +86,14 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         }
     }
 
+    /// Whether this side has its memory of the struck transfer back, and has written it anew.
+    pub fn is_returned(&self, side: Side) -> bool {
+        match side {
+            Side::Sender => self.ownership.is_reused,
+            Side::Receiver => self.ownership.is_reclaimed,
+        }
+    }
+
     /// Waits for what this side has under way, then takes back what it has lent.
     fn conclude(&mut self, side: Side, deadline: Instant) {
         // A peer that lives and has called its transfer off is no reason for a wait of the host's own to end.
@@ -100,12 +108,10 @@ impl<'s, 'a> Aftermath<'s, 'a> {
             let text = format!("the {}'s {} did not end in time", side.word(), late.join(", "));
             self.findings.add(Kind::Hung, text);
         }
-        if self.stage.is_open(side, &["hear", "receive"])
-            && let Err(why) = self.stage.ask(side, "abandon", CALL_LIMIT)
-        {
-            self.findings.add(Kind::Hung, why);
+        if self.stage.is_open(side, &["hear", "receive"]) {
+            self.demand(side, "abandon");
         }
-        if side == Side::Sender && matches!(self.stage.answer(side, "wait"), Some(Answer::Failed { .. })) {
+        if side == Side::Sender {
             self.release();
         }
         self.stage.listen();
@@ -121,11 +127,26 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         open.map(|open| open.verb.clone()).collect()
     }
 
-    /// A careful host asks whether anything of a failed transfer can still be under way.
+    /// Gives a command that has to be followed; whether it was.
+    fn demand(&mut self, side: Side, command: &str) -> bool {
+        let Err(why) = self.stage.ask(side, command, CALL_LIMIT) else { return true };
+        let verb = command.split(' ').next().unwrap_or(command);
+        let kind = match self.stage.answer(side, verb) {
+            _ if self.stage.is_open(side, &[verb]) => Kind::Hung,
+            Some(Answer::Gone) => Kind::Crashed,
+            _ => Kind::Broken,
+        };
+        self.findings.add(kind, why);
+        false
+    }
+
+    /// A careful host asks whether anything of a transfer that has not succeeded can still be under way.
     fn release(&mut self) {
-        let is_there = self.stage.answer(Side::Sender, "drop").is_none() && self.stage.sender.is_made;
-        if is_there && let Err(why) = self.stage.ask(Side::Sender, "cancel 1", CALL_LIMIT) {
-            self.findings.add(Kind::Hung, why);
+        let said = |verb| self.stage.answer(Side::Sender, verb);
+        let was_sent =
+            said("send").is_some_and(Answer::is_done) && !said("wait").is_some_and(Answer::is_done);
+        if was_sent && said("drop").is_none() && self.stage.sender.is_made {
+            self.demand(Side::Sender, "cancel 1");
         }
     }
 
@@ -139,7 +160,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
             ["withdraw", "destroy", "drop"].iter().any(|verb| said(verb).is_some_and(Answer::is_done));
         let host = self.stage.host(Side::Sender);
         let is_free = !was_sent || is_quiet || is_done || is_gone;
-        if is_free && !self.stage.is_open(Side::Sender, &["send", "wait"]) && !is_quarantined(&host) {
+        if is_free && !self.stage.is_open(Side::Sender, &["send", "wait"]) && kept_memory(&host).is_none() {
             host.arena.fill(0, reused(0));
             self.ownership.is_reused = true;
         }
@@ -149,12 +170,11 @@ impl<'s, 'a> Aftermath<'s, 'a> {
     fn reclaim_destination(&mut self) {
         let host = self.stage.host(Side::Receiver);
         let is_offered = self.stage.receiver.is_made && self.stage.receiver.bases[0].is_some();
-        if is_offered && let Err(why) = self.stage.ask(Side::Receiver, "withdraw 0", CALL_LIMIT) {
-            self.findings.add(Kind::Hung, why);
+        if is_offered && !self.demand(Side::Receiver, "withdraw 0") {
             return;
         }
         self.note_arrival(&host);
-        if !is_quarantined(&host) && !self.stage.is_open(Side::Receiver, &[]) {
+        if kept_memory(&host).is_none() && !self.stage.is_open(Side::Receiver, &[]) {
             host.arena.fill(0, reclaimed(0));
             self.ownership.is_reclaimed = true;
         }
@@ -228,14 +248,14 @@ impl<'s, 'a> Aftermath<'s, 'a> {
         let known = self.stage.said.len();
         let mut act = self.act();
         act.strike = None;
-        let done = act.meet(1, 2).and_then(|()| act.begin_transfer(1, 2)).and_then(|()| act.end_transfer(2));
-        done.map_err(|_| {
-            let failed = self.stage.said[known..].iter().find_map(|said| match said.answer.text() {
-                Err(why) => Some(format!("{} {}: {why}", said.side.word(), said.verb)),
-                Ok(_) => None,
-            });
-            failed.unwrap_or_else(|| "it does not end".to_owned())
-        })
+        let began = Instant::now();
+        let met = act.meet(1, 2);
+        let took = began.elapsed();
+        let done = met.and_then(|()| act.begin_transfer(1, 2)).and_then(|()| act.end_transfer(2));
+        if took > MEET_LIMIT {
+            self.findings.add(Kind::Broken, format!("the next first contact took {took:.1?}"));
+        }
+        done.map_err(|_| self.stage.first_error(known))
     }
 
     /// An agent, the other slot on offer, a card of now.
@@ -305,9 +325,7 @@ impl<'s, 'a> Aftermath<'s, 'a> {
                 self.findings.add(Kind::Crashed, format!("the {} ended: {status}", side.word()));
                 continue;
             }
-            if let Err(why) = self.stage.ask(side, "destroy", CALL_LIMIT) {
-                self.findings.add(Kind::Hung, why);
-            }
+            self.demand(side, "destroy");
             match host.close(EXIT_LIMIT) {
                 Ok(Some(status)) if status.success() => {}
                 Ok(Some(status)) => {
@@ -345,6 +363,8 @@ const LIBRARY_ENDS: &[&str] = &[
 ];
 /// Any one call that has nothing to wait for but a drain.
 pub const CALL_LIMIT: Duration = Duration::from_secs(6);
+/// Nothing that was left half done may hold the next first contact up for longer.
+const MEET_LIMIT: Duration = Duration::from_secs(2);
 /// A process that was told to end has ended by then.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
 const BETWEEN_LOOKS: Duration = Duration::from_micros(200);

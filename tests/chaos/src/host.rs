@@ -246,6 +246,12 @@ impl Host {
             .cloned()
     }
 
+    /// The name under which peers know its agent: at seam S3 the library makes one up.
+    pub fn agent(&self) -> Option<String> {
+        let line = self.logged(0, &["listening; peers are told", "agent="])?;
+        Some(line.text.split("agent=").nth(1)?.split(' ').next()?.to_owned())
+    }
+
     /// How it ended, if it has.
     pub fn ended(&self) -> io::Result<Option<ExitStatus>> {
         lock(&self.child).try_wait()

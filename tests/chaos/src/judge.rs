@@ -1,12 +1,15 @@
 //! What is held against the promises after a run: what the survivor said of the fault, and when.
 
-use crate::host::{Answer, Host};
+use crate::clock::{millis_between, now_ns};
+use crate::host::{Answer, Host, LogLine};
 use crate::outcome::Findings;
+use crate::phase::Phase;
 use crate::points::{Scene, Side};
-use crate::row::{Kind, Seam};
+use crate::row::{Kind, Lane, Seam};
 use crate::scene::Times;
 use crate::stage::Stage;
 use crate::strike::{Blow, Strike};
+use std::thread;
 use std::time::Duration;
 
 /// What the survivor says of the fault: its error names the peer, and comes when it has to.
@@ -25,7 +28,7 @@ pub fn judge_words(
         _ => None,
     });
     let (text, at_ns) = first?;
-    let ms = crate::clock::millis_between(struck_ns, at_ns);
+    let ms = millis_between(struck_ns, at_ns);
     let is_interrupted = matches!(scene, Scene::Interrupted(..));
     // At S3 nobody has a name: the library has one of its own, or the address.
     let is_unnamed = stage.seam() == Seam::S3 && (text.contains("_ucx") || text.contains("127.0.0.1:"));
@@ -40,56 +43,111 @@ pub fn judge_words(
     if strike.blow == Blow::Stop && ms < earliest && !is_interrupted {
         findings.add(Kind::Broken, format!("given up after {ms:.0} ms, before the peer timeout: {text}"));
     }
+    let latest = times.bound().as_secs_f64() * 1e3;
+    if strike.blow == Blow::Stop && ms > latest {
+        findings.add(Kind::Broken, format!("given up after {ms:.0} ms, long after the peer timeout: {text}"));
+    }
     if !strike.blow.stops() && ms > KILL_BOUND_MS {
         findings.add(Kind::Broken, format!("the {} noticed after {ms:.0} ms: {text}", survivor.word()));
     }
     Some((ms, text))
 }
 
-/// A stopped peer that was met is reported within two seconds. Says after how many milliseconds.
-pub fn judge_silence(
-    stage: &Stage<'_>,
-    strike: &Strike,
-    times: Times,
-    findings: &mut Findings,
-) -> Option<f64> {
+/// A stopped peer that was met is reported within two seconds; and once it goes on, it reports as soon who has given it
+/// up meanwhile. Says after how many milliseconds the first did.
+pub fn judge_silence(stage: &Stage<'_>, strike: &Strike, findings: &mut Findings) -> Option<f64> {
     let struck_ns = strike.struck_ns().filter(|_| strike.blow == Blow::Stop)?;
-    let survivor = stage.host(strike.victim.other());
-    let is_met = |phase| survivor.arena.reached_ns(phase).is_some_and(|at| at <= struck_ns);
-    let met = match strike.victim {
-        Side::Sender => is_met(crate::phase::Phase::Connected),
-        Side::Receiver => is_met(crate::phase::Phase::Heard),
-    };
-    let is_gone = is_met(crate::phase::Phase::Destroy) || is_met(crate::phase::Phase::Leave);
-    if !met || is_gone || times.hold < Duration::from_secs(2) {
+    let (survivor, victim) = (strike.victim.other(), strike.victim);
+    if !has_met(&stage.host(survivor), survivor, struck_ns) {
         return None;
     }
-    let peer = if stage.seam() == Seam::S3 { "peer" } else { &stage.party(strike.victim).name };
-    match survivor.logged(struck_ns, &["WARN", peer]) {
-        Some(line) => {
-            let ms = crate::clock::millis_between(struck_ns, line.at_ns);
-            if ms > REPORT_BOUND_MS {
-                findings.add(Kind::Broken, format!("silence was reported after {ms:.0} ms"));
-            }
-            Some(ms)
+    let name = |side: Side| stage.host(side).agent().unwrap_or_else(|| stage.party(side).name.clone());
+    let report = |side: Side, since_ns: u64, words: &[&str]| {
+        let (host, peer) = (stage.host(side), name(side.other()));
+        let said = words.iter().filter_map(|text| host.logged(since_ns, &[text, &peer]));
+        said.min_by_key(|line| line.at_ns).map(|line| millis_between(since_ns, line.at_ns))
+    };
+    let reported_ms = report(survivor, struck_ns, &REPORTS);
+    match reported_ms {
+        Some(ms) if ms <= REPORT_BOUND_MS => {}
+        Some(ms) => findings.add(Kind::Broken, format!("silence was reported after {ms:.0} ms")),
+        None => findings.add(Kind::Broken, "silence was never reported"),
+    }
+    let was_given_up = stage.host(survivor).logged(struck_ns, &[LOST, &name(victim)]).is_some();
+    let resumed_ns = strike.resumed_ns()?;
+    if was_given_up && has_met(&stage.host(victim), victim, struck_ns) {
+        let words = [REPORTS[0], REPORTS[1], LOST];
+        let until = resumed_ns + (REPORT_BOUND_MS * 1e6) as u64;
+        while report(victim, resumed_ns, &words).is_none() && now_ns() < until {
+            thread::sleep(BETWEEN_LOOKS);
         }
-        None => {
-            findings.add(Kind::Broken, "silence was never reported".to_owned());
-            None
+        if report(victim, resumed_ns, &words).is_none_or(|ms| ms > REPORT_BOUND_MS) {
+            let text =
+                format!("the {} went on and did not say within 2 s that it was given up", victim.word());
+            findings.add(Kind::Broken, text);
         }
+    }
+    reported_ms
+}
+
+/// Whether a host knew its peer when the blow fell, and for as long as silence may go unreported.
+fn has_met(host: &Host, side: Side, struck_ns: u64) -> bool {
+    let reached = |phase, by_ns| host.arena.reached_ns(phase).is_some_and(|at| at <= by_ns);
+    let (met, forgot, met_again) = match side {
+        Side::Receiver => (Phase::Connected, None, Phase::Connected),
+        Side::Sender => (Phase::Heard, Some(Phase::Forget), Phase::Loaded),
+    };
+    let is_between = forgot.is_some_and(|phase| reached(phase, struck_ns)) && !reached(met_again, struck_ns);
+    let until_ns = struck_ns + (REPORT_BOUND_MS * 1e6) as u64;
+    let parts = [Phase::Destroy, Phase::Leave].iter().any(|phase| reached(*phase, until_ns));
+    reached(met, struck_ns) && !is_between && !parts
+}
+
+/// Who is dead touches no memory: the survivor is told so, and gets its own back.
+pub fn judge_release(stage: &Stage<'_>, strike: &Strike, is_returned: bool, findings: &mut Findings) {
+    if strike.struck_ns().is_none() {
+        return;
+    }
+    let survivor = strike.victim.other();
+    let kept = kept_memory(&stage.host(survivor));
+    if strike.blow.stops() {
+        // Over streams the owner of the memory moves the bytes itself, whatever has become of its peer.
+        let is_stream = matches!(stage.spec.lane, Lane::StreamUnix | Lane::StreamTcp);
+        if let Some(line) = kept.filter(|_| is_stream) {
+            findings.add(Kind::Broken, format!("memory was kept over a stream: {}", line.text));
+        }
+        return;
+    }
+    match stage.answer(Side::Sender, "cancel") {
+        Some(Answer::Done { text, .. }) if survivor == Side::Sender && text != "quiet" => {
+            findings.add(Kind::Broken, format!("cancel says '{text}' of a peer that is dead"));
+        }
+        _ => {}
+    }
+    match kept {
+        Some(line) => findings.add(Kind::Broken, format!("memory was kept from the dead: {}", line.text)),
+        None if !is_returned => {
+            findings.add(Kind::Broken, format!("the {} did not get its memory back", survivor.word()));
+        }
+        None => {}
     }
 }
 
-/// The library has said that it does not let go of memory: then its owner must not use it (D9).
-pub fn is_quarantined(host: &Host) -> bool {
+/// The line in which the library has said that it does not let go of memory: then its owner must not use it (D9).
+pub fn kept_memory(host: &Host) -> Option<LogLine> {
     ["must not be reused", "must not be used for anything else", "while its process lives"]
         .iter()
-        .any(|words| host.logged(0, &[words]).is_some())
+        .find_map(|words| host.logged(0, &[words]))
 }
 
+/// What an agent may say of a silent peer, beside its name.
+pub const REPORTS: [&str; 2] = ["nothing has been heard", "stands still"];
+/// What it says of one that it has given up.
+const LOST: &str = "peer lost";
 /// Heartbeats come every half second: the last one may be that old when the blow falls; and some slack.
 const EARLY: Duration = Duration::from_millis(700);
-/// The death of a process of the same host is noticed at once; this much only on a busy machine.
-const KILL_BOUND_MS: f64 = 1000.0;
+/// The death of a process of the same host is noticed at once, which the report shows; what comes later than this, never.
+const KILL_BOUND_MS: f64 = 5000.0;
 /// Two seconds, and what a busy machine adds.
 const REPORT_BOUND_MS: f64 = 2300.0;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);

@@ -3,7 +3,7 @@
 use crate::aftermath::Aftermath;
 use crate::bench::Bench;
 use crate::host::HostSpec;
-use crate::judge::{judge_silence, judge_words};
+use crate::judge::{judge_release, judge_silence, judge_words};
 use crate::outcome::Findings;
 use crate::points::{self, Mark, Point, Scene, Side, Stretch};
 use crate::row::{Case, Family, Kind, Lane, Outcome, Seam};
@@ -69,7 +69,7 @@ impl Family for Matrix {
         let Some((point, (blow, victim))) = self.point(&case.phase).zip(blow_of(&case.fault)) else {
             return Outcome::new(Kind::Broken, "there is no such point");
         };
-        run(bench, case, point, blow, victim)
+        run(bench, case, point, blow, victim, &Plant::default())
     }
 }
 
@@ -113,14 +113,35 @@ impl Matrix {
     }
 }
 
+/// A fault that both hosts have on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plant {
+    /// Variables of theirs.
+    pub env: &'static [(&'static str, &'static str)],
+    /// A command that they are given first.
+    pub command: Option<&'static str>,
+}
+
+/// A run of the matrix with something planted in its hosts.
+pub fn run_planted(bench: &Bench, case: &Case, blow: Blow, victim: Side, plant: &Plant) -> Outcome {
+    match points::all().iter().find(|point| point.name == case.phase) {
+        Some(point) => run(bench, case, point, blow, victim, plant),
+        None => Outcome::new(Kind::Broken, "there is no such point"),
+    }
+}
+
 /// One run: the scene, the blow, and what follows.
-fn run(bench: &Bench, case: &Case, point: &Point, blow: Blow, victim: Side) -> Outcome {
+fn run(bench: &Bench, case: &Case, point: &Point, blow: Blow, victim: Side, plant: &Plant) -> Outcome {
     let times = times(case, blow);
-    let spec = HostSpec::usual(case, size_mib(point), times.peer_timeout);
+    let mut spec = HostSpec::usual(case, size_mib(point), times.peer_timeout);
+    spec.env.extend(plant.env.iter().map(|(name, value)| (name.to_string(), value.to_string())));
     let mut stage = match Stage::set(bench, case, spec.clone(), spec) {
         Ok(stage) => stage,
         Err(error) => return Outcome::new(Kind::Broken, format!("no hosts: {error}")),
     };
+    plant.command.into_iter().for_each(|command| {
+        Side::BOTH.iter().for_each(|side| stage.tell(*side, command));
+    });
     let hosts = Side::BOTH.map(|side| stage.host(side));
     let strike = Strike::watch(Aim::at(point, blow, victim, [&hosts[0], &hosts[1]], sent(0)));
     let mut findings = Findings::default();
@@ -132,9 +153,20 @@ fn run(bench: &Bench, case: &Case, point: &Point, blow: Blow, victim: Side) -> O
     let mut aftermath = Aftermath::new(&mut stage, Some(&strike), times, &mut findings);
     aftermath.settle();
     let words = judge_words(aftermath.stage, &strike, point.scene, times, aftermath.findings);
-    let reported_ms = judge_silence(aftermath.stage, &strike, times, aftermath.findings);
+    let reported_ms = judge_silence(aftermath.stage, &strike, aftermath.findings);
+    let is_returned = aftermath.is_returned(victim.other());
+    judge_release(aftermath.stage, &strike, is_returned, aftermath.findings);
+    let kept = Side::BOTH.into_iter().filter(|side| !aftermath.is_returned(*side));
+    let kept = kept.filter(|side| blow.stops() || *side != victim).map(|side| match side {
+        Side::Sender => "; source not reused",
+        Side::Receiver => "; destination not reclaimed",
+    });
+    let kept: String = kept.collect();
     aftermath.go_on(case.turn % 2 == 1);
-    findings.outcome(good_outcome(words, reported_ms))
+    let mut outcome = findings.outcome(good_outcome(words, reported_ms));
+    outcome.text += &kept;
+    stage.note(&format!("{}: {}", outcome.kind.word(), outcome.text));
+    outcome
 }
 
 /// What a run comes to in which nothing was wrong.

@@ -10,10 +10,11 @@
 //! Every step waits for its answers within a bound. A stopped victim is let go on once it has stood still for long
 //! enough and nothing of the survivor is under way any more: before that, the survivor has to end by itself.
 
+use crate::clock::now_ns;
 use crate::outcome::Findings;
 use crate::points::{Break, Scene, Side};
 use crate::row::{Kind, Seam};
-use crate::stage::{Stage, sent};
+use crate::stage::{BrokenOff, Stage, sent};
 use crate::strike::{Blow, Strike};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,6 +130,8 @@ impl Act<'_, '_> {
     /// One of them breaks the transfer off, once bytes have begun to arrive.
     fn interrupt(&mut self, side: Side, what: Break) -> Result<(), CutOff> {
         self.await_first_bytes();
+        let sixteenths = self.stage.host(Side::Receiver).arena.sixteenths(0, sent(0));
+        self.stage.broken_off = Some(BrokenOff { at_ns: now_ns(), sixteenths });
         let peer = self.stage.party(side.other()).name.clone();
         let command = match what {
             Break::Cancel => "cancel 1".to_owned(),
@@ -188,10 +191,16 @@ impl Act<'_, '_> {
         let Some(strike) = self.strike.filter(|strike| strike.is_held()) else { return };
         let is_due = strike.age().is_some_and(|age| age >= self.times.hold);
         let survivor = strike.victim.other();
-        let is_busy = self.stage.open.iter().any(|open| open.side == survivor && open.verb != "hear");
+        let busy = self.stage.open.iter().filter(|open| open.side == survivor && open.verb != "hear");
+        let busy: Vec<_> = busy.map(|open| open.verb.clone()).collect();
         let is_overdue = strike.age().is_some_and(|age| age >= self.times.hold + self.times.bound());
         let is_short = strike.blow == Blow::Pause;
-        if is_due && (!is_busy || is_overdue || is_short) {
+        if is_due && !busy.is_empty() && is_overdue && !is_short {
+            let (survivor, victim, verbs) = (survivor.word(), strike.victim.word(), busy.join(", "));
+            let text = format!("the {survivor}'s {verbs} did not end while the {victim} stood still");
+            self.findings.add(Kind::Hung, text);
+        }
+        if is_due && (busy.is_empty() || is_overdue || is_short) {
             self.resume();
         }
     }
@@ -219,6 +228,6 @@ const GRACE: Duration = Duration::from_millis(2500);
 /// A step that lasts longer hangs.
 const STEP_LIMIT: Duration = Duration::from_secs(12);
 /// Bytes of a transfer that is to be interrupted begin to arrive by then, or it is interrupted before.
-const FIRST_BYTES: Duration = Duration::from_millis(100);
+const FIRST_BYTES: Duration = Duration::from_secs(2);
 const STRIKE_LIMIT: Duration = Duration::from_secs(2);
 const BETWEEN_LOOKS: Duration = Duration::from_micros(100);

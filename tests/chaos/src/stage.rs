@@ -64,6 +64,15 @@ pub struct Said {
     pub answer: Answer,
 }
 
+/// The moment in which a host was told to break its transfer off.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenOff {
+    /// On CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// How many sixteenths of the bytes were in place.
+    pub sixteenths: u32,
+}
+
 /// Two hosts and their story.
 #[derive(Debug)]
 pub struct Stage<'a> {
@@ -82,6 +91,8 @@ pub struct Stage<'a> {
     pub open: Vec<Open>,
     /// Answers, in the order in which they were seen.
     pub said: Vec<Said>,
+    /// When one of them broke the transfer off itself, if it did.
+    pub broken_off: Option<BrokenOff>,
     journal: File,
     began_ns: u64,
 }
@@ -99,10 +110,21 @@ impl<'a> Stage<'a> {
         let sender = Party::new(Host::start(bench, &spec, "ctx0", &folder)?, "ctx0");
         let receiver = Party::new(Host::start(bench, &receiver_spec, "gen0", &folder)?, "gen0");
         let journal = File::create(folder.join("run.log"))?;
-        let (open, said) = (Vec::new(), Vec::new());
+        let (open, said, broken_off) = (Vec::new(), Vec::new(), None);
         let began_ns = now_ns();
-        let stage =
-            Stage { bench, spec, receiver_spec, folder, sender, receiver, open, said, journal, began_ns };
+        let stage = Stage {
+            bench,
+            spec,
+            receiver_spec,
+            folder,
+            sender,
+            receiver,
+            open,
+            said,
+            broken_off,
+            journal,
+            began_ns,
+        };
         for slot in 0..SLOTS {
             stage.sender.host.arena.fill(slot, sent(slot));
             stage.receiver.host.arena.fill(slot, before(slot));
@@ -174,6 +196,15 @@ impl<'a> Stage<'a> {
     /// The last answer to a command of this verb.
     pub fn answer(&self, side: Side, verb: &str) -> Option<&Answer> {
         self.said.iter().rev().find(|said| said.side == side && said.verb == verb).map(|said| &said.answer)
+    }
+
+    /// The first error among the answers from the `known`-th on: who, what, why.
+    pub fn first_error(&self, known: usize) -> String {
+        let failed = self.said[known..].iter().find_map(|said| match said.answer.text() {
+            Err(why) => Some(format!("{} {}: {why}", said.side.word(), said.verb)),
+            Ok(_) => None,
+        });
+        failed.unwrap_or_else(|| "it does not end".to_owned())
     }
 
     /// Gives a command and waits for its answer; an error says what was asked.

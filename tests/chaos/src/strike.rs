@@ -119,8 +119,9 @@ impl Strike {
     /// Lets a stopped victim go on.
     pub fn resume(&self) -> io::Result<()> {
         if self.is_held() {
+            let at = now_ns(); // what it says at once comes later
             self.victim_host.signal(Signal::CONT)?;
-            self.state.resumed_ns.store(now_ns(), Ordering::Release);
+            self.state.resumed_ns.store(at, Ordering::Release);
         }
         Ok(())
     }
