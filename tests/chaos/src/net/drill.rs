@@ -28,6 +28,17 @@ pub struct Drill {
     pub has_key: bool,
     /// Part of the short selection.
     pub is_short: bool,
+    /// What goes wrong on purpose, to be seen.
+    pub planted: Option<Planted>,
+}
+
+/// What a self-test plants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A byte lands in memory that was given back, once the network is healed.
+    LateByte,
+    /// The receiver hears of a success before there is one.
+    Lie,
 }
 
 /// What is done to the network.
@@ -228,6 +239,12 @@ pub fn drills() -> Vec<Drill> {
     all
 }
 
+/// A drill for the self-test: a network that falls silent while bytes move, and something wrong besides.
+pub fn planted(planted: Planted) -> Drill {
+    let drill = drill("22", Fault::Drop(Reach::Both), Point::Mid, Timeouts::SHORT);
+    Drill { planted: Some(planted), ..drill }
+}
+
 /// The cases of all drills, in their order.
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
@@ -244,7 +261,18 @@ pub fn cases() -> Vec<Case> {
 /// A drill over TCP at seam S1.
 fn drill(row: &'static str, fault: Fault, point: Point, timeouts: Timeouts) -> Drill {
     let (lane, seam) = (Lane::StreamTcp, Seam::S1);
-    Drill { row, fault, point, lane, seam, mtu: ETHERNET, timeouts, has_key: false, is_short: false }
+    Drill {
+        row,
+        fault,
+        point,
+        lane,
+        seam,
+        mtu: ETHERNET,
+        timeouts,
+        has_key: false,
+        is_short: false,
+        planted: None,
+    }
 }
 
 const ENDS: [End; 2] = [End::A, End::B];

@@ -14,6 +14,8 @@ mod strike;
 mod verdict;
 mod weather;
 
+pub use drill::Planted;
+
 use crate::bench::Bench;
 use crate::row::{Case, Family, Kind, Outcome};
 
@@ -31,7 +33,7 @@ impl Family for Crossings {
     }
 
     fn missing(&self, _: &Bench, _: &Case) -> Option<String> {
-        network::Network::new(0, 1500).err().map(|forbidden| forbidden.to_string())
+        missing()
     }
 
     fn run(&self, bench: &Bench, case: &Case) -> Outcome {
@@ -39,18 +41,33 @@ impl Family for Crossings {
         let Some(drill) = at.and_then(|at| drill::drills().into_iter().nth(at)) else {
             return Outcome::new(Kind::Broken, "no such drill");
         };
-        let started = bench
-            .folder(case)
-            .and_then(|folder| Ok((pair::Pair::start(bench, &drill, seed_of(case), &folder)?, folder)));
-        match started {
-            Ok((mut pair, folder)) => {
-                let verdict = play::play(&mut pair, &drill);
-                // For people: a run is judged without it.
-                let _ = std::fs::write(folder.join("verdict.txt"), verdict.lines());
-                verdict.outcome()
-            }
-            Err(error) => Outcome::new(Kind::Broken, format!("the hosts could not be started: {error}")),
+        run(bench, case, &drill)
+    }
+}
+
+/// Why this machine has no network of ours; where one breaks for another reason, the run is broken and says so.
+pub fn missing() -> Option<String> {
+    let forbidden = network::Network::new(0, 1500).err()?;
+    forbidden.is_the_machines().then(|| forbidden.to_string())
+}
+
+/// A drill with a fault of hosts in it, for the self-test.
+pub fn run_planted(bench: &Bench, case: &Case, planted: Planted) -> Outcome {
+    run(bench, case, &drill::planted(planted))
+}
+
+fn run(bench: &Bench, case: &Case, drill: &drill::Drill) -> Outcome {
+    let started = bench
+        .folder(case)
+        .and_then(|folder| Ok((pair::Pair::start(bench, drill, seed_of(case), &folder)?, folder)));
+    match started {
+        Ok((mut pair, folder)) => {
+            let verdict = play::play(&mut pair, drill);
+            // For people: a run is judged without it.
+            let _ = std::fs::write(folder.join("verdict.txt"), verdict.lines());
+            verdict.outcome()
         }
+        Err(error) => Outcome::new(Kind::Broken, format!("the hosts could not be started: {error}")),
     }
 }
 

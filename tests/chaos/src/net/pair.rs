@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drill::Drill;
+use super::drill::{Drill, whose};
 use super::network::Network;
 use super::relay::End;
 use crate::arena::{Content, Shape};
 use crate::bench::Bench;
 use crate::host::{Answer, Host, HostSpec, Place, Reply};
+use crate::judge::kept_memory;
 use crate::row::{Lane, Seam};
 
 /// The agents' names.
@@ -23,6 +24,10 @@ pub const RECEIVER: &str = "gen";
 pub const SHAPE: Shape = Shape { piece_bytes: 64 << 10, pieces: 256, slots: 2 };
 /// What the receiver's slots hold before a transfer.
 pub const BEFORE: Content = Content(u64::MAX);
+/// What is written to a source that its owner has got back: never to be seen elsewhere.
+const REUSED: Content = Content(u64::MAX - 1);
+/// What is written to a destination that its owner has got back: nothing may land there any more.
+const RECLAIMED: Content = Content(u64::MAX - 2);
 /// How long anything that has no deadline of the library's may take.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -39,6 +44,8 @@ pub struct Pair {
     cards: [String; 2],
     /// Where the receiver's slots lie.
     bases: Vec<String>,
+    /// What each slot of both may hold: the sender's, the receiver's.
+    allowed: [[Vec<Content>; SHAPE.slots]; 2],
 }
 
 /// A transfer under way, as both sides wait for it.
@@ -64,7 +71,12 @@ impl Pair {
             seam: drill.seam,
             cards: Default::default(),
             bases: Vec::new(),
+            allowed: Default::default(),
         };
+        for slot in 0..SHAPE.slots {
+            pair.fill(End::A, slot, REUSED);
+            pair.fill(End::B, slot, BEFORE);
+        }
         pair.make().map_err(io::Error::other)?;
         Ok(pair)
     }
@@ -119,13 +131,40 @@ impl Pair {
     }
 
     /// Sends a slot, filled for this transfer, and waits for nothing.
-    pub fn send(&self, id: u64, slot: usize) -> Result<Ongoing, String> {
-        self.sender.arena.fill(slot, Content(id));
-        self.receiver.arena.fill(slot, BEFORE);
+    pub fn send(&mut self, id: u64, slot: usize) -> Result<Ongoing, String> {
+        self.fill(End::A, slot, Content(id));
+        self.fill(End::B, slot, BEFORE);
+        self.allowed[End::B as usize][slot].push(Content(id));
         let received = self.receiver.tell(&format!("receive {id} {SENDER} {slot}"));
         let base = self.bases.get(slot).ok_or("no such slot")?;
         ask(&self.sender, &format!("send {id} {RECEIVER} {slot} {base} with"))?;
         Ok(Ongoing { sent: self.sender.tell(&format!("wait {id}")), received })
+    }
+
+    /// Takes a slot of both back from the library, after a transfer that failed, and writes it anew: from then on no
+    /// byte of the one may travel, and none may land in the other.
+    pub fn take_back(&mut self, slot: usize) -> Result<(), String> {
+        for (end, content) in [(End::A, REUSED), (End::B, RECLAIMED)] {
+            ask(self.side(end), &format!("withdraw {slot}"))?;
+            if let Some(line) = kept_memory(self.side(end)) {
+                return Err(format!("memory is kept over a stream: {}", line.text));
+            }
+            self.fill(end, slot, content);
+            self.cards[end as usize] = ask(self.side(end), "card")?;
+        }
+        Ok(())
+    }
+
+    /// Writes a slot, which from now on may hold nothing else.
+    pub fn fill(&mut self, end: End, slot: usize, content: Content) {
+        self.side(end).arena.fill(slot, content);
+        self.allowed[end as usize][slot] = vec![content];
+    }
+
+    /// Holds a slot against what it may hold.
+    pub fn check(&self, end: End, slot: usize) -> Result<(), String> {
+        let check = self.side(end).arena.check(slot, &self.allowed[end as usize][slot]);
+        check.map_err(|foreign| format!("{}, {foreign}", whose(end)))
     }
 
     /// The host at an end.
@@ -138,10 +177,8 @@ impl Pair {
 
     /// The name under which the agent at this end knows the other one, which at seam S3 the library has made up.
     pub fn peer_of(&self, end: End) -> String {
-        let peer = self.side(end.other());
-        let line = peer.logged(0, &["listening; peers are told", "agent="]);
-        let name = line.as_ref().and_then(|line| line.text.split("agent=").nth(1)?.split(' ').next());
-        name.unwrap_or(if end == End::A { RECEIVER } else { SENDER }).to_owned()
+        let usual = if end == End::A { RECEIVER } else { SENDER };
+        self.side(end.other()).agent().unwrap_or_else(|| usual.to_owned())
     }
 }
 

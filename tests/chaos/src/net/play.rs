@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::drill::{Drill, Fault, Point};
+use super::drill::{Drill, Fault, Planted, Point};
 use super::network::address;
 use super::pair::{PATIENCE, Pair, RECEIVER, SENDER, SHAPE, ask, at_ns};
 use super::promise::{GRACE_MS, RESET_MS, UNDECIDED_MS};
@@ -158,9 +158,12 @@ impl Run<'_> {
                     Some(_) => self.verdict.broken("a transfer came to an end over forged bits"),
                     None => {}
                 }
-                self.check_truth(&mut ongoing.sent);
+                let answer = ongoing.received.within(PATIENCE);
+                self.verdict.came("receive", answer);
+                self.check_truth(&mut [("wait", &mut ongoing.sent), ("receive", &mut ongoing.received)]);
             }
         }
+        self.take_back();
         self.next_request(true);
     }
 
@@ -233,6 +236,7 @@ impl Run<'_> {
                 None => {}
             },
         }
+        self.take_back();
         self.next_request(true);
     }
 
@@ -240,6 +244,10 @@ impl Run<'_> {
     fn transfer(&mut self) {
         if !self.meet() {
             return;
+        }
+        if self.drill.planted == Some(Planted::Lie) {
+            let told = ask(&self.pair.sender, &format!("message 1 {RECEIVER}"));
+            self.verdict.hold(told, "a lie");
         }
         self.arm();
         let sending = self.pair.send(1, 0);
@@ -253,8 +261,9 @@ impl Run<'_> {
         }
         self.check_end("wait", &mut ongoing.sent, struck, End::A);
         self.check_end("receive", &mut ongoing.received, struck, End::B);
-        self.check_truth(&mut ongoing.sent);
+        self.check_truth(&mut [("wait", &mut ongoing.sent), ("receive", &mut ongoing.received)]);
         self.check_lost(struck);
+        self.take_back();
         self.next_request(true);
     }
 
@@ -284,14 +293,16 @@ impl Run<'_> {
             self.check_end("receive", &mut ongoing.received, struck, End::B);
             self.check_lost(struck);
         }
+        // What follows uses the other slot, and this one is looked at in the end.
         for (what, reply) in [("wait", &mut ongoing.sent), ("receive", &mut ongoing.received)] {
             let answer = reply.within(PATIENCE);
             self.verdict.came(what, answer);
         }
-        match self.drill.fault.passes() {
-            true => self.whole_transfer(3, PATIENCE),
-            false => self.next_request(true),
+        if self.drill.fault.passes() {
+            return self.whole_transfer(3, PATIENCE);
         }
+        self.take_back();
+        self.next_request(true);
     }
 
     /// The sender's agent ends, and its last word does not arrive.
@@ -366,13 +377,17 @@ impl Run<'_> {
     fn next_request(&mut self, is_again: bool) {
         self.heal();
         self.await_fair();
+        if self.drill.planted == Some(Planted::LateByte) {
+            let scribbled = ask(&self.pair.receiver, "plant scribble 0");
+            self.verdict.hold(scribbled, "a late byte");
+        }
         let met = if is_again { self.pair.meet_again() } else { self.pair.meet() };
         if self.verdict.hold(met, "the next request, after the network was healed").is_some() {
             self.whole_transfer(3, PATIENCE);
         }
     }
 
-    /// Both processes end in good order.
+    /// Both processes end in good order, and leave every byte as it has to be.
     fn end(&mut self) {
         for (host, name) in [(&self.pair.sender, SENDER), (&self.pair.receiver, RECEIVER)] {
             match host.close(PATIENCE) {
@@ -382,6 +397,7 @@ impl Run<'_> {
                 Err(error) => self.verdict.broken(format!("{}: {error}", name)),
             }
         }
+        self.check_memory();
     }
 }
 

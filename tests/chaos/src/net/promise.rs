@@ -1,23 +1,26 @@
 //! What a drill holds the library to: who says what of whom, and within which time of the fault.
 
 use super::drill::whose;
-use super::pair::{BEFORE, PATIENCE, at_ns};
+use super::pair::{PATIENCE, SHAPE, at_ns};
 use super::play::Run;
 use super::relay::End;
 use super::strike::PASSING;
 use crate::arena::Content;
 use crate::clock::{millis_between, now_ns};
 use crate::host::{Answer, Reply};
+use crate::judge::REPORTS;
 use crate::row::{Kind, Lane};
 
 /// Silence has to be reported by then.
 const REPORTED_MS: f64 = 2000.0;
-/// A connection that is reset has to be known by then.
-pub(super) const RESET_MS: f64 = 1000.0;
+/// A connection that is reset is known at once, which the report shows; what comes later than this, never.
+pub(super) const RESET_MS: f64 = 5000.0;
 /// How much later than its deadline an error may come: heartbeats, ticks and a busy machine.
 pub(super) const GRACE_MS: f64 = 1500.0;
 /// How much sooner, counted from the fault: the last heartbeat was before it.
 const HEARTBEAT_MS: f64 = 700.0;
+/// What is written to a destination after a cancel that says quiet.
+const QUIET: Content = Content(77);
 /// How long whoever connects and says too little may stay.
 pub(super) const UNDECIDED_MS: f64 = 5000.0;
 
@@ -149,14 +152,34 @@ impl Run<'_> {
         }
     }
 
-    /// A success means that every byte is there; and never anything but bytes of this transfer.
-    pub(super) fn check_truth(&mut self, sent: &mut Reply) {
-        let allowed: &[Content] = match sent.now() {
-            Some(answer) if answer.is_done() => &[Content(1)],
-            _ => &[Content(1), BEFORE],
-        };
-        if let Err(foreign) = self.pair.receiver.arena.check(0, allowed) {
-            self.verdict.add(Kind::Corrupt, foreign.to_string());
+    /// A success, of either side, means that every byte is there; and never anything but bytes of this transfer.
+    pub(super) fn check_truth(&mut self, ends: &mut [(&str, &mut Reply)]) {
+        for (what, reply) in ends {
+            let is_complete = || self.pair.receiver.arena.check(0, &[Content(1)]);
+            if reply.now().is_some_and(|answer| answer.is_done())
+                && let Err(foreign) = is_complete()
+            {
+                self.verdict
+                    .add(Kind::Corrupt, format!("{what} told of a success that is not true: {foreign}"));
+            }
+        }
+        let check = self.pair.check(End::B, 0);
+        self.verdict.hold_bytes(check);
+    }
+
+    /// Memory of a transfer that both have lost is its owners' again, and stays as they write it.
+    pub(super) fn take_back(&mut self) {
+        let taken = self.pair.take_back(0);
+        self.verdict.hold(taken, "taking memory back");
+    }
+
+    /// Every byte of both, at the end.
+    pub(super) fn check_memory(&mut self) {
+        for end in [End::A, End::B] {
+            for slot in 0..SHAPE.slots {
+                let check = self.pair.check(end, slot);
+                self.verdict.hold_bytes(check);
+            }
         }
     }
 
@@ -181,15 +204,11 @@ impl Run<'_> {
     /// After a cancel that says quiet no byte lands.
     fn stays_quiet(&mut self) {
         let slot = 0;
-        self.pair.receiver.arena.fill(slot, Content(77));
+        self.pair.fill(End::B, slot, QUIET);
         std::thread::sleep(PASSING); // nothing may happen for so long
         self.heal();
         std::thread::sleep(PASSING);
-        if let Err(foreign) = self.pair.receiver.arena.check(slot, &[Content(77)]) {
-            self.verdict.add(Kind::Corrupt, format!("after a quiet cancel: {foreign}"));
-        }
+        let check = self.pair.check(End::B, slot);
+        self.verdict.hold_bytes(check.map_err(|foreign| format!("after a quiet cancel: {foreign}")));
     }
 }
-
-/// What an agent may say of a silent peer, beside its name.
-const REPORTS: [&str; 2] = ["nothing has been heard", "stands still"];

@@ -40,6 +40,14 @@ pub struct Forbidden {
     pub source: io::Error,
 }
 
+impl Forbidden {
+    /// Whether the machine lacks it or does not allow it; else something is wrong with us.
+    pub fn is_the_machines(&self) -> bool {
+        let code = self.source.raw_os_error();
+        code.is_some_and(|code| [libc::EPERM, libc::EACCES, libc::ENOENT, libc::ENODEV].contains(&code))
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Space {

@@ -30,6 +30,13 @@ impl Verdict {
         step.map_err(|error| self.broken(format!("{what}: {error}"))).ok()
     }
 
+    /// Bytes are what they may be.
+    pub fn hold_bytes(&mut self, check: Result<(), String>) {
+        if let Err(foreign) = check {
+            self.add(Kind::Corrupt, foreign);
+        }
+    }
+
     /// An answer that had to come: `None`, and a finding, where it did not.
     pub fn came(&mut self, what: &str, answer: Answer) -> Option<Answer> {
         match answer {
