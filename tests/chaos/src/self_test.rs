@@ -2,16 +2,26 @@
 
 use crate::aftermath::Aftermath;
 use crate::bench::Bench;
+use crate::matrix::{self, Plant};
+use crate::net;
 use crate::points::{Scene, Side};
-use crate::process::{self, Play, Row, TIMES, as_usual};
+use crate::process::{self, Play, Row, Script, Seen, TIMES, as_usual};
 use crate::report::Report;
-use crate::row::{Case, Kind, Lane};
+use crate::row::{Case, Kind, Lane, Outcome};
 use crate::stage::Stage;
+use crate::strike::Blow;
 
 /// Runs every planted fault; says in words what was not seen.
 pub fn run(bench: &Bench) -> Result<Report, String> {
     let mut report = Report::default();
     let mut missed = Vec::new();
+    let mut hold = |case: Case, outcome: Outcome, (kind, words): (Kind, &str)| {
+        if outcome.kind != kind || !outcome.text.contains(words) {
+            let (found, wanted) = (outcome.kind.word(), kind.word());
+            missed.push(format!("{}: {found} instead of {wanted} ({words}): {}", case.fault, outcome.text));
+        }
+        report.add(case, outcome);
+    };
     for (fault, expected, play) in PLANTED {
         let row = Row {
             number: "0",
@@ -24,54 +34,132 @@ pub fn run(bench: &Bench) -> Result<Report, String> {
         };
         let case = Case::new(row.number, row.fault, row.phase, Lane::Local);
         let outcome = process::run(bench, &case, &row);
-        if outcome.kind != *expected {
-            missed.push(format!(
-                "{fault}: {} instead of {}: {}",
-                outcome.kind.word(),
-                expected.word(),
-                outcome.text
-            ));
-        }
-        report.add(case, outcome);
+        hold(case, outcome, *expected);
     }
-    let counts = [Kind::Corrupt, Kind::Hung, Kind::Crashed].map(|kind| report.count(kind));
-    match missed.is_empty() && counts == [2, 1, 1] && !report.is_good() {
+    for Struck { fault, expected, lane, blow, victim, plant } in STRUCK {
+        let case = Case::new("0", *fault, "tx.4of16", *lane);
+        let outcome = matrix::run_planted(bench, &case, *blow, *victim, plant);
+        hold(case, outcome, *expected);
+    }
+    for (fault, planted, expected) in CROSSING {
+        let case = Case::new("0", *fault, "planted", Lane::StreamTcp);
+        let outcome = match net::missing() {
+            Some(why) => Outcome::new(Kind::Skipped, why),
+            None => net::run_planted(bench, &case, *planted),
+        };
+        let expected = if outcome.kind == Kind::Skipped { (Kind::Skipped, "") } else { *expected };
+        hold(case, outcome, expected);
+    }
+    match missed.is_empty() && !report.is_good() {
         true => Ok(report),
-        false => Err(format!("planted faults were not seen: {counts:?}; {}", missed.join("; "))),
+        false => Err(format!("planted faults were not seen: {}", missed.join("; "))),
     }
 }
 
-type Planted = (&'static str, Kind, fn(&mut Play<'_, '_>) -> Result<String, String>);
+/// A fault, the verdict on it and words of that, and what plants it in a host that is not struck.
+type Planted = (&'static str, (Kind, &'static str), Script);
+
+/// A fault of hosts of which one is struck while bytes move.
+struct Struck {
+    fault: &'static str,
+    expected: (Kind, &'static str),
+    lane: Lane,
+    blow: Blow,
+    victim: Side,
+    plant: Plant,
+}
+
+/// What goes wrong where a network falls silent while bytes move.
+const CROSSING: &[(&str, net::Planted, (Kind, &str))] = &[
+    ("a late byte", net::Planted::LateByte, (Kind::Corrupt, "receiver, slot 0")),
+    ("a success over a dead network", net::Planted::Lie, (Kind::Corrupt, "receive told of a success")),
+];
+
+/// `BATON_PEER_TIMEOUT_MS` of hosts that never give a silent peer up, and the level of a log that does not tell of one.
+const PATIENT: &[(&str, &str)] = &[("BATON_PEER_TIMEOUT_MS", "60000")];
+const SILENT: &[(&str, &str)] = &[("BATON_LOG", "error")];
+/// And of hosts that give it up too late.
+const LATE: &[(&str, &str)] = &[("BATON_PEER_TIMEOUT_MS", "5500")];
+
+const STRUCK: &[Struck] = &[
+    Struck {
+        fault: "silence is never fatal",
+        expected: (Kind::Hung, "did not end while the sender stood still"),
+        lane: Lane::StreamTcp,
+        blow: Blow::Stop,
+        victim: Side::Sender,
+        plant: Plant { env: PATIENT, command: None },
+    },
+    Struck {
+        fault: "silence is fatal too late",
+        expected: (Kind::Broken, "long after the peer timeout"),
+        lane: Lane::StreamTcp,
+        blow: Blow::Stop,
+        victim: Side::Receiver,
+        plant: Plant { env: LATE, command: None },
+    },
+    Struck {
+        fault: "silence is never reported",
+        expected: (Kind::Broken, "silence was never reported"),
+        lane: Lane::StreamUnix,
+        blow: Blow::Stop,
+        victim: Side::Receiver,
+        plant: Plant { env: SILENT, command: None },
+    },
+    Struck {
+        fault: "no cancel is ever quiet",
+        expected: (Kind::Broken, "of a peer that is dead"),
+        lane: Lane::Local,
+        blow: Blow::Kill,
+        victim: Side::Receiver,
+        plant: Plant { env: &[], command: Some("plant unquiet") },
+    },
+    Struck {
+        fault: "memory is never given back",
+        expected: (Kind::Broken, "memory was kept over a stream"),
+        lane: Lane::StreamTcp,
+        blow: Blow::Stop,
+        victim: Side::Sender,
+        plant: Plant { env: &[], command: Some("plant keep") },
+    },
+];
 
 const PLANTED: &[Planted] = &[
-    ("nothing", Kind::Success, |play| one_transfer(play)),
-    ("a foreign byte", Kind::Corrupt, |play| {
+    ("nothing", (Kind::Success, ""), |play| one_transfer(play)),
+    ("a foreign byte", (Kind::Corrupt, "slot 0"), |play| {
         one_transfer(play)?;
         follow_up(play, |stage| {
             stage.ask(Side::Receiver, "plant scribble 0", process::CALL_LIMIT).map(|_| ())
         })
     }),
-    ("a success that is not true", Kind::Corrupt, lie),
-    ("a call that never returns", Kind::Hung, |play| {
+    ("a success that is not true", (Kind::Corrupt, "told of a success that is not true"), lie),
+    ("a call that never returns", (Kind::Hung, "destroy"), |play| {
         one_transfer(play)?;
         play.stage.tell(Side::Sender, "plant hang");
-        Ok(String::new())
+        Ok(Seen::served())
     }),
-    ("a crash", Kind::Crashed, |play| {
+    ("a crash", (Kind::Crashed, "ended"), |play| {
         one_transfer(play)?;
         play.stage.tell(Side::Receiver, "plant crash");
-        Ok(String::new())
+        Ok(Seen::served())
+    }),
+    ("a crash before memory goes back", (Kind::Crashed, "withdraw 0: the host ended"), |play| {
+        one_transfer(play)?;
+        play.stage.tell(Side::Receiver, "plant crash");
+        let host = play.stage.host(Side::Receiver);
+        host.await_end(process::CALL_LIMIT).map_err(|error| error.to_string())?;
+        follow_up(play, |_| Ok(()))
     }),
 ];
 
-fn one_transfer(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn one_transfer(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     let known = play.stage.said.len();
     play.act().play(Scene::Transfer).map_err(|_| play.first_error(known))?;
-    Ok(String::new())
+    Ok(Seen::served())
 }
 
 /// The receiver hears of a transfer that was never made.
-fn lie(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn lie(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     let known = play.stage.said.len();
     let mut act = play.act();
     act.prepare().and_then(|()| act.meet(0, 1)).map_err(|_| play.first_error(known))?;
@@ -84,10 +172,10 @@ fn lie(play: &mut Play<'_, '_>) -> Result<String, String> {
 fn follow_up(
     play: &mut Play<'_, '_>,
     plant: fn(&mut Stage<'_>) -> Result<(), String>,
-) -> Result<String, String> {
+) -> Result<Seen, String> {
     let mut aftermath = Aftermath::new(play.stage, None, TIMES, play.findings);
     aftermath.settle();
     plant(aftermath.stage)?;
     aftermath.serve_and_check(false);
-    Ok(String::new())
+    Ok(Seen::served())
 }

@@ -1,15 +1,15 @@
 //! What hosts do with processes and libraries: fork, unload, two copies of UCX, a log that nobody reads for a while.
 
-use super::{CALL_LIMIT, Play, Row, Setting, as_usual};
+use super::{CALL_LIMIT, Play, Row, Script, Seen, Setting, as_usual};
 use crate::bench::Bench;
 use crate::points::Side;
 use crate::row::Lane;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    let all = |number, fault, phase, play| Row {
+    let all = |number, fault, phase, play: Script| Row {
         number,
         fault,
         phase,
@@ -41,33 +41,33 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// The host gives the library back while its objects live; then it opens it anew.
-fn unload_idle(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn unload_idle(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     both(play, "close-library")?;
     play.request(1, 2)?;
     both(play, "destroy")?;
     play.prepare()?;
-    play.request(0, 3).map(|()| String::new())
+    play.request(0, 3).map(|()| Seen::served())
 }
 
-fn unload_busy(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn unload_busy(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     begin(play)?;
     both(play, "close-library")?;
     end(play)?;
-    play.request(1, 2).map(|()| String::new())
+    play.request(1, 2).map(|()| Seen::served())
 }
 
 /// A child calls the library and ends as programs do: it gets errors, and its parent is unharmed.
-fn fork_idle(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
+fn fork_idle(play: &mut Play<'_, '_>, side: Side) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     let seen = fork(play, side)?;
     play.request(1, 2).map(|()| seen)
 }
 
-fn fork_busy(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
+fn fork_busy(play: &mut Play<'_, '_>, side: Side) -> Result<Seen, String> {
     play.prepare()?;
     begin(play)?;
     let seen = fork(play, side)?;
@@ -75,8 +75,9 @@ fn fork_busy(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
     play.request(1, 2).map(|()| seen)
 }
 
-fn fork(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
+fn fork(play: &mut Play<'_, '_>, side: Side) -> Result<Seen, String> {
     let peer = play.stage.party(side.other()).name.clone();
+    let began = Instant::now();
     let said = play.stage.ask(side, &format!("fork {peer}"), FORK_LIMIT)?;
     // What destructors do never throws, not even there; and there is nobody whom a child could forget.
     for call in ["card", "confirm"] {
@@ -84,7 +85,7 @@ fn fork(play: &mut Play<'_, '_>, side: Side) -> Result<String, String> {
             return Err(format!("a forked child's call was served: {said}"));
         }
     }
-    Ok(said)
+    Seen::refused(said, began.elapsed(), &["fork"])
 }
 
 /// The host has opened another UCX for itself.
@@ -96,11 +97,11 @@ fn second_ucx(bench: &Bench, setting: &mut Setting) -> Result<(), String> {
 }
 
 /// Either it works, or the agent is refused in so many words.
-fn two_copies(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn two_copies(play: &mut Play<'_, '_>) -> Result<Seen, String> {
+    let began = Instant::now();
     match play.prepare() {
-        Ok(()) => play.request(0, 1).map(|()| String::new()),
-        Err(refused) if refused.contains("UCX") => Ok(refused),
-        Err(other) => Err(other),
+        Ok(()) => play.request(0, 1).map(|()| Seen::served()),
+        Err(refused) => Seen::refused(refused, began.elapsed(), &["UCX"]),
     }
 }
 
@@ -110,7 +111,7 @@ fn unheard(bench: &Bench, setting: &mut Setting) -> Result<(), String> {
     as_usual(bench, setting)
 }
 
-fn unread(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn unread(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     Side::BOTH.iter().for_each(|side| play.stage.host(*side).read_log(false));
@@ -124,7 +125,7 @@ fn unread(play: &mut Play<'_, '_>) -> Result<String, String> {
             return Err(format!("the {} lost its peer: {}", side.word(), line.text));
         }
     }
-    Ok(String::new())
+    Ok(Seen::served())
 }
 
 fn both(play: &mut Play<'_, '_>, command: &str) -> Result<(), String> {

@@ -33,8 +33,40 @@ pub struct Row {
     pub is_short: bool,
     /// How the hosts are started, if not as usual; an error says what this machine lacks.
     pub set: fn(&Bench, &mut Setting) -> Result<(), String>,
-    /// The row itself: what was seen, in a few words, or what is wrong.
-    pub play: fn(&mut Play<'_, '_>) -> Result<String, String>,
+    /// The row itself: what was seen, or what is wrong.
+    pub play: Script,
+}
+
+/// What plays a row.
+pub type Script = fn(&mut Play<'_, '_>) -> Result<Seen, String>;
+
+/// What a row has come to in which nothing was wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// In a few words; may be empty.
+    text: String,
+    is_error: bool,
+    error_ms: Option<f64>,
+}
+
+impl Seen {
+    /// Everything was served.
+    pub fn served() -> Seen {
+        Seen::default()
+    }
+
+    /// So it was, and this is worth knowing.
+    pub fn noted(text: impl Into<String>) -> Seen {
+        Seen { text: text.into(), ..Seen::default() }
+    }
+
+    /// An error, so long after it was asked for; it has to have one of these words: its peer, or the cause.
+    pub fn refused(text: String, after: Duration, words: &[&str]) -> Result<Seen, String> {
+        if !words.iter().any(|word| text.contains(word)) {
+            return Err(format!("an error without any of {words:?}: {text}"));
+        }
+        Ok(Seen { text, is_error: true, error_ms: Some(after.as_secs_f64() * 1e3) })
+    }
 }
 
 /// How the hosts of a row are started.
@@ -97,11 +129,7 @@ impl<'a> Play<'_, 'a> {
 
     /// The first error that was said since.
     pub fn first_error(&self, known: usize) -> String {
-        let failed = self.stage.said[known..].iter().find_map(|said| match said.answer.text() {
-            Err(why) => Some(format!("{} {}: {why}", said.side.word(), said.verb)),
-            Ok(_) => None,
-        });
-        failed.unwrap_or_else(|| "it does not end".to_owned())
+        self.stage.first_error(known)
     }
 }
 
@@ -147,15 +175,32 @@ impl Family for Process {
     }
 }
 
-/// One run of a row.
+/// One run of a row. What was to be struck may be over before the blow falls: then it is tried again.
 pub fn run(bench: &Bench, case: &Case, row: &Row) -> Outcome {
+    let mut tries = 1;
+    loop {
+        let (outcome, was_missed) = run_once(bench, case, row);
+        match was_missed {
+            _ if outcome.kind > Kind::Broken => return outcome,
+            false => return outcome,
+            true if tries == TRIES => {
+                let text = format!("in {TRIES} tries the transfer was never under way: {}", outcome.text);
+                return Outcome { kind: Kind::Broken, text, ..outcome };
+            }
+            true => tries += 1,
+        }
+    }
+}
+
+/// The outcome, and whether a host broke off what was not under way.
+fn run_once(bench: &Bench, case: &Case, row: &Row) -> (Outcome, bool) {
     let mut setting = setting(case);
     if let Err(why) = (row.set)(bench, &mut setting) {
-        return Outcome::new(Kind::Skipped, why);
+        return (Outcome::new(Kind::Skipped, why), false);
     }
     let mut stage = match Stage::set(bench, case, setting.sender, setting.receiver) {
         Ok(stage) => stage,
-        Err(error) => return Outcome::new(Kind::Broken, format!("no hosts: {error}")),
+        Err(error) => return (Outcome::new(Kind::Broken, format!("no hosts: {error}")), false),
     };
     let mut findings = Findings::default();
     let played = (row.play)(&mut Play { bench, stage: &mut stage, findings: &mut findings });
@@ -163,14 +208,17 @@ pub fn run(bench: &Bench, case: &Case, row: &Row) -> Outcome {
         Ok(seen) => seen,
         Err(wrong) => {
             findings.add(Kind::Broken, wrong);
-            String::new()
+            Seen::served()
         }
     };
     let mut aftermath = Aftermath::new(&mut stage, None, TIMES, &mut findings);
     aftermath.check_for_foreign_bytes();
     aftermath.part_well();
-    let kind = if seen.is_empty() { Kind::Success } else { Kind::Clean };
-    findings.outcome(Outcome::new(kind, seen))
+    let was_missed = stage.broken_off.is_some_and(|off| matches!(off.sixteenths, 0 | 16));
+    let kind = if seen.is_error { Kind::Clean } else { Kind::Success };
+    let outcome = findings.outcome(Outcome { kind, text: seen.text, error_ms: seen.error_ms });
+    stage.note(&format!("{}: {}", outcome.kind.word(), outcome.text));
+    (outcome, was_missed)
 }
 
 fn setting(case: &Case) -> Setting {
@@ -191,3 +239,5 @@ pub const TIMES: Times = Times { peer_timeout: Duration::from_millis(2500), hold
 
 /// Enough to be under way for a moment.
 const SIZE_MIB: usize = 16;
+/// Of a run whose blow may come too late on a busy machine.
+const TRIES: u32 = 5;

@@ -1,7 +1,7 @@
 //! Who comes to a listening agent, and what an agent is sent to: half a greeting, a name that is taken, a card of
 //! yesterday, an address where nobody is.
 
-use super::{CALL_LIMIT, Play, Row, Setting, as_usual};
+use super::{CALL_LIMIT, Play, Row, Script, Seen, Setting, as_usual};
 use crate::bench::Bench;
 use crate::host::Host;
 use crate::points::Side;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    let row = |number, fault, phase, lanes, play| Row {
+    let row = |number, fault, phase, lanes, play: Script| Row {
         number,
         fault,
         phase,
@@ -47,7 +47,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// Two strangers connect: one says nothing, one says a byte. They are closed in time, and hold nobody up.
-fn half_a_greeting(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn half_a_greeting(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     let card = play.stage.sender.card.clone().ok_or("no card")?;
     let address = address_of(&card).ok_or("the card has no address")?;
@@ -76,39 +76,41 @@ fn half_a_greeting(play: &mut Play<'_, '_>) -> Result<String, String> {
         }
     }
     play.request(1, 2)?;
-    Ok(format!("served within {served:.0?}, strangers closed within {:.1?}", began.elapsed()))
+    let closed = began.elapsed();
+    Ok(Seen::noted(format!("served within {served:.0?}, strangers closed within {closed:.1?}")))
 }
 
 /// The receiver dies and comes again under its name; the sender is not told to forget anybody.
-fn restart(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn restart(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     restart_receiver(play)?;
     prepare_receiver(play)?;
-    play.request(1, 2).map(|()| String::new())
+    play.request(1, 2).map(|()| Seen::served())
 }
 
 /// Another process takes the name of a live peer: it is refused or has no effect on the pair.
-fn namesake(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn namesake(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     let card = play.stage.sender.card.clone().ok_or("no card")?;
     let host = Host::start(play.bench, &play.stage.receiver_spec, "namesake", &play.stage.folder);
     let host = host.map_err(|error| error.to_string())?;
     host.ask("make gen0", CALL_LIMIT).text()?;
+    let began = Instant::now();
     let answer = host.ask(&format!("connect ctx0 {card}"), CALL_LIMIT);
+    let after = began.elapsed();
     let sent_on = send_and_confirm(play);
-    let text = match answer.text() {
-        Err(refused) => Ok(refused),
-        Ok(_) => sent_on.as_ref().map(|()| "it was let in beside the other".to_owned()).map_err(Clone::clone),
-    };
     drop(host);
     sent_on.map_err(|why| format!("a namesake broke a live pair: {why}"))?;
-    text
+    match answer.text() {
+        Err(refused) => Seen::refused(refused, after, &["ctx0", "gen0"]),
+        Ok(_) => Ok(Seen::noted("it was let in beside the other")),
+    }
 }
 
 /// The receiver is replaced by another process at the same address; its old card must lead nowhere.
-fn old_card(play: &mut Play<'_, '_>) -> Result<String, String> {
+fn old_card(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     play.request(0, 1)?;
     let card = play.stage.receiver.card.clone().ok_or("no card")?;
@@ -116,6 +118,7 @@ fn old_card(play: &mut Play<'_, '_>) -> Result<String, String> {
     restart_receiver(play)?;
     prepare_receiver(play)?;
     play.stage.ask(Side::Sender, "leave gen0", CALL_LIMIT)?;
+    let began = Instant::now();
     let loaded = play.stage.ask(Side::Sender, &format!("load gen0 {card}"), CALL_LIMIT);
     let moved = match &loaded {
         Ok(_) => play
@@ -124,6 +127,7 @@ fn old_card(play: &mut Play<'_, '_>) -> Result<String, String> {
             .and_then(|_| play.stage.ask(Side::Sender, "wait 7", CALL_LIMIT)),
         Err(why) => Err(why.clone()),
     };
+    let after = began.elapsed();
     let untouched =
         (0..2).try_for_each(|slot| play.stage.host(Side::Receiver).arena.check(slot, &[before(slot)]));
     untouched.map_err(|foreign| {
@@ -131,19 +135,20 @@ fn old_card(play: &mut Play<'_, '_>) -> Result<String, String> {
         "an old card reached a new process"
     })?;
     let refused = moved.err().ok_or("a transfer by an old card succeeded")?;
-    play.request(1, 2).map(|()| refused)
+    play.request(1, 2)?;
+    Seen::refused(refused, after, &["gen0"])
 }
 
 /// A load that leads nowhere is an error, in time.
-fn nobody_there(play: &mut Play<'_, '_>, address: &str) -> Result<String, String> {
+fn nobody_there(play: &mut Play<'_, '_>, address: &str) -> Result<Seen, String> {
     play.prepare()?;
     let hex: String = format!("{address}\n").bytes().map(|byte| format!("{byte:02x}")).collect();
+    let began = Instant::now();
     let answer = play.stage.ask(Side::Receiver, &format!("connect elsewhere {hex}"), NOWHERE_LIMIT);
+    let after = began.elapsed();
     let refused = answer.err().ok_or("a load succeeded where nobody is")?;
-    if !refused.contains(address.split(':').next().unwrap_or(address)) {
-        return Err(format!("the error does not name {address}: {refused}"));
-    }
-    play.request(0, 1).map(|()| refused)
+    play.request(0, 1)?;
+    Seen::refused(refused, after, &[address.split(':').next().unwrap_or(address)])
 }
 
 fn restart_receiver(play: &mut Play<'_, '_>) -> Result<(), String> {
