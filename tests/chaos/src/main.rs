@@ -20,6 +20,7 @@ mod runner;
 mod scene;
 mod self_test;
 mod stage;
+mod stranger;
 mod strike;
 mod watchdog;
 

@@ -1,7 +1,6 @@
 //! Plays one drill: the hosts meet, a fault strikes the network, and what both sides then say, and when, is held against
 //! what was promised. Afterwards the network is healed, and the same two agents have to work together again.
 
-use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::arena::Content;
 use crate::clock::{millis_between, now_ns};
 use crate::host::{Answer, Reply};
 use crate::row::Kind;
+use crate::stranger::{address_of, await_closed};
 
 /// Plays a drill on a pair that has not met yet.
 pub fn play(pair: &mut Pair, drill: &Drill) -> Verdict {
@@ -81,11 +81,12 @@ impl Run<'_> {
     /// A stranger says one byte and stays, while others are served.
     fn half_open(&mut self) {
         let Some(card) = self.verdict.hold(ask(&self.pair.sender, "card"), "card") else { return };
-        let Some(port) = port_of(&card) else { return self.verdict.broken(format!("no port in {card}")) };
+        let Some(address) = address_of(&card) else {
+            return self.verdict.broken(format!("no address in {card}"));
+        };
         let dial = || -> std::io::Result<TcpStream> {
-            let mut stranger = TcpStream::connect((address(End::A), port))?;
+            let mut stranger = TcpStream::connect(&address)?;
             std::io::Write::write_all(&mut stranger, b"\x20")?;
-            stranger.set_read_timeout(Some(Duration::from_millis(UNDECIDED_MS as u64) + PATIENCE))?;
             Ok(stranger)
         };
         let dialed = self.pair.network.within(End::B, dial).and_then(|dialed| dialed);
@@ -95,16 +96,13 @@ impl Run<'_> {
             return;
         };
         self.next_request(false);
-        let ended = stranger.read(&mut [0; 4096]);
+        let closed = await_closed(&mut stranger, PATIENCE);
         let after_ms = millis_between(begun, now_ns());
-        match ended {
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock) => {
-                self.verdict.broken("the stranger is still connected".to_owned());
-            }
-            _ if after_ms > UNDECIDED_MS + GRACE_MS => {
-                self.verdict.broken(format!("the stranger was let go after {after_ms:.0} ms"));
-            }
-            _ => self.verdict.failed(format!("the stranger was let go after {after_ms:.0} ms"), after_ms),
+        let said = format!("the stranger was let go after {after_ms:.0} ms");
+        match closed {
+            Err(why) => self.verdict.broken(why),
+            Ok(()) if after_ms > UNDECIDED_MS + GRACE_MS => self.verdict.broken(said),
+            Ok(()) => self.verdict.failed(said, after_ms),
         }
     }
 
@@ -398,28 +396,5 @@ impl Run<'_> {
             }
         }
         self.check_memory();
-    }
-}
-
-/// The port in a card: hex of `ip:port`, a line break, a blob.
-fn port_of(card: &str) -> Option<u16> {
-    let bytes: Vec<u8> = card
-        .as_bytes()
-        .chunks(2)
-        .map_while(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
-    let text = String::from_utf8_lossy(&bytes);
-    text.lines().next()?.rsplit_once(':')?.1.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_card_leads_to_its_port() {
-        let card: String = b"10.77.0.1:4711\n\xff\x00".iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(port_of(&card), Some(4711));
-        assert_eq!(port_of("zz"), None);
     }
 }

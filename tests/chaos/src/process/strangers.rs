@@ -7,8 +7,9 @@ use crate::host::Host;
 use crate::points::Side;
 use crate::row::Lane;
 use crate::stage::{before, sent};
+use crate::stranger::{address_of, await_closed};
 use rustix::process::Signal;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -58,22 +59,7 @@ fn half_a_greeting(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.request(0, 1)?;
     let served = began.elapsed();
     for mut stranger in [silent, stalled] {
-        stranger.set_read_timeout(Some(STRANGERS_CLOSED)).map_err(|error| error.to_string())?;
-        let mut byte = [0; 64];
-        // Whatever it is told first, in the end the stream is closed.
-        loop {
-            match stranger.read(&mut byte) {
-                Ok(0) => break,
-                Ok(_) if began.elapsed() < STRANGERS_CLOSED => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
-                other => {
-                    return Err(format!(
-                        "a stranger is still connected after {:?}: {other:?}",
-                        began.elapsed()
-                    ));
-                }
-            }
-        }
+        await_closed(&mut stranger, STRANGERS_CLOSED.saturating_sub(began.elapsed()))?;
     }
     play.request(1, 2)?;
     let closed = began.elapsed();
@@ -186,25 +172,7 @@ fn fixed_port(_: &Bench, setting: &mut Setting) -> Result<(), String> {
     Ok(())
 }
 
-/// `ip:port`, the first line of a card of S1.
-fn address_of(card: &str) -> Option<String> {
-    let bytes = (0..card.len()).step_by(2).map(|at| u8::from_str_radix(card.get(at..at + 2)?, 16).ok());
-    let address: Option<Vec<u8>> = bytes.take_while(|byte| *byte != Some(b'\n')).collect();
-    String::from_utf8(address?).ok()
-}
-
 /// A greeting has 5 s; some slack.
 const STRANGERS_CLOSED: Duration = Duration::from_secs(8);
 /// Resolvers take their time.
 const NOWHERE_LIMIT: Duration = Duration::from_secs(15);
-
-#[cfg(test)]
-mod tests {
-    use super::address_of;
-
-    #[test]
-    fn an_address_is_the_first_line_of_a_card() {
-        assert_eq!(address_of("3132372e302e302e313a37370aff"), Some("127.0.0.1:77".to_owned()));
-        assert_eq!(address_of("3"), None);
-    }
-}
