@@ -1,8 +1,9 @@
 //! After the blow: what the survivor has under way ends, memory goes back to its owner and is written anew, the next
 //! request is served, and every byte is held against what it may be.
 
+use crate::answers::Answer;
 use crate::arena::Content;
-use crate::host::{Answer, Host};
+use crate::host::Host;
 use crate::judge::kept_memory;
 use crate::outcome::Findings;
 use crate::points::Side;

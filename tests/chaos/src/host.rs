@@ -3,6 +3,7 @@
 //! Commands and answers are lines with a number (`tests/chaos/host/main.cc`). Two threads read what it says, and end
 //! with it. Only the process that was started here is ever signalled, by its id, and it is gone when this is dropped.
 
+use crate::answers::{Answer, Pending, Reply, read_answers};
 use crate::arena::{Arena, Shape};
 use crate::bench::Bench;
 use crate::clock::now_ns;
@@ -10,13 +11,12 @@ use crate::row::{Case, Lane, Seam};
 use crate::watchdog;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -71,75 +71,6 @@ impl HostSpec {
             args: Vec::new(),
             pipe_bytes: None,
         }
-    }
-}
-
-/// What an answer is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The command was followed: its result.
-    Done {
-        /// In the host's words.
-        text: String,
-        /// When, on CLOCK_MONOTONIC.
-        at_ns: u64,
-    },
-    /// The command failed.
-    Failed {
-        /// The library's words.
-        text: String,
-        /// When.
-        at_ns: u64,
-    },
-    /// The host ended without an answer.
-    Gone,
-    /// No answer in time.
-    Late,
-}
-
-impl Answer {
-    /// Whether the command was followed.
-    pub fn is_done(&self) -> bool {
-        matches!(self, Answer::Done { .. })
-    }
-
-    /// The result of a command that was followed; else what was wrong, in words.
-    pub fn text(&self) -> Result<&str, String> {
-        match self {
-            Answer::Done { text, .. } => Ok(text),
-            Answer::Failed { text, .. } => Err(text.clone()),
-            Answer::Gone => Err("the host ended".to_owned()),
-            Answer::Late => Err("the host does not answer".to_owned()),
-        }
-    }
-}
-
-/// An answer to come.
-#[derive(Debug)]
-pub struct Reply {
-    /// The command.
-    pub command: String,
-    coming: Receiver<Answer>,
-    come: Option<Answer>,
-}
-
-impl Reply {
-    /// The answer, if it comes within this time. Asked again, it says the same.
-    pub fn within(&mut self, limit: Duration) -> Answer {
-        if self.come.is_none() {
-            self.come = match self.coming.recv_timeout(limit) {
-                Ok(answer) => Some(answer),
-                Err(RecvTimeoutError::Disconnected) => Some(Answer::Gone),
-                Err(RecvTimeoutError::Timeout) => None,
-            };
-        }
-        self.come.clone().unwrap_or(Answer::Late)
-    }
-
-    /// The answer, if it has come.
-    pub fn now(&mut self) -> Option<Answer> {
-        self.within(Duration::ZERO);
-        self.come.clone()
     }
 }
 
@@ -207,7 +138,7 @@ impl Host {
         if !matches!(written, Some(Ok(()))) {
             self.pending.take(number); // nobody will answer
         }
-        Reply { command: command.to_owned(), coming, come: None }
+        Reply::to(command, coming)
     }
 
     /// Gives a command and waits for its answer.
@@ -318,67 +249,6 @@ fn command(bench: &Bench, spec: &HostSpec, arena: &Arena) -> Command {
     command
 }
 
-/// Answers that are waited for.
-#[derive(Debug, Default)]
-struct Pending {
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    is_gone: bool,
-    answers: HashMap<u64, Sender<Answer>>,
-}
-
-impl Pending {
-    fn add(&self, answer: Sender<Answer>) -> u64 {
-        let mut waiting = lock(&self.waiting);
-        waiting.next += 1;
-        let number = waiting.next;
-        if !waiting.is_gone {
-            waiting.answers.insert(number, answer);
-        }
-        number
-    }
-
-    fn take(&self, number: u64) -> Option<Sender<Answer>> {
-        lock(&self.waiting).answers.remove(&number)
-    }
-
-    /// Whoever waits learns that no answer comes: its sender is gone.
-    fn end(&self) {
-        let mut waiting = lock(&self.waiting);
-        waiting.is_gone = true;
-        waiting.answers.clear();
-    }
-}
-
-fn read_answers(stdout: impl Read, pending: &Pending) {
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        if let Some((number, answer)) = parse_answer(&line)
-            && let Some(waiting) = pending.take(number)
-        {
-            let _ = waiting.send(answer); // who no longer waits need not hear
-        }
-    }
-    pending.end();
-}
-
-/// `NUMBER + TIME TEXT` or `NUMBER - TIME TEXT`.
-fn parse_answer(line: &str) -> Option<(u64, Answer)> {
-    let mut words = line.splitn(4, ' ');
-    let number = words.next()?.parse().ok()?;
-    let sign = words.next()?;
-    let at_ns = words.next()?.parse().ok()?;
-    let text = words.next().unwrap_or_default().to_owned();
-    match sign {
-        "+" => Some((number, Answer::Done { text, at_ns })),
-        "-" => Some((number, Answer::Failed { text, at_ns })),
-        _ => None,
-    }
-}
-
 fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, is_read: &AtomicBool, mut file: File) {
     for line in BufReader::with_capacity(READ_AHEAD, stderr).split(b'\n').map_while(Result::ok) {
         let text = String::from_utf8_lossy(&line).into_owned();
@@ -394,21 +264,6 @@ fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, is_read: &AtomicBool, 
 const READ_AHEAD: usize = 512;
 
 /// What a panicked thread left is still whole: every change under these locks is one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_read() {
-        let done = Answer::Done { text: "a b".to_owned(), at_ns: 5 };
-        assert_eq!(parse_answer("7 + 5 a b"), Some((7, done)));
-        assert_eq!(parse_answer("7 - 5 "), Some((7, Answer::Failed { text: String::new(), at_ns: 5 })));
-        for garbage in ["", "7", "7 ? 5 x", "x + 5 y", "7 + x y"] {
-            assert_eq!(parse_answer(garbage), None, "{garbage:?}");
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! What is held against the promises after a run: what the survivor said of the fault, and when.
 
+use crate::answers::Answer;
 use crate::clock::{millis_between, now_ns};
-use crate::host::{Answer, Host, LogLine};
+use crate::host::{Host, LogLine};
 use crate::outcome::Findings;
 use crate::phase::Phase;
 use crate::points::{Scene, Side};

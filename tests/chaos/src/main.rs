@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod aftermath;
+mod answers;
 mod arena;
 mod bench;
 mod clock;

@@ -3,10 +3,11 @@
 //! A command is *open* until it is answered. The stage keeps who has what: whether there is an agent, which slots are
 //! offered, so that what follows a fault knows what there is to clean up.
 
+use crate::answers::{Answer, Reply};
 use crate::arena::{Content, Shape};
 use crate::bench::Bench;
 use crate::clock::now_ns;
-use crate::host::{Answer, Host, HostSpec, Reply};
+use crate::host::{Host, HostSpec};
 use crate::points::Side;
 use crate::row::{Case, Seam};
 use std::fmt::Write as _;

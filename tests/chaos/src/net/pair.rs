@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::drill::{Drill, whose};
 use super::network::Network;
 use super::relay::End;
+use crate::answers::{Answer, Reply};
 use crate::arena::{Content, Shape};
 use crate::bench::Bench;
-use crate::host::{Answer, Host, HostSpec, Place, Reply};
+use crate::host::{Host, HostSpec, Place};
 use crate::judge::kept_memory;
 use crate::row::{Lane, Seam};
 

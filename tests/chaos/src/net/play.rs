@@ -11,9 +11,9 @@ use super::promise::{GRACE_MS, RESET_MS, UNDECIDED_MS};
 use super::relay::{End, Reach, Storm};
 use super::verdict::Verdict;
 use super::weather::Weather;
+use crate::answers::{Answer, Reply};
 use crate::arena::Content;
 use crate::clock::{millis_between, now_ns};
-use crate::host::{Answer, Reply};
 use crate::row::Kind;
 use crate::stranger::{address_of, await_closed};
 

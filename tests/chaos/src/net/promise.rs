@@ -5,9 +5,9 @@ use super::pair::{PATIENCE, SHAPE, at_ns};
 use super::play::Run;
 use super::relay::End;
 use super::strike::PASSING;
+use crate::answers::{Answer, Reply};
 use crate::arena::Content;
 use crate::clock::{millis_between, now_ns};
-use crate::host::{Answer, Reply};
 use crate::judge::REPORTS;
 use crate::row::{Kind, Lane};
 

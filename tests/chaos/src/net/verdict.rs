@@ -1,6 +1,6 @@
 //! What a drill has come to so far: what was wrong, and what the library said in the end.
 
-use crate::host::Answer;
+use crate::answers::Answer;
 use crate::outcome::Findings;
 use crate::row::{Kind, Outcome};
 

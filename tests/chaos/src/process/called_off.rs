@@ -2,9 +2,9 @@
 
 use super::{Play, Row, Script, Seen, Setting, TIMES};
 use crate::aftermath::Aftermath;
+use crate::answers::Answer;
 use crate::bench::Bench;
 use crate::clock::millis_between;
-use crate::host::Answer;
 use crate::points::{Break, Scene, Side};
 use crate::row::Lane;
 use crate::stage::shape;
