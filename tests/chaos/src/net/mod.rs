@@ -1,8 +1,9 @@
 //! Rows in which a network is crossed, over a network of our own: namespaces, and a relay that loses, delays and cuts.
 //!
-//! [`drill`] lists what is done, [`pair`] puts two hosts at the ends of a [`network`], [`play`] does it, [`promise`] judges.
+//! [`drills`] lists what is done, [`pair`] puts two hosts at the ends of a [`network`], [`play`] does it, [`promise`] judges.
 
 mod drill;
+mod drills;
 mod network;
 mod packet;
 mod pair;
@@ -10,6 +11,8 @@ mod play;
 mod promise;
 mod relay;
 mod space;
+mod steps;
+mod storm;
 mod strike;
 mod verdict;
 mod weather;
@@ -29,7 +32,7 @@ struct Crossings;
 
 impl Family for Crossings {
     fn cases(&self, _: u64) -> Vec<Case> {
-        drill::cases()
+        drills::cases()
     }
 
     fn missing(&self, _: &Bench, _: &Case) -> Option<String> {
@@ -37,8 +40,8 @@ impl Family for Crossings {
     }
 
     fn run(&self, bench: &Bench, case: &Case) -> Outcome {
-        let at = drill::cases().iter().position(|known| known == case);
-        let Some(drill) = at.and_then(|at| drill::drills().into_iter().nth(at)) else {
+        let at = drills::cases().iter().position(|known| known == case);
+        let Some(drill) = at.and_then(|at| drills::drills().into_iter().nth(at)) else {
             return Outcome::new(Kind::Broken, "no such drill");
         };
         run(bench, case, &drill)
@@ -53,7 +56,7 @@ pub fn missing() -> Option<String> {
 
 /// A drill with a fault of hosts in it, for the self-test.
 pub fn run_planted(bench: &Bench, case: &Case, planted: Planted) -> Outcome {
-    run(bench, case, &drill::planted(planted))
+    run(bench, case, &drills::planted(planted))
 }
 
 fn run(bench: &Bench, case: &Case, drill: &drill::Drill) -> Outcome {

@@ -11,8 +11,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use super::relay::{End, Relay};
+use super::relay::Relay;
 use super::space::{Forbidden, Space};
+use super::storm::End;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -66,7 +67,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    use super::super::relay::{Mark, Reach, Storm};
+    use super::super::storm::{Mark, Reach, Storm};
     use super::super::weather::Weather;
     use super::*;
     use crate::clock::{millis_between, now_ns};

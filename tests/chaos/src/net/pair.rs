@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::drill::{Drill, whose};
 use super::network::Network;
-use super::relay::End;
+use super::storm::End;
 use crate::answers::{Answer, Reply};
 use crate::arena::{Content, Shape};
 use crate::bench::Bench;

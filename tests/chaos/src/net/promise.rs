@@ -3,7 +3,7 @@
 use super::drill::whose;
 use super::pair::{PATIENCE, SHAPE, at_ns};
 use super::play::Run;
-use super::relay::End;
+use super::storm::End;
 use super::strike::PASSING;
 use crate::answers::{Answer, Reply};
 use crate::arena::Content;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::drill::{Fault, whose};
 use super::pair::{PATIENCE, SHAPE};
 use super::play::Run;
-use super::relay::{Reach, Storm};
+use super::storm::{Reach, Storm};
 use super::weather::Weather;
 
 /// How long a fault that passes lasts.
