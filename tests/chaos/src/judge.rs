@@ -106,15 +106,16 @@ fn has_met(host: &Host, side: Side, struck_ns: u64) -> bool {
 
 /// Who is dead touches no memory: the survivor is told so, and gets its own back.
 pub fn judge_release(stage: &Stage<'_>, strike: &Strike, is_returned: bool, findings: &mut Findings) {
-    if strike.struck_ns().is_none() {
-        return;
-    }
+    let Some(struck_ns) = strike.struck_ns() else { return };
     let survivor = strike.victim.other();
     let kept = kept_memory(&stage.host(survivor));
     if strike.blow.stops() {
-        // Over streams the owner of the memory moves the bytes itself, whatever has become of its peer.
+        // Over streams the owner of the memory moves the bytes itself: a peer that has been given up has no part in it. One
+        // that is silent may yet be waited for.
         let is_stream = matches!(stage.spec.lane, Lane::StreamUnix | Lane::StreamTcp);
-        if let Some(line) = kept.filter(|_| is_stream) {
+        let lost_ns = stage.host(survivor).logged(struck_ns, &[LOST]).map_or(u64::MAX, |line| line.at_ns);
+        let is_fault = |line: &LogLine| is_stream && !(struck_ns..=lost_ns).contains(&line.at_ns);
+        if let Some(line) = kept.filter(is_fault) {
             findings.add(Kind::Broken, format!("memory was kept over a stream: {}", line.text));
         }
         return;
