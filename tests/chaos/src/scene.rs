@@ -63,7 +63,11 @@ impl Act<'_, '_> {
     fn request(&mut self, scene: Scene) -> Result<(), CutOff> {
         self.prepare()?;
         self.meet(0, 1)?;
-        self.begin_transfer(0, 1)?;
+        match scene {
+            // Who waits for a transfer keeps its status alive.
+            Scene::Interrupted(_, Break::Drop) => self.submit(0, 1)?,
+            _ => self.begin_transfer(0, 1)?,
+        }
         match scene {
             Scene::Transfer => self.end_transfer(1)?,
             Scene::Farewell => {
@@ -102,11 +106,16 @@ impl Act<'_, '_> {
         self.step(&[(Side::Sender, format!("load {receiver} {our_card}"))])
     }
 
-    /// A slot is on its way.
-    pub fn begin_transfer(&mut self, slot: usize, id: u64) -> Result<(), CutOff> {
+    /// A slot is on its way, and nobody waits for it.
+    fn submit(&mut self, slot: usize, id: u64) -> Result<(), CutOff> {
         let receiver = self.stage.receiver.name.clone();
         let base = self.stage.receiver.bases[slot].ok_or(CutOff)?;
-        self.step(&[(Side::Sender, format!("send {id} {receiver} {slot} {base}"))])?;
+        self.step(&[(Side::Sender, format!("send {id} {receiver} {slot} {base}"))])
+    }
+
+    /// A slot is on its way.
+    pub fn begin_transfer(&mut self, slot: usize, id: u64) -> Result<(), CutOff> {
+        self.submit(slot, id)?;
         self.stage.tell(Side::Sender, &format!("wait {id}"));
         Ok(())
     }

@@ -37,8 +37,15 @@ pub fn run(bench: &Bench) -> Result<Report, String> {
         hold(case, outcome, *expected);
     }
     for Struck { fault, expected, lane, blow, victim, plant } in STRUCK {
-        let case = Case::new("0", *fault, "tx.4of16", *lane);
-        let outcome = matrix::run_planted(bench, &case, *blow, *victim, plant);
+        let case = Case::new("0", *fault, "tx.1of16", *lane);
+        let strike = || matrix::run_planted(bench, &case, *blow, *victim, plant);
+        let mut outcome = strike();
+        // On a busy machine the blow may fall when all is over: then there was nothing to see.
+        for _ in 1..TRIES {
+            if !outcome.kind.is_bad() {
+                outcome = strike();
+            }
+        }
         hold(case, outcome, *expected);
     }
     for (fault, planted, expected) in CROSSING {
@@ -75,6 +82,7 @@ const CROSSING: &[(&str, net::Planted, (Kind, &str))] = &[
     ("a success over a dead network", net::Planted::Lie, (Kind::Corrupt, "receive told of a success")),
 ];
 
+const TRIES: u32 = 4;
 /// `BATON_PEER_TIMEOUT_MS` of hosts that never give a silent peer up, and the level of a log that does not tell of one.
 const PATIENT: &[(&str, &str)] = &[("BATON_PEER_TIMEOUT_MS", "60000")];
 const SILENT: &[(&str, &str)] = &[("BATON_LOG", "error")];
