@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::judge::kept_memory;
 use crate::outcome::Findings;
 use crate::points::Side;
-use crate::row::Kind;
+use crate::row::{Kind, Lane};
 use crate::scene::{Act, Times};
 use crate::stage::{SLOTS, Stage, before, reclaimed, reused, sent};
 use crate::strike::{Blow, Strike};
@@ -175,7 +175,10 @@ impl<'s, 'a> Aftermath<'s, 'a> {
             return;
         }
         self.note_arrival(&host);
-        if kept_memory(&host).is_none() && !self.stage.is_open(Side::Receiver, &[]) {
+        // Over `local` the library of this very host fetches the bytes: memory is kept there from a peer that may still
+        // read it, and nothing lands in it either way.
+        let is_fetched = self.stage.spec.lane == Lane::Local;
+        if (is_fetched || kept_memory(&host).is_none()) && !self.stage.is_open(Side::Receiver, &[]) {
             host.arena.fill(0, reclaimed(0));
             self.ownership.is_reclaimed = true;
         }
