@@ -158,6 +158,8 @@ const PLANTED: &[Planted] = &[
         host.await_end(process::CALL_LIMIT).map_err(|error| error.to_string())?;
         follow_up(play, |_| Ok(()))
     }),
+    ("a storm that does not blow", (Kind::Broken, "hardly a signal"), process::requests),
+    ("a clock that does not jump", (Kind::Broken, "never jumped"), process::jump),
 ];
 
 fn one_transfer(play: &mut Play<'_, '_>) -> Result<Seen, String> {

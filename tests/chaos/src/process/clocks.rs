@@ -37,7 +37,8 @@ fn storm(bench: &Bench, setting: &mut Setting) -> Result<(), String> {
     as_usual(bench, setting)
 }
 
-fn requests(play: &mut Play<'_, '_>) -> Result<Seen, String> {
+/// Requests until both sides have been interrupted often enough.
+pub fn requests(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     let mut taken = Vec::new();
     for id in 1..=REQUESTS_MAX {
@@ -67,7 +68,7 @@ fn shim(bench: &Bench, setting: &mut Setting) -> Result<(), String> {
 }
 
 /// Before they meet, while bytes move, and while nothing does: there for longer than a silent peer lives.
-fn jump(play: &mut Play<'_, '_>) -> Result<Seen, String> {
+pub fn jump(play: &mut Play<'_, '_>) -> Result<Seen, String> {
     play.prepare()?;
     shift(play, HOUR_NS);
     play.request(0, 1)?;

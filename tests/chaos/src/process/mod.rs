@@ -9,6 +9,8 @@ mod hosts;
 mod scarcity;
 mod strangers;
 
+pub use clocks::{jump, requests};
+
 use crate::aftermath::{self, Aftermath};
 use crate::bench::Bench;
 use crate::host::HostSpec;
