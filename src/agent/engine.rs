@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The end: transfers under way fail and say why, sockets are shut so that peers see it at once, fabrics are dropped.
-//! From then on the lock is closed, and every call is [`NotRunning::Failed`]. What the panic may have left exposed is
+//! From then on the lock is closed, and every call is `NotRunning::Failed`. What the panic may have left exposed is
 //! never said to be free: [`Failure::exposed`].
 
 use std::ops::{Deref, DerefMut};
