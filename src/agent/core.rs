@@ -2,12 +2,14 @@
 //! only thing that makes them move; it never blocks.
 
 mod abandon;
+mod door;
 mod lanes;
 mod parting;
+mod streams;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,20 +17,18 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, TransferId};
-use crate::fabric::{Batch, Credentials, Fabric, Pinning};
-use crate::proto::endpoint::{Action, CROSSED, Endpoint, PEERS_MAX, TICK};
+use crate::fabric::{Batch, Fabric, Pinning};
+use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
-use crate::proto::wire::{Frame, RefuseReason};
 use crate::trust::Secret;
 
 use super::Mishaps;
-use super::control::{ControlStream, Intake};
+use super::control::ControlStream;
 use super::ghosts::Ghosts;
 use super::inbox::Inbox;
-use super::lobby::{Arrival, Lobby};
+use super::lobby::Lobby;
 use super::regions::Registered;
 use super::registration::Quarantine;
-use super::seal;
 use super::signal::Signal;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
@@ -69,15 +69,6 @@ pub(super) struct Core {
     waker: Arc<OwnedFd>,
     watch: Watch,
 }
-
-/// What the end of a stream says.
-const CLOSED: &str = "its process closed the connection or ended";
-/// Reads from one control stream before the next one's turn.
-const READS_PER_TURN: usize = 4;
-/// Frames of one control stream before the next one's turn.
-const FRAMES_PER_TURN: usize = 1024;
-/// Reads from the stream of a process that has ended: more than a socket holds.
-const READS_FROM_THE_DEAD: usize = 64;
 
 impl Core {
     pub fn new(
@@ -212,141 +203,6 @@ impl Core {
         worked
     }
 
-    fn serve_lobby(&mut self, token: u32, now: Instant) {
-        if let Some(guest) = self.lobby.guest(token) {
-            self.watch.forget(guest); // it may be closed now; if not, it comes back
-        }
-        let blob = || seal::sealed_blob(self.endpoint.blob(), self.secret.as_deref());
-        let arrivals = self.lobby.serve(token, now, blob);
-        let stays = self.lobby.guest(token).map(|_| token);
-        let mut guests: Vec<u32> = stays.into_iter().collect();
-        for arrival in arrivals {
-            match arrival {
-                Arrival::Agent(stream, hello) => self.welcome(stream, &hello, now),
-                Arrival::Guest(token) | Arrival::Served(token) if !guests.contains(&token) => {
-                    guests.push(token)
-                }
-                Arrival::Guest(_) | Arrival::Served(_) => {}
-                Arrival::Rest => self.watch_listeners(Interest::Nothing),
-                Arrival::Evicted(stream) => self.watch.forget(&stream),
-            }
-        }
-        for token in guests {
-            let interest = Interest::of_stream(self.lobby.is_blocked(token));
-            let Some(guest) = self.lobby.guest(token) else { continue };
-            if let Err(error) = self.watch.add(guest, Source::Lobby(token), interest) {
-                tracing::warn!(%error, "an incoming connection cannot be watched");
-            }
-        }
-    }
-
-    fn watch_listeners(&self, interest: Interest) {
-        for (token, listener) in self.lobby.listeners() {
-            if let Err(error) = self.watch.change(listener, Source::Lobby(token), interest) {
-                tracing::error!(%error, "a listening socket cannot be watched: peers may fail to connect");
-            }
-        }
-    }
-
-    fn welcome(&mut self, mut stream: ControlStream, hello: &[u8], now: Instant) {
-        let Some(key) = self.endpoint.open_accepted(now) else {
-            let text = format!("agent '{}' has {PEERS_MAX} peers already", self.endpoint.identity().name);
-            tracing::warn!("an incoming connection was refused: {text}");
-            let mut refusal = Vec::new();
-            Frame::Refuse { reason: RefuseReason::Unavailable, text: &text }.encode(0, &mut refusal);
-            let _ = stream.send(&refusal); // whoever is not told sees the stream close
-            return;
-        };
-        if stream.is_secured() {
-            self.endpoint.note_authenticated(key);
-        }
-        if let Err(error) = self.insert_stream(key, stream) {
-            self.broken.push((key, error.to_string()));
-        }
-        self.endpoint.handle_frame(key, hello, now);
-        let mut frames = FRAMES_PER_TURN;
-        self.take_frames(key, &mut frames, now);
-    }
-
-    fn insert_stream(&mut self, key: PeerKey, stream: ControlStream) -> io::Result<()> {
-        self.watch.add(&stream, Source::Peer(key), Interest::Read)?;
-        if let Some(pidfd) = Credentials::pidfd_of_peer(stream.as_fd()) {
-            match self.watch.add(&pidfd, Source::Process(key), Interest::Read) {
-                Ok(()) => _ = self.processes.insert(key, pidfd),
-                // Its stream and its silence tell as well, only later where others hold its sockets.
-                Err(error) => tracing::warn!(%error, "the peer's process cannot be watched"),
-            }
-        }
-        self.streams.insert(key, stream);
-        Ok(())
-    }
-
-    fn serve_stream(&mut self, key: PeerKey, ready: Ready, now: Instant) {
-        if ready.writable {
-            self.write_stream(key, &[]);
-        }
-        if !ready.readable {
-            return;
-        }
-        let mut frames = FRAMES_PER_TURN;
-        self.take_frames(key, &mut frames, now); // those that the last turn has left
-        for _ in 0..READS_PER_TURN {
-            let Some(stream) = self.streams.get_mut(&key).filter(|_| frames > 0) else { return };
-            let intake = stream.fill();
-            self.take_frames(key, &mut frames, now);
-            match intake {
-                Ok(Intake::Some) => {}
-                Ok(Intake::Nothing) => break,
-                Ok(Intake::Closed) => {
-                    self.broken.push((key, CLOSED.into()));
-                    break;
-                }
-                Err(error) => {
-                    self.broken.push((key, why_broken(&error)));
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Takes in all that has come on a stream that is about to be given up: what the peer had said still counts.
-    /// Returns why the stream itself has ended, if it has.
-    fn hear_out(&mut self, key: PeerKey, now: Instant) -> Option<String> {
-        for _ in 0..READS_FROM_THE_DEAD {
-            let intake = self.streams.get_mut(&key)?.fill();
-            let mut all = usize::MAX;
-            self.take_frames(key, &mut all, now);
-            match intake {
-                Ok(Intake::Some) => {}
-                Ok(Intake::Nothing) => return None,
-                Ok(Intake::Closed) => return Some(CLOSED.into()),
-                Err(error) => return Some(why_broken(&error)),
-            }
-        }
-        None
-    }
-
-    /// Hands whole frames to the endpoint, so many at most, and counts them down. Where that is the end of it, the stream
-    /// has its turn again at once: nothing may come that would wake anybody.
-    fn take_frames(&mut self, key: PeerKey, frames: &mut usize, now: Instant) {
-        let Some(mut stream) = self.streams.remove(&key) else { return };
-        while *frames > 0 {
-            match stream.next_frame() {
-                Ok(Some(frame)) => self.endpoint.handle_frame(key, frame, now),
-                Ok(None) => break,
-                Err(error) => {
-                    self.broken.push((key, error.to_string()));
-                    break;
-                }
-            }
-            *frames -= 1;
-        }
-        self.streams.insert(key, stream);
-        if *frames == 0 && !self.unheard.contains(&key) {
-            self.unheard.push(key);
-        }
-    }
-
     /// Carries out what the endpoint wants, until it wants nothing. Returns whether it wanted anything: written
     /// output makes room for more, so that whoever drives has to look again.
     fn act(&mut self, now: Instant) -> bool {
@@ -424,71 +280,6 @@ impl Core {
                 self.let_go(peer, &reason);
             }
         }
-    }
-
-    fn write_streams(&mut self, now: Instant) -> bool {
-        let keys: Vec<_> = self.endpoint.peers_with_output().collect();
-        let mut wrote = false;
-        for key in keys {
-            if self.streams.get(&key).is_some_and(ControlStream::has_room) {
-                let bytes = self.endpoint.poll_output(key, now);
-                self.write_stream(key, &bytes);
-                wrote = true;
-            }
-        }
-        wrote
-    }
-
-    fn write_stream(&mut self, key: PeerKey, bytes: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        let was_blocked = stream.is_blocked();
-        if let Err(error) = stream.send(bytes) {
-            self.broken.push((key, why_broken(&error)));
-        } else if stream.is_blocked() != was_blocked {
-            let interest = Interest::of_stream(stream.is_blocked());
-            if let Err(error) = self.watch.change(&*stream, Source::Peer(key), interest) {
-                self.broken.push((key, format!("its connection cannot be watched: {error}")));
-            }
-        }
-    }
-
-    /// Lets every fabric go of the peer, then tells the endpoint.
-    pub(super) fn let_go(&mut self, key: PeerKey, reason: &str) {
-        let Some(peer) = self.endpoint.peer(key) else { return };
-        let (name, loaded) = (peer.name(), peer.is_loaded());
-        match loaded {
-            _ if reason == CROSSED => tracing::debug!(peer = name, "stream gave way to the peer's"),
-            true => {
-                self.mishaps.peers_lost += 1;
-                tracing::warn!(peer = name, reason, "peer lost");
-            }
-            false => tracing::info!(peer = name, reason, "stream closed"),
-        }
-        let unconfirmed = peer.unconfirmed_notifications();
-        if unconfirmed > 0 {
-            self.mishaps.notifications_unconfirmed += unconfirmed as u64;
-            tracing::warn!(
-                peer = name,
-                unconfirmed,
-                reason,
-                "notifications may not have come to the peer's host"
-            );
-        }
-        self.unlink(key);
-        self.part(key, Instant::now());
-        self.endpoint.handle_closed(key, reason);
-        if let Some(farewell) = self.farewells.get_mut(&key) {
-            *farewell = Some(reason.into());
-        }
-        self.signal.raise();
-    }
-}
-
-/// Why a peer is lost whose stream fails. That is how the end of a process looks that had not read everything.
-fn why_broken(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CLOSED.into(),
-        _ => format!("its connection broke: {error}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::desc::PeerKey;
+use crate::proto::endpoint::CROSSED;
 
 use super::super::ghosts::{Ghost, PROOF_WITHIN, has_ended};
 use super::Core;
@@ -11,6 +12,37 @@ use super::Core;
 const HEARS_US: Duration = Duration::from_secs(1);
 
 impl Core {
+    /// Lets every fabric go of the peer, then tells the endpoint.
+    pub(in crate::agent) fn let_go(&mut self, key: PeerKey, reason: &str) {
+        let Some(peer) = self.endpoint.peer(key) else { return };
+        let (name, loaded) = (peer.name(), peer.is_loaded());
+        match loaded {
+            _ if reason == CROSSED => tracing::debug!(peer = name, "stream gave way to the peer's"),
+            true => {
+                self.mishaps.peers_lost += 1;
+                tracing::warn!(peer = name, reason, "peer lost");
+            }
+            false => tracing::info!(peer = name, reason, "stream closed"),
+        }
+        let unconfirmed = peer.unconfirmed_notifications();
+        if unconfirmed > 0 {
+            self.mishaps.notifications_unconfirmed += unconfirmed as u64;
+            tracing::warn!(
+                peer = name,
+                unconfirmed,
+                reason,
+                "notifications may not have come to the peer's host"
+            );
+        }
+        self.unlink(key);
+        self.part(key, Instant::now());
+        self.endpoint.handle_closed(key, reason);
+        if let Some(farewell) = self.farewells.get_mut(&key) {
+            *farewell = Some(reason.into());
+        }
+        self.signal.raise();
+    }
+
     /// Lets every fabric go of the peer. Whatever ends our stream comes after this: it tells the peer that nothing of ours
     /// moves any more.
     pub(super) fn unlink(&mut self, key: PeerKey) {
@@ -39,15 +71,6 @@ impl Core {
         let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
         if let Some(pidfd) = process {
             self.watch.forget(pidfd);
-        }
-    }
-
-    /// Closes the listeners and those who are undecided, for a forked child of the host's, too, which may hold them.
-    pub(super) fn leave_lobby(&mut self) {
-        let lobby = std::mem::take(&mut self.lobby);
-        for socket in lobby.sockets() {
-            self.watch.forget(socket);
-            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
         }
     }
 
