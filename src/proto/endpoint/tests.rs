@@ -221,6 +221,7 @@ fn what_our_host_has_no_room_for_is_not_acknowledged() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn a_peer_that_asks_and_does_not_listen_is_given_up() {
     let mut peer = Hostile::up();
     peer.endpoint.mark_loaded(peer.key);
@@ -271,6 +272,7 @@ fn a_name_that_no_agent_can_have_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn long_texts_are_cut() {
     let mut peer = Hostile::up();
     peer.say(&Frame::Goodbye { text: &"ä".repeat(1 << 20) });
@@ -295,6 +297,7 @@ pub(super) fn submit_write(peer: &mut Hostile, chunks: u64) -> TransferId {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn a_long_transfer_lives_while_the_peer_says_that_it_gets_on() {
     let mut peer = Hostile::up();
     let id = submit_write(&mut peer, 30);
@@ -389,6 +392,7 @@ fn nothing_of_a_transfer_that_is_over_brings_it_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn transfers_whose_ids_leave_gaps_without_end_cost_the_stream() {
     let mut peer = Hostile::up();
     let aborts = (0..).take_while(|n| {
@@ -424,6 +428,7 @@ fn what_is_registered_anew_is_not_touched_for_what_was_there_before() {
 
 /// A peer's lane may be full for as long as it likes: what waits for it is bounded all the same.
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn requests_of_nothing_do_not_wait_for_room() {
     let mut peer = Hostile::up();
     for chunk in 0..LANE.batches_in_flight as u32 {

@@ -48,6 +48,7 @@ fn submit_longest(peer: &mut Hostile) -> TransferId {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn the_longest_transfers_wait_for_each_other_and_all_are_asked_for() {
     let mut peer = Hostile::up_over(WIDE);
     let span = Span { addr: 1 << 32, len: 1 << 30 };
@@ -73,6 +74,7 @@ fn the_longest_transfers_wait_for_each_other_and_all_are_asked_for() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn a_peer_that_asks_for_more_than_may_wait_loses_that_transfer_alone() {
     let mut peer = Hostile::up_over(WIDE);
     let pull = |id, chunk, count| Frame::Pull {

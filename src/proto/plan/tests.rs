@@ -119,6 +119,7 @@ fn errors_name_the_descriptor_and_the_way_out() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn bounds_descriptors_and_bytes() {
     let many = vec![Descriptor { addr: 0, len: 1, device: 0 }; MAX_DESCRIPTORS + 1];
     let regions = table(&[(0, u64::MAX)]);

@@ -98,6 +98,7 @@ proptest! {
 
 /// A peer that announces and withdraws regions on one device after the other costs neither time nor memory.
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn nothing_is_kept_of_devices_without_regions() {
     let mut table = RegionTable::default();
     for device in 0..100_000 {
@@ -112,6 +113,7 @@ fn nothing_is_kept_of_devices_without_regions() {
 
 /// A peer chooses its regions: a big one over as many small ones as there may be, again and again, costs what any does.
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn what_lies_in_what_costs_nothing() {
     let small = |key: u32| region(key, 4096 + 64 * u64::from(key), 32 + u64::from(key % 7));
     let mut table = RegionTable::default();

@@ -260,6 +260,7 @@ fn an_announcement_that_crosses_a_short_message_is_not_used_for_the_next_one() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn a_peer_that_floods_is_found_out() {
     let mut receives = Receives::default();
     let bytes = vec![0; EAGER_MAX_BYTES as usize];
@@ -290,6 +291,7 @@ fn receives_from_anybody_take_whoever_came_first() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many for an interpreter")]
 fn nothing_is_kept_of_streams_that_are_over() {
     let mut rig = Rig::default();
     for n in 0..2000 {

@@ -115,6 +115,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many for an interpreter")]
     fn what_is_full_from_the_first_chunk_on_is_not_kept() {
         let mut set = ChunkSet::default();
         (0..64_000).rev().for_each(|chunk| assert!(set.insert(chunk)));

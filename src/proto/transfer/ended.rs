@@ -99,6 +99,7 @@ mod tests {
     const ABORTED: End = End::Aborted { sent: 0 };
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many for an interpreter")]
     fn a_million_transfers_that_end_alike_are_one_run() {
         let mut ended = EndedIds::new(4);
         // In pairs that end the wrong way round.
