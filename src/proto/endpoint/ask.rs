@@ -26,7 +26,9 @@ impl Endpoint {
         };
         let heard = peer.liveness.heard();
         let due = |transfer: &mut Outgoing| {
-            (transfer.is_told_of() && transfer.progress.ask_is_due(heard, now)).then_some(transfer.id)
+            let is_due = transfer.is_told_of() && transfer.progress.ask_is_due(heard, now);
+            transfer.awaits_state |= is_due;
+            is_due.then_some(transfer.id)
         };
         let ids: Vec<_> = peer.outgoing.values_mut().filter_map(due).take(ASKS_PER_TICK).collect();
         let ids = ids.into_iter().filter(|_| !planted::is(Planted::NeverAsked));
@@ -66,13 +68,14 @@ impl Endpoint {
             transfer.progress.note(now);
         }
         transfer.their_missing = Some(state.missing);
+        let was_asked = std::mem::take(&mut transfer.awaits_state); // one question has one answer that is acted upon
         let is_over = state.standing == Standing::Forgotten;
         match transfer.phase {
             OutgoingPhase::Moving | OutgoingPhase::Committing if is_over => {
                 let text = "it has ended it, so long ago that it does not know how";
                 transfer.break_off(TransferError::Remote(text.into()));
             }
-            OutgoingPhase::Moving | OutgoingPhase::Committing => {
+            OutgoingPhase::Moving | OutgoingPhase::Committing if was_asked => {
                 let commit_is_lost = transfer.committed && !state.committed;
                 if matches!(state.standing, Standing::Unknown | Standing::Receiving) {
                     request_again(peer, id, &state.unheard);
@@ -83,7 +86,7 @@ impl Endpoint {
             }
             // Whichever way it ended there, nothing of it moves any more.
             OutgoingPhase::Aborting if is_over => transfer.answers_owed = Some(0),
-            OutgoingPhase::Aborting if state.standing != Standing::Closing => peer.say_abort(id),
+            OutgoingPhase::Aborting if was_asked && state.standing != Standing::Closing => peer.say_abort(id),
             _ => {}
         }
     }

@@ -64,6 +64,7 @@ impl Endpoint {
             acknowledged: false,
             failure: None,
             progress: Progress::new(now),
+            awaits_state: false,
             next_chunk: 0,
             in_flight: 0,
             done: ChunkSet::default(),

@@ -88,6 +88,8 @@ pub struct Outgoing {
     pub failure: Option<TransferError>,
     /// When it last came on.
     pub progress: Progress,
+    /// Whether the peer owes an answer to the question where it stands.
+    pub awaits_state: bool,
     /// Next chunk to issue.
     pub next_chunk: u32,
     /// Chunks of ours in flight: posted batches, or answers being landed.
