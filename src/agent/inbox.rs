@@ -8,6 +8,8 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 const SENDER_MAX_BYTES: usize = 128 << 20;
 /// The same of all senders together. One that has less than its share waiting is not cut off for the others' flood.
 const INBOX_MAX_BYTES: usize = 256 << 20;
+/// Senders that may have something waiting in a full inbox: peers come and go, and names are their word.
+const SENDERS_MAX: usize = 1024;
 /// What each sender may have waiting in any case.
 const SHARE_BYTES: usize = 256 << 10;
 /// What one message costs beside its bytes.
@@ -35,7 +37,8 @@ impl Inbox {
         let mut unread = self.unread.lock();
         let of_sender = unread.get(&peer).map_or(0, |unread| unread.bytes) + cost;
         let is_full = self.bytes.load(Ordering::Relaxed) + cost > INBOX_MAX_BYTES;
-        if of_sender > SENDER_MAX_BYTES || is_full && of_sender > SHARE_BYTES {
+        let is_one_too_many = is_full && unread.len() >= SENDERS_MAX && !unread.contains_key(&peer);
+        if of_sender > SENDER_MAX_BYTES || is_full && of_sender > SHARE_BYTES || is_one_too_many {
             return false;
         }
         let entry = unread.entry(peer).or_default();
@@ -84,6 +87,20 @@ mod tests {
         assert!(!inbox.put("a".into(), vec![0; SENDER_MAX_BYTES / 2]));
         inbox.take();
         assert!(inbox.put("a".into(), vec![0; SENDER_MAX_BYTES / 2]), "read is read");
+    }
+
+    #[test]
+    fn a_full_inbox_takes_no_more_names_than_there_may_be() {
+        let inbox = Inbox::default();
+        for name in ["a", "b"] {
+            while inbox.put(name.into(), vec![0; 1 << 20]) {}
+            while inbox.put(name.into(), vec![1]) {}
+        }
+        assert!((2..SENDERS_MAX).all(|n| inbox.put(format!("name {n}"), vec![1])));
+        assert!(!inbox.put("one more".into(), vec![1]));
+        assert!(inbox.put("name 7".into(), vec![1]), "who is in has its share");
+        inbox.take();
+        assert!(inbox.put("one more".into(), vec![1]), "read is read");
     }
 
     #[test]
