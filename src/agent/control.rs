@@ -23,8 +23,10 @@ pub(super) struct ControlStream {
     blocked: bool,
     max_frame_bytes: usize,
     seal: Option<Seal>,
-    /// Whether the peer has closed its side, as its own kernel says.
+    /// Whether the peer has closed its side.
     ended: bool,
+    /// Whether the stream was broken by nobody knows whom: the kernel says so once, and shows an end from then on.
+    reset: bool,
     /// Whether a read has failed: nothing that comes after it counts.
     broken: bool,
 }
@@ -79,6 +81,7 @@ impl ControlStream {
             max_frame_bytes: HELLO_MAX_BYTES,
             seal: None,
             ended: false,
+            reset: false,
             broken: false,
         }
     }
@@ -120,6 +123,12 @@ impl ControlStream {
         intake
     }
 
+    /// Closes it for whoever else holds it, too: a forked child of the host's may, and closing it alone would tell the
+    /// peer nothing.
+    pub fn shut(&self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both); // it may be gone already
+    }
+
     /// Whether the peer has closed its side: nothing of its comes after that.
     pub fn has_ended(&self) -> bool {
         self.ended
@@ -130,11 +139,14 @@ impl ControlStream {
         let mut dropped = [0; 16 << 10];
         for _ in 0..READS_FOR_THE_END {
             match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut dropped)) {
+                Ok(0) if self.reset => return Ending::Unknown,
                 Ok(0) => return Ending::Ended,
                 Ok(_) => {}
                 Err(Errno::AGAIN) => return Ending::NotYet,
-                Err(errno) if self.is_closed_by(errno) => return Ending::Ended,
-                Err(_) => return Ending::Unknown,
+                Err(errno) => {
+                    self.has_failed(errno);
+                    return if self.ended { Ending::Ended } else { Ending::Unknown };
+                }
             }
         }
         Ending::NotYet
@@ -144,6 +156,14 @@ impl ControlStream {
     /// resets connections, too.
     fn is_closed_by(&self, errno: Errno) -> bool {
         errno == Errno::CONNRESET && self.credentials().is_some()
+    }
+
+    /// Keeps what an error of the socket says about its end.
+    fn has_failed(&mut self, errno: Errno) {
+        match self.is_closed_by(errno) {
+            true => self.ended = true,
+            false => self.reset = true,
+        }
     }
 
     fn read(&mut self) -> io::Result<Intake> {
@@ -156,7 +176,7 @@ impl ControlStream {
         into.truncate(start + outcome.unwrap_or(0));
         match outcome {
             Ok(0) => {
-                self.ended = true;
+                self.ended |= !self.reset;
                 Ok(Intake::Closed)
             }
             Ok(_) => {
@@ -165,7 +185,7 @@ impl ControlStream {
             }
             Err(Errno::AGAIN) => Ok(Intake::Nothing),
             Err(errno) => {
-                self.ended |= self.is_closed_by(errno);
+                self.has_failed(errno);
                 Err(errno.into())
             }
         }
@@ -241,7 +261,13 @@ impl ControlStream {
                     }
                     return Ok(());
                 }
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    // A pipe that is broken says that the other side has closed, or that an earlier error was read.
+                    if errno != Errno::PIPE {
+                        self.has_failed(errno);
+                    }
+                    return Err(errno.into());
+                }
             }
         }
         self.output.clear();

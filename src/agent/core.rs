@@ -35,6 +35,9 @@ use super::watch::{Interest, Ready, Source, Watch};
 
 use self::lanes::LostLane;
 
+/// Streams with frames left over that are served at a time.
+const UNHEARD_AT_ONCE: usize = 64;
+
 /// See the [module](self).
 pub(super) struct Core {
     pub endpoint: Endpoint,
@@ -167,25 +170,35 @@ impl Core {
     /// Says goodbye to everybody and lets go of every socket and fabric.
     pub fn close(&mut self) {
         let now = Instant::now();
+        let has_regions = self.registered.len() > 0;
+        self.ghosts.complain(&self.endpoint.identity().name, has_regions, &self.watch);
         self.endpoint.close_all();
         let _ = self.act(now); // nobody drives after this
         for (_, outcome) in self.transfers.drain() {
             let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
         }
-        self.ghosts.clear(&self.watch);
         self.registered = Registered::default();
         self.quarantine.clear();
         self.leave_lobby();
         self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
-        self.fabrics.clear();
+        self.close_fabrics(); // one that panics has said so, and nobody is left to be told
         self.pinnings.clear();
+    }
+
+    /// Wakes the progress thread for what is left over: nothing may come that would.
+    fn come_again(&self) {
+        let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means that somebody is awake
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
-        for key in std::mem::take(&mut self.unheard) {
+        let later = self.unheard.split_off(self.unheard.len().min(UNHEARD_AT_ONCE));
+        for key in std::mem::replace(&mut self.unheard, later) {
             self.serve_stream(key, Ready { source: Source::Peer(key), readable: true, writable: false }, now);
             worked = true;
+        }
+        if !self.unheard.is_empty() {
+            self.come_again();
         }
         for ready in self.watch.ready() {
             match ready.source {
@@ -259,7 +272,12 @@ impl Core {
                 if let Some(stream) = self.streams.get_mut(&peer) {
                     stream.handshake_is_over();
                 }
-                if let Some(session) = self.endpoint.peer(peer).and_then(|peer| peer.session()) {
+                // Who comes by itself without a key only says which session it is.
+                let is_known = self.farewells.contains_key(&peer)
+                    || self.streams.get(&peer).is_some_and(ControlStream::is_secured);
+                if let Some(session) =
+                    self.endpoint.peer(peer).and_then(|peer| peer.session()).filter(|_| is_known)
+                {
                     self.ghosts.lay(session, &self.watch);
                 }
                 self.signal.raise();

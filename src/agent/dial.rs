@@ -205,7 +205,7 @@ impl Agent {
             () => {
                 // Half a handshake may come to half a link once the network is whole again: the next load begins anew.
                 if dialed.is_some() {
-                    core.let_go(key, "the load that dialed it waited no longer");
+                    core.attempt(|core| core.let_go(key, "the load that dialed it waited no longer"));
                     core.drive(Instant::now());
                 }
                 Err(self.load_timeout(peer))
@@ -223,7 +223,7 @@ impl Agent {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
             // It would be in the way of the next load, which may find a lane.
-            core.let_go(key, "no lane in common");
+            core.attempt(|core| core.let_go(key, "no lane in common"));
             let parts = [reasons, self.shared.unavailable.clone()];
             let reasons = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LoadError::NoLane { peer: name.into(), reasons });

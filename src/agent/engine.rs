@@ -10,7 +10,8 @@
 //!   panic in a thread of ours -> caught around its work, ended at once
 //! ```
 //!
-//! The end: transfers under way fail and say why, sockets are shut so that peers see it at once, fabrics are dropped.
+//! The end: transfers under way fail and say why, fabrics are dropped, and then sockets are shut so that peers see it
+//! at once. Where a fabric could not be closed its peers are not told that it was: they find out by their deadline.
 //! From then on the lock is closed, and every call is `NotRunning::Failed`. What the panic may have left exposed is
 //! never said to be free: [`Failure::exposed`].
 

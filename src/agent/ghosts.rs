@@ -132,9 +132,17 @@ impl Ghosts {
         self.about.iter().any(|ghost| ghost.pulls_as(name) && ghost.is_awaited(now))
     }
 
-    /// Lets go of all of them, proof or not: for the end of the agent.
-    pub fn clear(&mut self, watch: &Watch) {
-        self.about.drain(..).for_each(|ghost| ghost.leave(watch));
+    /// Says who is still about, for the end of the agent. They stay: whoever asks about a transfer later is told the truth.
+    pub fn complain(&mut self, agent: &str, has_regions: bool, watch: &Watch) {
+        self.forget_the_dead(watch);
+        for ghost in self.about.iter().filter(|ghost| has_regions || ghost.pulls) {
+            tracing::error!(
+                agent,
+                peer = ghost.name,
+                "a peer that was given up has not been heard to let go of our memory at shutdown: what it could touch must \
+                 not be reused while its process lives"
+            );
+        }
     }
 
     fn forget_the_dead(&mut self, watch: &Watch) {
@@ -187,7 +195,7 @@ impl Ghost {
     fn leave(self, watch: &Watch) {
         if let Some(stream) = &self.stream {
             watch.forget(stream);
-            let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both); // a forked child may hold it
+            stream.shut();
         }
         if let Some(process) = &self.process {
             watch.forget(process);

@@ -230,7 +230,8 @@ impl Lobby {
                 "",
                 now,
             );
-            evicted.extend(self.evict(|guest| guest.stream.is_blocked()));
+            let Some(gone) = self.evict(|guest| guest.stream.is_blocked()) else { break };
+            evicted.push(gone);
         }
         evicted
     }

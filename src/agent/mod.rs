@@ -196,7 +196,8 @@ impl Agent {
         let mut core = self.running_core()?;
         core.endpoint.notify(peer, message)?;
         core.drive(Instant::now());
-        Ok(())
+        drop(core);
+        Ok(self.check_engine()?)
     }
 
     /// Takes the notifications that have come, by sender, in the order each sent them. An empty look costs

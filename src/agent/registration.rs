@@ -130,15 +130,14 @@ impl Agent {
             let is_busy = |(key, _): &(RegionKey, Descriptor)| core.is_touched(*key);
             let (busy, free): (Vec<_>, Vec<_>) = regions.iter().copied().partition(is_busy);
             for (key, memory) in busy {
-                let (agent, limit_s) = (self.name(), DEREGISTER_LIMIT.as_secs());
                 let peer = core.ghosts.haunting(key);
                 tracing::error!(
-                    agent,
+                    agent = self.name(),
                     region = key.0,
                     %memory,
                     given_up_peer = peer,
-                    "memory may still be in use {limit_s} s after it was deregistered, by a transfer or by a peer that \
-                     was given up and may go on; it is quarantined and must not be used for anything else"
+                    "deregistered memory may still be in use, by a transfer or by a peer that was given up and may go on; \
+                      it is quarantined and must not be used for anything else"
                 );
                 core.quarantine.insert(key, memory);
                 core.mishaps.quarantines += 1;
@@ -266,7 +265,8 @@ impl Agent {
             *done += 1;
         }
         core.drive(Instant::now());
-        Ok(())
+        drop(core);
+        Ok(self.check_engine()?)
     }
 
     fn unregistrable(&self, list: &DescriptorList, index: usize, source: FabricError) -> RegisterError {

@@ -227,4 +227,8 @@ pub fn shutting_down_under_a_stopped_peer_is_bounded(lane: Lane) {
     assert!(begun.elapsed() < WATCHDOG, "it has waited for the peer");
     assert_ne!(transfer.wait(None), TransferState::InProgress, "nobody waits for ever");
     assert_eq!(ours.counters().transfers + ours.counters().regions, 0);
+    let begun = Instant::now();
+    let is_quiet = transfer.release();
+    println!("{lane:?}: release() after it was {is_quiet}, after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < WATCHDOG, "it has waited for the peer");
 }

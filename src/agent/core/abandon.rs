@@ -6,34 +6,44 @@ use std::sync::atomic::Ordering;
 use crate::error::panic_text;
 use crate::proto::transfer::TransferError;
 
-use super::super::lobby::Lobby;
 use super::Core;
+
+/// How the fabrics went.
+pub(super) struct Closing {
+    /// None panicked: nothing of ours moves any more.
+    pub have_closed: bool,
+    /// None had let a peer reach our memory by itself.
+    pub are_framed: bool,
+}
 
 impl Core {
     /// Ends every transfer with `text`, shuts every socket, drops every fabric. The endpoint is not asked for anything.
     /// Does not panic. Returns whether nothing can touch our memory any more, as far as that can be known.
     pub(in crate::agent) fn abandon(&mut self, text: &str) -> bool {
-        for stream in self.streams.values() {
-            // A forked child of the host's may hold the socket: closing it alone would tell the peer nothing.
-            let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Both);
-        }
         for (_, outcome) in self.transfers.drain() {
+            self.mishaps.transfers_failed += 1;
             let _ = outcome.set(Err(TransferError::EngineFailed(text.to_owned()))); // a success that was told stays one
         }
         self.farewells.values_mut().for_each(|farewell| *farewell = Some(text.to_owned()));
         self.busy.store(false, Ordering::Release);
         self.signal.raise();
-        let is_quiet = self.close_fabrics();
-        self.streams.clear();
+        let closing = self.close_fabrics();
+        // After the fabrics: the end of a stream tells the peer that nothing of ours moves any more.
+        for (_, stream) in self.streams.drain() {
+            match closing.have_closed {
+                true => stream.shut(),
+                false => std::mem::forget(stream), // our silence and our process's end tell the truth
+            }
+        }
         self.processes.clear();
-        self.lobby = Lobby::default();
+        self.leave_lobby();
         self.pinnings.clear();
-        is_quiet
+        closing.have_closed && closing.are_framed
     }
 
-    /// Drops the fabrics; whether all have closed and none let a peer reach our memory by itself.
-    fn close_fabrics(&mut self) -> bool {
-        let mut is_quiet = true;
+    /// Drops the fabrics.
+    pub(super) fn close_fabrics(&mut self) -> Closing {
+        let mut closing = Closing { have_closed: true, are_framed: true };
         for fabric in self.fabrics.drain(..) {
             // AssertUnwindSafe: it is gone afterwards, one way or the other.
             let closed = catch_unwind(AssertUnwindSafe(|| {
@@ -41,13 +51,14 @@ impl Core {
                 drop(fabric);
                 limits.framed
             }));
-            is_quiet &= closed
-                .inspect_err(|_| tracing::error!("a fabric panicked while it was closed"))
-                .unwrap_or_else(|payload| {
-                    drop(panic_text(payload));
-                    false
-                });
+            match closed {
+                Ok(is_framed) => closing.are_framed &= is_framed,
+                Err(payload) => {
+                    tracing::error!(panic = panic_text(payload), "a fabric panicked while it was closed");
+                    closing.have_closed = false;
+                }
+            }
         }
-        is_quiet
+        closing
     }
 }

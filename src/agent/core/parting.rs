@@ -15,7 +15,7 @@ impl Core {
     /// Lets every fabric go of the peer, then tells the endpoint.
     pub(in crate::agent) fn let_go(&mut self, key: PeerKey, reason: &str) {
         let Some(peer) = self.endpoint.peer(key) else { return };
-        let (name, loaded) = (peer.name(), peer.is_loaded());
+        let (name, loaded) = (peer.name(), peer.is_loaded() && peer.has_been_up());
         match loaded {
             _ if reason == CROSSED => tracing::debug!(peer = name, "stream gave way to the peer's"),
             true => {
@@ -67,8 +67,7 @@ impl Core {
             return self.ghosts.remember(ghost, &self.watch);
         }
         self.watch.forget(&stream);
-        // A forked child of the host's may hold the socket: closing it alone would tell the peer nothing.
-        let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
+        stream.shut();
         if let Some(pidfd) = process {
             self.watch.forget(pidfd);
         }

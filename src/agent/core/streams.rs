@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Hands whole frames to the endpoint, so many at most, and counts them down. Where that is the end of it, the stream
-    /// has its turn again at once: nothing may come that would wake anybody.
+    /// has another turn.
     pub(super) fn take_frames(&mut self, key: PeerKey, frames: &mut usize, now: Instant) {
         let Some(mut stream) = self.streams.remove(&key) else { return };
         while *frames > 0 {
@@ -98,6 +98,7 @@ impl Core {
         self.streams.insert(key, stream);
         if *frames == 0 && !self.unheard.contains(&key) {
             self.unheard.push(key);
+            self.come_again();
         }
     }
 

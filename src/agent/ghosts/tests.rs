@@ -79,16 +79,41 @@ fn a_reset_proves_something_on_one_host_and_nothing_across_a_network() {
     listen(&mut ghosts, &watch);
     assert_eq!(ghosts.haunting(OLD), None);
 
+    let (here, there) = reset_soon();
+    drop(there);
+    let (mut ghosts, watch) = remembered(ghost(0, Some(here)));
+    listen(&mut ghosts, &watch);
+    assert_eq!(ghosts.haunting(OLD), Some("gen0"), "anybody on the way may have reset it");
+    assert!(watch.ready().is_empty(), "it is not heard any more");
+}
+
+/// The kernel tells of a reset once; what is read after it looks like an end.
+#[test]
+fn a_reset_that_somebody_has_read_before_is_no_end_either() {
+    for reads in [true, false] {
+        let (here, there) = reset_soon();
+        rustix::io::ioctl_fionbio(&here, true).expect("non-blocking");
+        let mut stream = ControlStream::new(here);
+        drop(there);
+        match reads {
+            true => _ = stream.fill().expect_err("reset"),
+            false => _ = stream.send(b"more").expect_err("reset"),
+        }
+        assert!(!stream.has_ended());
+        let (mut ghosts, watch) = remembered(Ghost { stream: Some(stream), ..ghost(0, None) });
+        listen(&mut ghosts, &watch);
+        assert_eq!(ghosts.haunting(OLD), Some("gen0"), "read {reads}");
+    }
+}
+
+/// A connection over TCP that its other end resets when it is dropped.
+fn reset_soon() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut here = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
     let (there, _) = listener.accept().expect("accepted");
     here.write_all(b"unread").expect("written");
     there.peek(&mut [0; 6]).expect("it has come");
-    drop(there);
-    let (mut ghosts, watch) = remembered(ghost(0, Some(here.into())));
-    listen(&mut ghosts, &watch);
-    assert_eq!(ghosts.haunting(OLD), Some("gen0"), "anybody on the way may have reset it");
-    assert!(watch.ready().is_empty(), "it is not heard any more");
+    (here.into(), there)
 }
 
 #[test]

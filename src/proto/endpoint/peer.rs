@@ -194,6 +194,11 @@ impl Peer {
         self.loaded_by_us
     }
 
+    /// Whether it has come as far as to agree on a lane.
+    pub fn has_been_up(&self) -> bool {
+        self.their_lanes.is_some()
+    }
+
     /// Whether either side has the other loaded, or anything is unfinished: a region that it may still write to needs its
     /// word, too.
     pub(super) fn is_needed(&self) -> bool {
