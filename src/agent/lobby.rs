@@ -4,6 +4,7 @@
 //! With a key, nobody gets a word about us, nor a frame of theirs read, before a record of theirs has opened.
 
 mod notices;
+mod turned_away;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::proto::stock;
-use crate::proto::wire::{Frame, HELLO_MAX_BYTES, RefuseReason};
-use crate::trust::{self, Asked, OPENING_BYTES, Purpose, Responder, Secret, TrustError};
+use crate::proto::wire::{Frame, HELLO_MAX_BYTES};
+use crate::trust::{Asked, OPENING_BYTES, Purpose, Responder, Secret, TrustError};
 
 use super::control::{ControlStream, Intake};
-use super::foreign::{Foreign, Opener, Rebuff, Told, log_visit, opener};
+use super::foreign::{Opener, Rebuff, Told, opener};
 use super::seal::seed;
 use super::sockets::{ONLY_WITH_A_KEY, accept, stranger};
 use notices::Notices;
@@ -351,36 +352,6 @@ impl Lobby {
         }
     }
 
-    /// Turns one away over its key, in words that say nothing about us, and tells the log.
-    fn refuse(&mut self, token: u32, mut guest: Guest, error: TrustError, now: Instant) -> Vec<Arrival> {
-        self.tell_refusal(&guest, &error.to_string());
-        let words = match error {
-            TrustError::KeyMissing => {
-                let (mut words, text) = (Vec::new(), TrustError::KeyWanted.to_string());
-                Frame::Refuse { reason: RefuseReason::KeyWanted, text: &text }.encode(0, &mut words);
-                words
-            }
-            error => trust::refusal(error),
-        };
-        match error {
-            TrustError::KeyMissing | TrustError::KeyWanted => self.refused.one_key_alone += 1,
-            _ => self.refused.not_authentic += 1,
-        }
-        (guest.stage, guest.since) = (Stage::TurnedAway(Rebuff::Told), now);
-        if guest.stream.send(&words).is_err() {
-            return Vec::new();
-        }
-        self.turn_away(token, guest)
-    }
-
-    /// Logs why one was not let in, once for each host and reason.
-    fn tell_refusal(&mut self, guest: &Guest, why: &str) {
-        let from = guest.whence();
-        if self.told.first_time(format!("{why} {from}")) {
-            tracing::error!(agent = self.name, "a connection from {from} was refused: {why}");
-        }
-    }
-
     /// Answers with our blob.
     fn answer(
         &mut self,
@@ -399,31 +370,6 @@ impl Lobby {
         let mut arrivals = self.evict_slow_readers(now);
         arrivals.push(Arrival::Served(token));
         arrivals
-    }
-
-    /// Begins to turn away one who is no Baton agent, and tells the log.
-    fn rebuff(&mut self, token: u32, mut guest: Guest, foreign: Foreign, now: Instant) -> Vec<Arrival> {
-        log_visit(&mut self.told, &self.name, foreign, &guest.whence());
-        let name = if self.secret.is_some() { stock::NAMELESS } else { &self.name };
-        let (rebuff, words) = Rebuff::new(foreign, name);
-        (guest.stage, guest.since) = (Stage::TurnedAway(rebuff), now);
-        if guest.stream.send(&words).is_err() {
-            return Vec::new();
-        }
-        self.turn_away(token, guest)
-    }
-
-    /// Goes on turning one away: what it says is read, so that closing does not take our words from it, and dropped.
-    fn turn_away(&mut self, token: u32, mut guest: Guest) -> Vec<Arrival> {
-        let open = matches!(guest.stream.fill(), Ok(Intake::Some | Intake::Nothing));
-        let Stage::TurnedAway(rebuff) = &mut guest.stage else { return Vec::new() };
-        let words = rebuff.handle(guest.stream.unparsed());
-        guest.stream.skip(usize::MAX);
-        if !open || guest.stream.send(&words).is_err() {
-            return Vec::new();
-        }
-        self.undecided.insert(token, guest);
-        vec![Arrival::Served(token)]
     }
 
     /// Writes on at an answer. A guest that says anything more, or leaves, is closed.
