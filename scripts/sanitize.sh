@@ -15,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly host=x86_64-unknown-linux-gnu
-readonly cmake_jobs="${JOBS:-$(nproc)}"
+readonly jobs="${JOBS:-$(nproc)}"
 # A test that hangs fails the part, and does not outlast it.
 readonly cargo_limit_s=1200 test_limit_s=300
 
@@ -148,14 +148,14 @@ host_tests() { # thread | address
     local build=$folder/build log=$folder/log/hosts.txt
     echo "sanitize: $1: C++ hosts"
     if ! { cmake -S . -B "$build" -DBATON_SANITIZE="$1" -DBATON_CARGO_PROFILE=sanitize \
-        && cmake --build "$build" --parallel "$cmake_jobs"; } >"$log" 2>&1; then
+        && cmake --build "$build" --parallel "$jobs"; } >"$log" 2>&1; then
         fail "$log" "the build of the C++ hosts"
         return
     fi
     # Ten times as slow, a test may miss a deadline of a second that it is about, so it has a second try. What is
     # reported counts all the same.
     "${without_aslr[@]}" ctest --test-dir "$build" --exclude-regex "$(left_out)" --no-tests=error --timeout "$test_limit_s" \
-        --repeat until-pass:2 --output-on-failure >"$log" 2>&1 || fail "$log" "ctest ended with $?"
+        --parallel "$jobs" --repeat until-pass:2 --output-on-failure >"$log" 2>&1 || fail "$log" "ctest ended with $?"
     tests=$((tests + $(grep -cE '^ *[0-9]+/[0-9]+ Test .*Passed' "$log" || true)))
 }
 
@@ -164,7 +164,10 @@ left_out() {
         'abi\.exports'             # of symbols: here the sanitizer's are among them
         '.*include_dir'            # builds of their own, of headers alone
         'abi\.legacy_headers'      # a compiler's error
-        'panics\..*'              # builds a library of its own, without a sanitizer
+        'panics\..*'               # builds a library of its own, without a sanitizer
+        # UCX 1.22 asks whether it may read a peer by reading into the very iovec that says where to; a sanitizer's
+        # stand-in for process_vm_readv then follows what has come into it. Two ends in one process read what was there.
+        '.*ucx.*'
         'chaos\..*'                # has a command of its own, and programs built without a sanitizer
         'abi\..*\.(override|symbols)\..*' # the same cases, where only the way to tell the host's age differs
         'python\..*' 'mixed\..*' 'seam\.s2\..*' 'demo\.s2\..*' # a Python brings no run-time library
