@@ -23,7 +23,8 @@
 //!
 //! # How waits end
 //! With the message, with the peer's loss, with the caller's cancel flag, with [`Connections::close`], or with the end
-//! of an engine in which something panics. There is no limit on total time: a message may be a prefill away. One that takes long says so in the log.
+//! of an engine in which something panics. There is no limit on total time: a message may be a prefill away. One that
+//! takes long says so in the log.
 //!
 //! # Threads
 //! Everything may be called from several threads at once. Nothing calls back.

@@ -13,7 +13,7 @@ use crate::proto::wire::{Frame, Hello, MAJOR_FIELD, RefuseReason, VERSION};
 use super::peer::LaneState;
 use super::{Action, Endpoint, PEERS_MAX, Peer};
 
-/// Prefix of the reason of a stream that closed only because both sides dialed at once.
+/// The reason of a stream that closed only because both sides dialed at once.
 pub const CROSSED: &str = "crossed";
 /// Reason of a stream that closed because the peer wants a key shown.
 pub const KEY_WANTED: &str = "the peer wants a key shown";
