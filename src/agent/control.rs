@@ -129,6 +129,11 @@ impl ControlStream {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both); // it may be gone already
     }
 
+    /// Leaves it open until this process ends, and never says anything on it again.
+    pub fn fall_silent(self) {
+        std::mem::forget(self.socket);
+    }
+
     /// Whether the peer has closed its side: nothing of its comes after that.
     pub fn has_ended(&self) -> bool {
         self.ended

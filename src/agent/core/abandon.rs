@@ -32,7 +32,7 @@ impl Core {
         for (_, stream) in self.streams.drain() {
             match closing.have_closed {
                 true => stream.shut(),
-                false => std::mem::forget(stream), // our silence and our process's end tell the truth
+                false => stream.fall_silent(), // that, and our process's end, tell the truth
             }
         }
         self.processes.clear();
