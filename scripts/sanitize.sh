@@ -107,9 +107,7 @@ set_options() { # thread | address
     # UCX writes jumps over the code of mmap and munmap, which are the sanitizers' own here.
     export UCX_MEM_MMAP_HOOK_MODE=none UCX_MEM_EVENTS=n
     export TSAN_OPTIONS="$all:suppressions=$supp/tsan.supp:die_after_fork=0:history_size=4:second_deadlock_stack=1"
-    # Frame pointers end where code of others begins, and suppressions need to see past that.
     export ASAN_OPTIONS="$all:suppressions=$supp/asan.supp:detect_leaks=1:detect_stack_use_after_return=1"
-    ASAN_OPTIONS+=":fast_unwind_on_malloc=0"
     export LSAN_OPTIONS="suppressions=$supp/lsan.supp:print_suppressions=0"
     # Some kernels place what is mapped where ThreadSanitizer has its shadow.
     without_aslr=()
@@ -136,7 +134,9 @@ rust_tests() { # thread | address
     [[ $1 != address ]] || skips+=(--skip a_short_soak_leaves_nothing)
     local log=$folder/log/rust.txt
     echo "sanitize: $1: Rust tests"
-    RUSTFLAGS="-Zsanitizer=$1" CXXFLAGS="-fsanitize=$1 -fno-omit-frame-pointer" \
+    # Frame pointers end where code of others begins, and suppressions need to see past that.
+    ASAN_OPTIONS+=":fast_unwind_on_malloc=0" \
+        RUSTFLAGS="-Zsanitizer=$1" CXXFLAGS="-fsanitize=$1 -fno-omit-frame-pointer" \
         timeout -k 10 "$cargo_limit_s" "${without_aslr[@]}" \
         cargo +nightly test -Zbuild-std --target "$host" --target-dir "$folder" --profile sanitize --locked \
         --no-fail-fast "${targets[@]}" -- "${skips[@]}" >"$log" 2>&1 || fail "$log" "cargo test ended with $?"
