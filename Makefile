@@ -69,6 +69,7 @@ test: python ## every test, Rust, C++ and Python
 # A storm that breaks a rule says how to run it again; the table says how often which fault struck.
 simulate: deps ## storms of faults over two or three simulated hosts: SEEDS=100000
 	@rm -f target/simulation.txt
+	@[[ "$(SEEDS)" =~ ^[1-9][0-9]*$$ ]] || { echo "SEEDS is '$(SEEDS)': give a whole number of storms, 1 or more"; exit 2; }
 	BATON_SIM_SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- \
 	  --ignored --exact storm::many::storm_of_a_night --nocapture || failed=1; \
 	cat target/simulation.txt; exit $${failed:-0}
@@ -84,7 +85,7 @@ kills: deps ## how soon a wait ends after the kill of a peer on the same host
 	  --ignored --exact kills::waits_end_soon_after_a_kill --nocapture
 
 # The models are built in a folder of their own: everything else is without loom.
-loom: deps ## every order of the threads in the models of hand-offs outside a lock
+loom: deps ## orders of the threads in the models of hand-offs outside a lock
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --lib --locked --target-dir target/loom models
 
 # In target folders of its own. What is left out and suppressed, and why, is said in the script and beside it.

@@ -19,8 +19,8 @@ use crate::trust::Secret;
 pub fn secret(environment: &Environment) -> Result<Option<Arc<Secret>>, SettingError> {
     let Some(path) = environment.setting(VARIABLE)? else { return Ok(None) };
     let unusable = |why: String| SettingError::unusable(VARIABLE, path, why);
-    let mut file =
-        open(path).map_err(|error| unusable(format!("it cannot be opened ({error}): {MAKE_ONE}")))?;
+    let mut file = open(path)
+        .map_err(|error| unusable(format!("it cannot be opened ({error}): {}", way_out(error.kind()))))?;
     check(&file).map_err(unusable)?;
     let mut room = Zeroizing::new([0; ROOM_BYTES]);
     let len =
@@ -28,6 +28,20 @@ pub fn secret(environment: &Environment) -> Result<Option<Arc<Secret>>, SettingE
     match Secret::parse(&room[..len]) {
         Ok(secret) => Ok(Some(Arc::new(secret))),
         Err(error) => Err(unusable(format!("{error}: {MAKE_ONE}"))),
+    }
+}
+
+/// What to do about a file that cannot be opened.
+fn way_out(error: io::ErrorKind) -> String {
+    match error {
+        io::ErrorKind::NotFound => MAKE_ONE.to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "let it belong to uid {}, as which this process runs",
+                rustix::process::geteuid().as_raw()
+            )
+        }
+        _ => "name the file that holds the key".to_owned(),
     }
 }
 

@@ -87,7 +87,8 @@ pub fn each(seeds: u64, mut case: impl FnMut(u64)) {
 /// A number from the environment: of a replay, or of how much a nightly run does.
 #[allow(clippy::disallowed_methods)] // the command line of a test, not a setting of the product
 pub fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is '{value}': give it a whole number")))
 }
 
 /// Prints how to repeat the run when it panics.

@@ -31,6 +31,7 @@ use options::Options;
 use report::Report;
 use row::Family;
 use runner::Planned;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -53,19 +54,23 @@ fn run(options: &Options) -> Result<bool, String> {
         return Ok(true);
     }
     let families = families();
-    let planned = plan(options, &families);
+    let planned = plan(options, &families)?;
     if options.list {
-        planned.iter().for_each(|(_, case)| println!("{case}"));
+        let mut out = std::io::stdout().lock();
+        let _ = planned.iter().try_for_each(|(_, case)| writeln!(out, "{case}")); // a reader may have had enough
         return Ok(true);
     }
     if planned.is_empty() {
         return Err("no run has all of these in its name; --list shows the names".to_owned());
     }
+    let path = options.report_path();
+    let no_report = |error| format!("{}: {error}; name another folder with --out", path.display());
+    Report::clear(&path).map_err(no_report)?;
     let bench = options.bench()?;
     let bar = progress_bar(planned.len());
     let mut report = Report::default();
     let began = Instant::now();
-    runner::run_all(&bench, &planned, options.jobs, &bar, |case, outcome| {
+    runner::run_all(&bench, &planned, usize::from(options.jobs), &bar, |case, outcome| {
         if outcome.kind.is_bad() {
             let logs = bench.logs_of(case);
             bar.suspend(|| {
@@ -82,8 +87,7 @@ fn run(options: &Options) -> Result<bool, String> {
         }
     });
     bar.finish_and_clear();
-    let path = options.report_path();
-    report.write(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let written = report.write(&path).map_err(no_report);
     match options.json {
         true => println!("{}", report.json().map_err(|error| error.to_string())?),
         false => {
@@ -92,7 +96,11 @@ fn run(options: &Options) -> Result<bool, String> {
             println!("took {:.0} s\n{}", began.elapsed().as_secs_f64(), report.last_line());
         }
     }
-    Ok(report.is_good())
+    written?;
+    match report.faults() {
+        0 => Err("nothing could be run: all was skipped".to_owned()),
+        _ => Ok(report.is_good()),
+    }
 }
 
 /// Everything there is to run.
@@ -104,11 +112,15 @@ fn families() -> Vec<Box<dyn Family>> {
 }
 
 /// What was asked for.
-fn plan<'a>(options: &Options, families: &'a [Box<dyn Family>]) -> Vec<Planned<'a>> {
-    let all = families
-        .iter()
-        .flat_map(|family| family.cases(options.seed).into_iter().map(move |case| (family.as_ref(), case)));
-    all.filter(|(_, case)| options.wants(case)).collect()
+fn plan<'a>(options: &Options, families: &'a [Box<dyn Family>]) -> Result<Vec<Planned<'a>>, String> {
+    let cases =
+        |family: &'a dyn Family| family.cases(options.seed).into_iter().map(move |case| (family, case));
+    let mut all: Vec<Planned<'_>> = families.iter().map(Box::as_ref).flat_map(cases).collect();
+    if let Some(row) = options.row.iter().find(|row| !all.iter().any(|(_, case)| case.row == **row)) {
+        return Err(format!("there is no row {row}; --list shows the names, which begin with their rows"));
+    }
+    all.retain(|(_, case)| options.wants(case));
+    Ok(all)
 }
 
 fn progress_bar(runs: usize) -> ProgressBar {

@@ -56,8 +56,8 @@ pub struct Options {
     pub seed: u64,
 
     /// Runs at a time
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    pub jobs: usize,
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
 
     /// Keep the logs of good runs as well
     #[arg(long)]
@@ -154,7 +154,8 @@ impl Options {
             out_dir: whole(self.out.join("chaos"))?,
             without: HashMap::new(),
         };
-        for path in [&bench.lib_dir, &bench.host] {
+        let of_python = bench.python.iter().flat_map(|(python, binding)| [python, binding]);
+        for path in [&bench.lib_dir, &bench.host].into_iter().chain(of_python) {
             if !path.exists() {
                 return Err(format!(
                     "{} is not there: `make build` makes it, --build says where",

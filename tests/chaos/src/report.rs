@@ -21,6 +21,7 @@ struct Document<'a> {
     corrupt: usize,
     hung: usize,
     crashed: usize,
+    broken: usize,
     skipped: usize,
     kills: Option<Kills>,
     rows: Vec<Row<'a>>,
@@ -64,7 +65,7 @@ impl Report {
     }
 
     /// Runs in which something was done to somebody.
-    fn faults(&self) -> usize {
+    pub fn faults(&self) -> usize {
         self.runs.len() - self.count(Kind::Skipped)
     }
 
@@ -73,11 +74,13 @@ impl Report {
         self.faults() > 0 && !self.runs.iter().any(|(_, outcome)| outcome.kind.is_bad())
     }
 
-    /// `chaos: 512 faults, 0 corrupt, 0 hung, 0 crashed`.
+    /// `chaos: 512 faults, 0 corrupt, 0 hung, 0 crashed`; and what else went wrong, if anything did.
     pub fn last_line(&self) -> String {
-        let [corrupt, hung, crashed] =
-            [Kind::Corrupt, Kind::Hung, Kind::Crashed].map(|kind| self.count(kind));
-        format!("chaos: {} faults, {corrupt} corrupt, {hung} hung, {crashed} crashed", self.faults())
+        let [corrupt, hung, crashed, broken] =
+            [Kind::Corrupt, Kind::Hung, Kind::Crashed, Kind::Broken].map(|kind| self.count(kind));
+        let faults = self.faults();
+        let line = format!("chaos: {faults} faults, {corrupt} corrupt, {hung} hung, {crashed} crashed");
+        if broken > 0 { format!("{line}, {broken} broken") } else { line }
     }
 
     /// What is worth knowing besides the table: what was left out and why, how soon deaths are noticed.
@@ -123,18 +126,28 @@ impl Report {
             corrupt: self.count(Kind::Corrupt),
             hung: self.count(Kind::Hung),
             crashed: self.count(Kind::Crashed),
+            broken: self.count(Kind::Broken),
             skipped: self.count(Kind::Skipped),
             kills: self.kills(),
-            rows: rows.into_values().map(|runs| row(&runs)).collect(),
+            rows: rows
+                .into_values()
+                .map(|runs| row(&runs, |kind| kind.is_bad() || kind == Kind::Skipped))
+                .collect(),
         };
         serde_json::to_string_pretty(&document)
     }
 
-    /// Writes the JSON to a file.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    /// Removes the report of an earlier run, so that nobody takes it for this one's, and sees that there can be another.
+    pub fn clear(path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
+        fs::File::create(path)?;
+        fs::remove_file(path)
+    }
+
+    /// Writes the JSON to a file.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, self.json()? + "\n")
     }
 
@@ -149,7 +162,7 @@ impl Report {
             table.set_width(WIDTH);
         }
         for runs in self.grouped(|_| String::new()).into_values() {
-            let one = row(&runs);
+            let one = row(&runs, Kind::is_bad); // why something was left out, the remarks say
             let mut points: Vec<_> = runs.iter().map(|(case, _)| case.phase.as_str()).collect();
             points.dedup();
             let points = if points.len() == 1 { points[0].to_owned() } else { points.len().to_string() };
@@ -173,8 +186,8 @@ impl Report {
     }
 }
 
-/// What several runs come to.
-fn row<'a>(runs: &[&'a (Case, Outcome)]) -> Row<'a> {
+/// What several runs come to; for some kinds, also why.
+fn row<'a>(runs: &[&'a (Case, Outcome)], tells_why: impl Fn(Kind) -> bool) -> Row<'a> {
     let case = &runs[0].0; // groups are not empty
     let error_ms_max = runs.iter().filter_map(|(_, outcome)| outcome.error_ms).reduce(f64::max);
     Row {
@@ -183,7 +196,7 @@ fn row<'a>(runs: &[&'a (Case, Outcome)]) -> Row<'a> {
         phase: &case.phase,
         lane: case.lane.name(),
         runs: runs.len(),
-        outcome: outcome_of(runs),
+        outcome: outcome_of(runs, tells_why),
         error_ms_max: error_ms_max.map(rounded),
     }
 }
@@ -193,15 +206,15 @@ fn rounded(ms: f64) -> f64 {
     (ms * 10.0).round() / 10.0
 }
 
-/// `3 clean error, 1 success`; for what is bad, also why; why something was left out, the remarks say.
-fn outcome_of(runs: &[&(Case, Outcome)]) -> String {
+/// `3 clean error, 1 success`.
+fn outcome_of(runs: &[&(Case, Outcome)], tells_why: impl Fn(Kind) -> bool) -> String {
     let mut counts: BTreeMap<Kind, (usize, &str)> = BTreeMap::new();
     for (_, outcome) in runs {
         counts.entry(outcome.kind).or_insert((0, &outcome.text)).0 += 1;
     }
     let parts = counts.iter().rev().map(|(kind, (count, text))| {
         let number = if runs.len() == *count { String::new() } else { format!("{count} ") };
-        let why = if kind.is_bad() { format!(": {text}") } else { String::new() };
+        let why = if tells_why(*kind) { format!(": {text}") } else { String::new() };
         format!("{number}{}{why}", kind.word())
     });
     parts.collect::<Vec<_>>().join(", ")
@@ -273,5 +286,7 @@ mod tests {
         let (case, outcome) = run("c", Kind::Broken, None);
         report.add(case, outcome);
         assert!(!report.is_good());
+        assert_eq!(report.last_line(), "chaos: 2 faults, 0 corrupt, 0 hung, 0 crashed, 1 broken");
+        assert!(report.json().unwrap().contains("\"outcome\": \"skipped: why\""));
     }
 }

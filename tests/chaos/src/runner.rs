@@ -23,7 +23,7 @@ pub fn run_all(
     let next = AtomicUsize::new(0);
     let (sender, ended) = channel();
     thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..jobs {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
                 while let Some((family, case)) = planned.get(next.fetch_add(1, Ordering::Relaxed)) {
