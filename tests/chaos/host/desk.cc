@@ -86,7 +86,8 @@ std::string Desk::follow(std::string const& command)
                 desk->stopWaiting();
             }
         });
-    static std::map<std::string, std::string (Desk::*)(Words&)> const kVerbs{
+    // Never destroyed: commands go on while exit() ends what is static.
+    static auto const& kVerbs = *new std::map<std::string, std::string (Desk::*)(Words&)>{
         {"make", &Desk::make},
         {"destroy", &Desk::destroy},
         {"offer", &Desk::offer},

@@ -82,7 +82,8 @@ pub fn judge_silence(stage: &Stage<'_>, strike: &Strike, findings: &mut Findings
         while report(victim, resumed_ns, &words).is_none() && now_ns() < until {
             thread::sleep(BETWEEN_LOOKS);
         }
-        if report(victim, resumed_ns, &words).is_none_or(|ms| ms > REPORT_BOUND_MS) {
+        let is_late = report(victim, resumed_ns, &words).is_none_or(|ms| ms > REPORT_BOUND_MS);
+        if is_late && !has_forgotten(&stage.host(victim), victim, until) {
             let text =
                 format!("the {} went on and did not say within 2 s that it was given up", victim.word());
             findings.add(Kind::Broken, text);
@@ -93,15 +94,24 @@ pub fn judge_silence(stage: &Stage<'_>, strike: &Strike, findings: &mut Findings
 
 /// Whether a host knew its peer when the blow fell, and for as long as silence may go unreported.
 fn has_met(host: &Host, side: Side, struck_ns: u64) -> bool {
-    let reached = |phase, by_ns| host.arena.reached_ns(phase).is_some_and(|at| at <= by_ns);
-    let (met, forgot, met_again) = match side {
-        Side::Receiver => (Phase::Connected, None, Phase::Connected),
-        Side::Sender => (Phase::Heard, Some(Phase::Forget), Phase::Loaded),
+    let met = match side {
+        Side::Receiver => Phase::Connected,
+        Side::Sender => Phase::Heard,
     };
-    let is_between = forgot.is_some_and(|phase| reached(phase, struck_ns)) && !reached(met_again, struck_ns);
     let until_ns = struck_ns + (REPORT_BOUND_MS * 1e6) as u64;
-    let parts = [Phase::Destroy, Phase::Leave].iter().any(|phase| reached(*phase, until_ns));
-    reached(met, struck_ns) && !is_between && !parts
+    let parts = [Phase::Destroy, Phase::Leave].iter().any(|phase| has_reached(host, *phase, until_ns));
+    has_reached(host, met, struck_ns) && !has_forgotten(host, side, struck_ns) && !parts
+}
+
+/// Whether a host had let its agent forget the peer by then, and had not loaded it again.
+fn has_forgotten(host: &Host, side: Side, by_ns: u64) -> bool {
+    side == Side::Sender
+        && has_reached(host, Phase::Forget, by_ns)
+        && !has_reached(host, Phase::Loaded, by_ns)
+}
+
+fn has_reached(host: &Host, phase: Phase, by_ns: u64) -> bool {
+    host.arena.reached_ns(phase).is_some_and(|at| at <= by_ns)
 }
 
 /// Who is dead touches no memory: the survivor is told so, and gets its own back.

@@ -16,6 +16,9 @@ use crate::clock::{millis_between, now_ns};
 use crate::row::Kind;
 use crate::stranger::{address_of, await_closed};
 
+/// What an error says when the peer's data connection was closed.
+const CLOSED: &str = "closed its data connection";
+
 /// Plays a drill on a pair that has not met yet.
 pub fn play(pair: &mut Pair, drill: &Drill) -> Verdict {
     let mut run = Run { pair, drill, verdict: Verdict::default() };
@@ -325,7 +328,8 @@ impl Run<'_> {
             }
             (_, None) => {}
             (Fault::Drop(Reach::From(End::B)), _) => {} // its last word does arrive
-            (fault, _) if fault.is_silence() => {
+            // A data connection is closed ahead of the last word, and its end did arrive.
+            (fault, Some(Answer::Failed { text, .. })) if fault.is_silence() && !text.contains(CLOSED) => {
                 self.check_report(End::B, struck);
                 self.check_end("receive", &mut received, struck, End::B);
             }
