@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly host=x86_64-unknown-linux-gnu
 readonly jobs="${JOBS:-$(nproc)}"
 # A test that hangs fails the part, and does not outlast it.
-readonly cargo_limit_s=1200 test_limit_s=300
+readonly cargo_limit_s=2400 test_limit_s=300
 
 main() {
     local or_skip=no part
