@@ -120,6 +120,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many for an interpreter")]
     fn an_unfinished_one_between_many_is_never_taken_for_ended() {
         let mut ended = EndedIds::new(4);
         for id in (0..10_000).filter(|id| id % 4000 != 7) {
