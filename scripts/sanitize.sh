@@ -122,8 +122,9 @@ set_options() { # thread | address
 
 # Test programs of cargo's, by what is left out of them.
 rust_tests() { # thread | address
+    local -a targets=(--lib --bins) skips=()
     # Without `simulation`: one thread, no socket and safe code, and a quarter of an hour of it.
-    local -a targets=(--lib --bins) skips=() tests_of=(agent config_explain conformance connection doctor hostile rendezvous ucx)
+    local -a tests_of=(agent config_explain conformance connection doctor hostile rendezvous ucx)
     local target name
     for target in "${tests_of[@]}"; do targets+=(--test "$target"); done
     # Reads its own symbols and expects malloc to be the C library's.
@@ -159,9 +160,9 @@ host_tests() { # thread | address
         return
     fi
     # Ten times as slow, a test may miss a deadline of a second that it is about, so it has a second try. What is
-    # reported counts all the same.
-    # Without UCX, which hosts open beside the lane that they use: see left_out.
-    env -u BATON_UCX_LIBRARY "${without_aslr[@]}" ctest --test-dir "$build" --exclude-regex "$(left_out)" --no-tests=error --timeout "$test_limit_s" \
+    # reported counts all the same. Without UCX, which hosts open beside the lane that they use: see left_out.
+    env -u BATON_UCX_LIBRARY "${without_aslr[@]}" \
+        ctest --test-dir "$build" --exclude-regex "$(left_out)" --no-tests=error --timeout "$test_limit_s" \
         --parallel "$jobs" --repeat until-pass:2 --output-on-failure >"$log" 2>&1 || fail "$log" "ctest ended with $?"
     tests=$((tests + $(grep -cE '^ *[0-9]+/[0-9]+ Test .*Passed' "$log" || true)))
 }
