@@ -73,6 +73,11 @@ pub(super) struct Core {
     watch: Watch,
 }
 
+/// Ends a park on the core's handle: the next look at `waker` finds it readable.
+pub(super) fn wake(waker: &OwnedFd) {
+    let _ = rustix::io::write(waker, &1u64.to_ne_bytes()); // full means that somebody is awake
+}
+
 impl Core {
     pub fn new(
         endpoint: Endpoint,
@@ -187,7 +192,7 @@ impl Core {
 
     /// Wakes the progress thread for what is left over: nothing may come that would.
     fn come_again(&self) {
-        let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means that somebody is awake
+        wake(&self.waker);
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {

@@ -28,7 +28,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::panic_text;
 use crate::panics;
 
-use super::core::Core;
+use super::core::{self, Core};
 use super::signal::Signal;
 
 /// See the [module](self).
@@ -120,7 +120,7 @@ impl Engine {
 
     /// Ends a park on the core's handle.
     pub fn wake(&self) {
-        let _ = rustix::io::write(&*self.waker, &1u64.to_ne_bytes()); // full means it is awake already
+        core::wake(&self.waker);
     }
 
     fn admit<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> Result<CoreGuard<'a>, &'a Failure> {
