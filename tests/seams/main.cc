@@ -30,7 +30,7 @@ namespace seams
 namespace
 {
 
-constexpr size_t kLimitSeconds = 60;
+constexpr size_t kLimitSeconds = SCENARIO_LIMIT_S;
 constexpr int kSkipped = 77;
 
 struct Options
