@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod doctor;
 mod meeting;
+mod shape;
 mod table;
 mod text;
 

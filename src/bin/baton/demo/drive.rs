@@ -17,7 +17,7 @@ use super::fleet::Fleet;
 use super::host::{Event, Launch, Phase};
 use super::plan::Run;
 use super::rows::Row;
-use super::shape::{Rank, Volume};
+use crate::shape::{Rank, Volume};
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::seam::Seam;
-use super::shape::Layout;
+use crate::shape::Layout;
 
 /// Why a demo could not be run to its end.
 #[derive(Debug, Error)]

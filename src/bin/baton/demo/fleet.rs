@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::error::{DemoError, RankReport, RankReports, ReportedError};
 use super::host::{Event, Host, Launch, Phase, Said};
-use super::shape::{KvShape, Rank};
 use super::silence::{self, Notices, Quiet};
+use crate::shape::{KvShape, Rank};
 
 /// All hosts of a run, context ranks first. Dropping it ends them.
 #[derive(Debug)]

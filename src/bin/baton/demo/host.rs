@@ -18,7 +18,7 @@ use super::plan::Run;
 use super::programs::{HostProgram, PYTHON, Programs};
 use super::seam::Seam;
 use super::settings::LaneOption;
-use super::shape::Layout;
+use crate::shape::Layout;
 
 /// Which phase a rank serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

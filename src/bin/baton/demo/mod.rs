@@ -21,7 +21,6 @@ mod report;
 mod rows;
 mod seam;
 mod settings;
-mod shape;
 mod silence;
 
 use baton::config::Environment;

@@ -8,7 +8,7 @@ use super::error::DemoError;
 use super::rows::Row;
 use super::seam::Seam;
 use super::settings::TransferSettings;
-use super::shape::{KvShape, Layout, Volume};
+use crate::shape::{KvShape, Layout, Volume};
 
 /// One run: a set of processes and the requests that go through them.
 #[derive(Clone, Debug)]

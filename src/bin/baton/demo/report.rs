@@ -13,7 +13,7 @@ use super::error::DemoError;
 use super::plan::Run;
 use super::rows::Row;
 use super::seam::Seam;
-use super::shape::Layout;
+use crate::shape::Layout;
 
 /// The whole demo.
 #[derive(Clone, Debug, Serialize)]

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
 
-use super::shape::Layout;
+use crate::shape::Layout;
 
 /// A way in which TensorRT-LLM reaches the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
