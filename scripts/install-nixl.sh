@@ -23,68 +23,15 @@ readonly -a wheel_sha256=(
     a35c6d6b307bdd22a2de7f89698b8db9d4cd5fdad791bd3ad2a1df8e58dc1530
     fe43e2fe367a989f1712306286ec4ead3a3b60b272857fcfa86a800a4e7a4699
 )
-readonly script=${BASH_SOURCE[0]}
-readonly python=${1:-python3}
-root=$(cd "$(dirname "$script")/.." && pwd)
-readonly root
-readonly folder=$root/target/nixl
-
-main() {
-    if [[ -n ${NIXL_HOME:-} ]]; then
-        usable "$NIXL_HOME" || none "NIXL_HOME=$NIXL_HOME: $(import_it "$NIXL_HOME" 2>&1 | tail -n1)"
-        echo "$NIXL_HOME"
-        return
-    fi
-    local tag fetched
-    tag=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")' 2>/dev/null) || none "$python does not run"
-    fetched=$folder/${wheel/==/-}-$tag
-    # One at a time: the lock is on this file, so it leaves nothing behind.
-    exec 9<"$script"
-    if command -v flock >/dev/null; then flock -w 600 9 || none "another run of $script has not ended in 10 minutes"; fi
-    if ! usable "$fetched"; then
-        "$python" -m pip --version >/dev/null 2>&1 || none "$python has no pip to fetch one with"
-        fetch "$fetched"
-        usable "$fetched" || none "the one that was fetched does not load: $(import_it "$fetched" 2>&1 | tail -n1)"
-    fi
-    echo "$fetched"
-}
-
-usable() { [[ -d $1 ]] && import_it "$1" >/dev/null 2>&1; }
-
-import_it() { PYTHONPATH=$1 timeout 60 "$python" -c 'import nixl_cu12._bindings, numpy'; }
-
-# Puts the wheel's files into the folder named, all at once, and removes those of other versions.
-fetch() {
-    local work
-    mkdir -p "$folder"
-    work=$(mktemp -d "$folder/.fetch.XXXXXX")
-    # shellcheck disable=SC2064 # the folder's name is known now
-    trap "rm -rf '$work'" EXIT
-    say "fetching ${wheel/==/ } into target/nixl, once (69 MB)"
-    download_wheel "$python" "$work"
-    unpack "$work" || none "the wheel of $wheel cannot be unpacked"
-    find "$folder" -mindepth 1 -maxdepth 1 -name 'nixl-cu12-*' ! -name "${wheel/==/-}-*" -exec rm -rf {} +
-    rm -rf "$1"
-    mv "$work/unpacked" "$1"
-}
-
-# All but the expert-parallel package, which is for GPUs and most of the size.
-unpack() {
-    "$python" - "$1" <<'EOF'
-import glob, sys, zipfile
-
-work = sys.argv[1]
-with zipfile.ZipFile(glob.glob(work + "/*.whl")[0]) as wheel:
-    names = [name for name in wheel.namelist() if not name.startswith("nixl_ep")]
-    wheel.extractall(work + "/unpacked", names)
-EOF
-}
+readonly script=${BASH_SOURCE[0]} label=nixl home=NIXL_HOME size="69 MB"
+readonly statement='import nixl_cu12._bindings, numpy'
+readonly leave_out=nixl_ep # the expert-parallel package, which is for GPUs and most of the size
 
 none() {
-    say "no real NIXL here, the tests beside it are left out: $*"
+    say "no real NIXL here, what runs beside it is left out: $*"
     exit 1
 }
 
 say() { echo "install-nixl: $*" >&2; }
 
-main
+provide_package "${1:-python3}"
