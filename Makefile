@@ -5,6 +5,7 @@
 #   SOAK_CYCLES=10000                         is how often `make soak` connects and disconnects on each lane
 #   SANITIZE="thread address miri"            are the parts of `make sanitize`: some of these, all by default
 #   CHAOS_FLAGS="--only tx. --row 17,18"      is handed to `chaos` (target/release/chaos --help)
+#   BENCH_FLAGS="--path tcp --only stride2"   is handed to `baton bench`
 #   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
 
 SHELL       := /bin/bash
@@ -14,6 +15,7 @@ SHELL       := /bin/bash
 PREFIX     ?= /usr/local
 DEMO_FLAGS ?=
 CHAOS_FLAGS ?=
+BENCH_FLAGS ?=
 SANITIZE ?= thread address miri
 JOBS       ?= $(shell nproc)
 # A hung test must fail the run, not outlast it.
@@ -39,6 +41,12 @@ USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY=
 USE_MPI := if home=$$(scripts/install-mpi.sh); then export MPI_HOME="$$home"; fi
 # Exports NIXL_HOME for the rest of a recipe line, if a real NIXL for the tests' Python is to be had.
 USE_NIXL := if python=$$(scripts/install-python.sh) && home=$$(scripts/install-nixl.sh "$$python"); then export NIXL_HOME="$$home"; fi
+# Sets `peers` for the rest of a recipe line: the flags that hand `baton bench` a Python, Baton's binding, NIXL and
+# Mooncake, as far as they are to be had.
+USE_PEERS := peers=(); if python=$$(scripts/install-python.sh); then \
+  peers+=(--python "$$python" --binding-dir build/python/plain-open); \
+  if home=$$(scripts/install-nixl.sh "$$python"); then peers+=(--nixl "$$home"); fi; \
+  if home=$$(scripts/install-mooncake.sh "$$python"); then peers+=(--mooncake "$$home"); fi; fi
 # The demo fetches a UCX only when it is asked for that lane.
 DEMO_UCX = $(if $(findstring ucx,$(DEMO_FLAGS) $(BATON_LANES)),$(USE_UCX); )
 
@@ -48,7 +56,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate soak kills loom sanitize chaos gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate soak kills loom sanitize chaos bench bench-full gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +106,13 @@ chaos: python ## faults of every kind done to real processes, row by row; detail
 	python=$$(scripts/install-python.sh 2>/dev/null) || python=; \
 	target/release/chaos $${python:+--python "$$python"} $(CHAOS_FLAGS)
 
+bench: python ## Baton beside NIXL, Mooncake and the machine's limits; details in target/bench
+	$(MAKE) --no-print-directory build
+	@$(USE_PEERS); $(BATON) bench --lib-dir $(LIBS) --driver-dir build/bin "$${peers[@]}" $(BENCH_FLAGS)
+
+bench-full: BENCH_FLAGS += --set full
+bench-full: bench ## the same over every size and count up to 512 MiB
+
 gate: ## formatting, lints, the rules of the tree, documentation
 	scripts/install-deps.sh --gate
 	cargo fmt --all --check
@@ -122,7 +137,8 @@ fuzz-seeds:
 install: build ## the library, the program and the engine host under PREFIX
 	cmake --install build --prefix $(PREFIX)
 	install -D -m 755 $(BATON) $(DESTDIR)$(PREFIX)/bin/baton
-	install -D -m 755 $(HOST) $(DESTDIR)$(PREFIX)/libexec/baton/baton-engine-host
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/baton $(HOST) build/bin/baton-bench-agent build/bin/baton-bench-limit
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/libexec/baton/drivers/python benches/drivers/python/*.py
 
 clean: ## remove what was built
 	rm -rf build target

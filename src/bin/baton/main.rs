@@ -3,6 +3,7 @@
 //! One module per subcommand; this file only names them and turns their failures into exit codes.
 #![deny(unsafe_code)]
 
+mod bench;
 mod config;
 mod demo;
 mod doctor;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure Baton beside its peers and the machine's own limits
+    Bench(bench::BenchArgs),
     /// Show what a configuration means: every value, where it came from, what it does
     Config(config::ConfigArgs),
     /// Hand over the KV cache of real requests between real processes
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args),

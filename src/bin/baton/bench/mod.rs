@@ -1,0 +1,259 @@
+//! `baton bench`: Baton beside its peers and the machine's own limits, in one run.
+//!
+//! ```text
+//!   cells (what is moved) --+
+//!                           +--> measure: every pair moves the same cell, in turns --> report, plot
+//!   entrants (who moves) ---+       pair: two driver programs     driver: one of them
+//!                                   figures: round trips, start-up, idle cost, fairness
+//! ```
+//!
+//! This side moves nothing: the programs of `benches/drivers` do, each an implementation of its own.
+
+mod cells;
+mod driver;
+mod entrant;
+mod error;
+mod figures;
+mod measure;
+mod pair;
+mod plot;
+mod report;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cells::Cell;
+use entrant::{Entrant, Path, Places};
+use error::BenchError;
+use figures::Depth;
+use measure::Effort;
+use pair::Pair;
+use report::Report;
+
+/// Arguments of `baton bench`.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// How much is measured
+    #[arg(long, value_enum, default_value = "headline")]
+    set: Set,
+    /// Only what goes this way
+    #[arg(long, value_enum)]
+    path: Option<PathChoice>,
+    /// Only the cells whose title contains this, as "4 KiB" or "stride2"
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Rounds, in each of which everybody has a turn; medians of these count
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: Option<u64>,
+    /// Print the report as JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// The folder that the report and the plots go to
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    out: PathBuf,
+    /// The folder with the drivers baton-bench-agent and baton-bench-limit, if it is not where the install puts them
+    #[arg(long, value_name = "FOLDER")]
+    driver_dir: Option<PathBuf>,
+    /// The folder of the library, if it is not where the install puts it
+    #[arg(long, value_name = "FOLDER")]
+    lib_dir: Option<PathBuf>,
+    /// The folder with the Python drivers (python/driver.py), if it is not where the install puts it
+    #[arg(long, value_name = "FOLDER")]
+    python_drivers: Option<PathBuf>,
+    /// A Python with numpy; without it nothing runs beside Baton but the machine's limits
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// The folder of the package with Baton's Python binding, for seam S2
+    #[arg(long, value_name = "FOLDER")]
+    binding_dir: Option<PathBuf>,
+    /// The folder of the package nixl_cu12
+    #[arg(long, value_name = "FOLDER")]
+    nixl: Option<PathBuf>,
+    /// The folder of the package mooncake
+    #[arg(long, value_name = "FOLDER")]
+    mooncake: Option<PathBuf>,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Set {
+    /// A small cell of each kind, moved a few times: whether everything works
+    Short,
+    /// Large scattered cells, and a few of each other kind
+    Headline,
+    /// Every size and count up to 512 MiB
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PathChoice {
+    /// Two processes of one host, any way there is
+    SameHost,
+    /// TCP
+    Tcp,
+}
+
+impl Set {
+    fn cells(self) -> Vec<Cell> {
+        match self {
+            Self::Short => cells::short(),
+            Self::Headline => cells::headline(),
+            Self::Full => cells::full(),
+        }
+    }
+
+    fn effort(self) -> Effort {
+        match self {
+            Self::Short => Effort { rounds: 2, seconds: 0.0 },
+            Self::Headline => Effort { rounds: 5, seconds: 0.08 },
+            Self::Full => Effort { rounds: 5, seconds: 0.05 },
+        }
+    }
+
+    fn depth(self) -> Depth {
+        match self {
+            Self::Short => Depth { round_trips: 50, idle: Duration::from_millis(100), beside: 20 },
+            _ => Depth { round_trips: 2000, idle: Duration::from_secs(2), beside: 500 },
+        }
+    }
+}
+
+/// Runs `baton bench`: 0 when it came to its end, 2 if it could not, wrong data among the reasons.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    match compare(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("baton bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn compare(args: &BenchArgs) -> Result<(), BenchError> {
+    let places = places(args)?;
+    let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|only| cell.title().contains(only));
+    let cells: Vec<Cell> = args.set.cells().into_iter().filter(wanted).collect();
+    let mut effort = args.set.effort();
+    effort.rounds = args.rounds.map_or(effort.rounds, |rounds| rounds as usize);
+    let folder = args.out.join("lists");
+    fs::create_dir_all(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
+    let paths: &[Path] = match args.path {
+        Some(PathChoice::SameHost) => &[Path::SameHost],
+        Some(PathChoice::Tcp) => &[Path::Tcp],
+        None => &[Path::SameHost, Path::Tcp],
+    };
+    let progress = progress_bar((cells.len() + 1) as u64 * paths.len() as u64);
+    let mut report = Report::default();
+    for path in paths {
+        let say = |text: String| progress.set_message(format!("{path}: {text}"));
+        say("starting".to_owned());
+        let mut pairs = start(&places, *path, &cells)?;
+        say("round trips, start-up, idle cost".to_owned());
+        report.figures.extend(figures::all(&mut pairs, args.set.depth(), &folder)?);
+        progress.inc(1);
+        for cell in &cells {
+            say(cell.title());
+            report.rows.extend(measure::cell(cell, &mut pairs, effort, &folder)?);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    drop(fs::remove_dir(&folder)); // it stays where something else lies in it
+    report.write(&args.out)?;
+    plot::write(&report.rows, &args.out)?;
+    let text = if args.json { report.json() } else { report.text() };
+    let shown = crate::text::print(&text);
+    shown.map_err(|source| BenchError::File { path: "standard output".into(), source })
+}
+
+/// A pair of everybody who can take part.
+fn start(places: &Places, path: Path, cells: &[Cell]) -> Result<Vec<Pair>, BenchError> {
+    let end = |side: fn(&cells::Copy) -> u64| {
+        let ends =
+            cells.iter().flat_map(|cell| cell.copies().into_iter().map(|copy| side(&copy) + copy.bytes));
+        ends.max().unwrap_or_default().max(figures::BUFFER_BYTES)
+    };
+    let (source, destination) = (end(|copy| copy.source), end(|copy| copy.destination));
+    let mut pairs = Vec::new();
+    for entrant in Entrant::all(places, path) {
+        match Pair::start(&entrant, source, destination) {
+            Err(error) if entrant.name.is_peer() => pair::leave_out(&entrant, &error),
+            started => pairs.push(started?),
+        }
+    }
+    Ok(pairs)
+}
+
+/// Where everything lies: flags say so, or it lies where `make install` or a build puts it, seen from this executable.
+fn places(args: &BenchArgs) -> Result<Places, BenchError> {
+    let here =
+        fs::read_link("/proc/self/exe").ok().and_then(|executable| executable.parent().map(PathBuf::from));
+    let here = here.unwrap_or_default();
+    let find = |what, flag, given: &Option<PathBuf>, folders: &[&str], file: &str| {
+        let looked: Vec<PathBuf> = match given {
+            Some(given) => vec![given.clone()],
+            None => folders.iter().map(|folder| here.join(folder)).collect(),
+        };
+        let found = looked.iter().find(|folder| folder.join(file).is_file()).cloned();
+        found.and_then(|folder| std::path::absolute(folder).ok()).ok_or_else(|| {
+            let path = looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+            BenchError::Missing { what, path, flag }
+        })
+    };
+    let drivers = find("baton-bench-agent", "--driver-dir", &args.driver_dir, DRIVERS, "baton-bench-agent")?;
+    let library = "libtensorrt_llm_nixl_wrapper.so";
+    Ok(Places {
+        agent: drivers.join("baton-bench-agent"),
+        limit: drivers.join("baton-bench-limit"),
+        library: find(library, "--lib-dir", &args.lib_dir, LIBRARIES, library)?,
+        drivers: match &args.python {
+            Some(_) => find(
+                "python/driver.py",
+                "--python-drivers",
+                &args.python_drivers,
+                PYTHON_DRIVERS,
+                "python/driver.py",
+            )?,
+            None => PathBuf::new(),
+        },
+        python: args.python.clone(),
+        binding: args.binding_dir.clone(),
+        nixl: args.nixl.clone(),
+        mooncake: args.mooncake.clone(),
+    })
+}
+
+/// A bar on stderr; hidden where that is no terminal.
+fn progress_bar(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Where the drivers lie, seen from the `baton` executable,
+const DRIVERS: &[&str] = &["../libexec/baton", "../../build/bin"];
+/// the Python drivers,
+const PYTHON_DRIVERS: &[&str] = &["../libexec/baton/drivers", "../../benches/drivers"];
+/// and the library.
+const LIBRARIES: &[&str] =
+    &["../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu", "../../build/lib"];
+
+const EXAMPLES: &str = "\
+Every implementation has two processes of its own: one owns the source, the other the destination. All of them move
+the same descriptors, in turns within one round; the median of the rounds counts. Every byte is checked, and the gaps.
+`make bench` fetches the peers (NIXL, Mooncake) and hands them over; without them Baton stands beside the machine alone.
+
+Examples:
+  baton bench                                  Baton beside the machine's limits
+  baton bench --only \"4 KiB\" --path same-host  a few cells of one path
+  baton bench --set short                      whether everything works
+  baton bench --python venv/bin/python --nixl FOLDER --mooncake FOLDER
+                                               beside its peers, too";
