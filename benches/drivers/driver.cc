@@ -174,7 +174,8 @@ private:
 
     std::string buffer(Words const& words, Lines&)
     {
-        mBuffer = Buffer(number(words[1]), words[2] == "pattern");
+        mIsSource = words[2] == "pattern";
+        mBuffer = Buffer(number(words[1]), mIsSource);
         return std::to_string(mBuffer.address());
     }
 
@@ -197,7 +198,7 @@ private:
 
     std::string cell(Words const& words, Lines&)
     {
-        mCell = Cell::read(words[1], mBuffer.size());
+        mCell = Cell::read(words[1], mIsSource, mBuffer.size());
         mRemote = number(words[2]);
         auto const begin = Clock::now();
         mDriver.prepare(mCell, mBuffer.address(), mRemote);
@@ -258,7 +259,7 @@ private:
 
     std::string beside(Words const& words, Lines&)
     {
-        auto const small = Cell::read(words[1], mBuffer.size());
+        auto const small = Cell::read(words[1], mIsSource, mBuffer.size());
         return joined(mDriver.beside(small, mBuffer.address(), mRemote, number(words[2])));
     }
 
@@ -296,6 +297,7 @@ private:
 
     Driver& mDriver;
     Buffer mBuffer;
+    bool mIsSource = false;
     Cell mCell;
     uint64_t mRemote = 0;
     std::map<std::string, std::pair<Command, size_t>> const mCommands{

@@ -246,7 +246,9 @@ public:
     {
         mCalls = cut(cell, mIsInitiator, local, remote, kCallBytes);
         mParcels = cut(cell, mIsInitiator, local, remote, kSocketBytes);
-        mCopies = cut(cell, true, local, mScratch.address(), kCallBytes);
+        auto const fits = [this](Piece const& piece) { return piece.destination + piece.bytes <= mScratch.size(); };
+        bool const fit = std::all_of(cell.pieces.begin(), cell.pieces.end(), fits);
+        mCopies = fit ? cut(cell, true, local, mScratch.address(), kCallBytes) : std::vector<Call>();
     }
 
     void way(std::string const& name) override

@@ -24,7 +24,7 @@ uint64_t splitmix64(uint64_t index)
 
 } // namespace
 
-Cell Cell::read(std::string const& path, uint64_t bufferBytes)
+Cell Cell::read(std::string const& path, bool isSource, uint64_t bufferBytes)
 {
     static_assert(sizeof(Piece) == 3 * kWord);
     std::ifstream file(path, std::ios::binary | std::ios::ate);
@@ -42,9 +42,10 @@ Cell Cell::read(std::string const& path, uint64_t bufferBytes)
     }
     for (auto const& piece : cell.pieces)
     {
-        auto const isInside = [&](uint64_t offset)
-        { return offset % kWord == 0 && offset <= bufferBytes && piece.bytes <= bufferBytes - offset; };
-        if (piece.bytes == 0 || piece.bytes % kWord != 0 || !isInside(piece.source) || !isInside(piece.destination))
+        auto const offset = isSource ? piece.source : piece.destination;
+        bool const isInside = offset <= bufferBytes && piece.bytes <= bufferBytes - offset;
+        bool const isWords = piece.bytes % kWord == 0 && piece.source % kWord == 0 && piece.destination % kWord == 0;
+        if (piece.bytes == 0 || !isWords || !isInside)
         {
             throw Failed(path + " names what is not in a buffer of " + std::to_string(bufferBytes) + " bytes");
         }

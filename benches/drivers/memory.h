@@ -30,8 +30,9 @@ struct Cell
     std::vector<Piece> pieces;
     uint64_t bytes = 0;
 
-    // Throws Failed where the file is none or names what lies outside of a buffer of so many bytes.
-    static Cell read(std::string const& path, uint64_t bufferBytes);
+    // Throws Failed where the file is none, or where what it names of the reader's side, the source or the destination, is
+    // not in a buffer of so many bytes.
+    static Cell read(std::string const& path, bool isSource, uint64_t bufferBytes);
 };
 
 // Private memory, every page of it touched.
