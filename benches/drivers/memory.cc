@@ -49,7 +49,6 @@ Cell Cell::read(std::string const& path, bool isSource, uint64_t bufferBytes)
         {
             throw Failed(path + " names what is not in a buffer of " + std::to_string(bufferBytes) + " bytes");
         }
-        cell.bytes += piece.bytes;
     }
     return cell;
 }

@@ -28,7 +28,6 @@ struct Piece
 struct Cell
 {
     std::vector<Piece> pieces;
-    uint64_t bytes = 0;
 
     // Throws Failed where the file is none, or where what it names of the reader's side, the source or the destination, is
     // not in a buffer of so many bytes.

@@ -8,10 +8,9 @@ from typing import Any
 
 import driver
 import numpy as np
-from driver import Failed, Pieces
+from driver import Failed, Pieces, await_answer
 
 _BINDING = "tensorrt_llm.tensorrt_llm_transfer_agent_binding"
-_PATIENCE_S = 10
 _QUESTION, _ANSWER = "?", "!"
 
 
@@ -63,12 +62,12 @@ class AgentDriver(driver.Driver):
 
     def ping(self) -> None:
         status = self._submit(_QUESTION)
-        self._await_answer()
+        await_answer(self._peer, self._first.get_notified_sync_messages)
         self._expect(status)
 
     def note(self) -> None:
         self._first.notify_sync_message(self._peer, _QUESTION)
-        self._await_answer()
+        await_answer(self._peer, self._first.get_notified_sync_messages)
 
     def serve(self) -> None:
         for peer, messages in self._first.get_notified_sync_messages().items():
@@ -92,12 +91,6 @@ class AgentDriver(driver.Driver):
     def _expect(self, status: Any) -> None:
         if status.wait(-1) != self._binding.TransferState.SUCCESS:
             raise Failed(status.get_last_status_str())
-
-    def _await_answer(self) -> None:
-        deadline = time.perf_counter() + _PATIENCE_S
-        while not self._first.get_notified_sync_messages():
-            if time.perf_counter() > deadline:
-                raise Failed(f"no answer from {self._peer} in {_PATIENCE_S} s")
 
 
 if __name__ == "__main__":

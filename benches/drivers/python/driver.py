@@ -18,6 +18,7 @@ Pieces = npt.NDArray[np.uint64]
 _WORD = 8
 _WORDS_AT_ONCE = 1 << 17
 _TURNS_BETWEEN_LOOKS = 64
+_PATIENCE_S = 10
 
 
 class Failed(Exception):
@@ -173,6 +174,14 @@ class Side:
     @property
     def _address(self) -> int:
         return int(self._memory.ctypes.data)
+
+
+def await_answer(peer: str, look: Callable[[], object]) -> None:
+    """Looks for messages again and again until there are some. Raises Failed where none come."""
+    deadline = time.perf_counter() + _PATIENCE_S
+    while not look():
+        if time.perf_counter() > deadline:
+            raise Failed(f"no answer from {peer} in {_PATIENCE_S} s")
 
 
 def _pattern(first: int, words: int) -> npt.NDArray[np.uint64]:

@@ -13,9 +13,7 @@ from typing import Any
 
 import driver
 import numpy as np
-from driver import Failed, Pieces
-
-_PATIENCE_S = 10
+from driver import Failed, Pieces, await_answer
 
 
 class NixlDriver(driver.Driver):
@@ -82,11 +80,11 @@ class NixlDriver(driver.Driver):
     def ping(self) -> None:
         if self._expect(self._first.transfer(self._request, b"?")):
             self.wait()
-        self._await_answer()
+        await_answer(self._peer, self._first.get_new_notifs)
 
     def note(self) -> None:
         self._first.send_notif(self._peer, b"?")
-        self._await_answer()
+        await_answer(self._peer, self._first.get_new_notifs)
 
     def serve(self) -> None:
         for peer, messages in self._first.get_new_notifs().items():
@@ -99,12 +97,6 @@ class NixlDriver(driver.Driver):
         if state == "ERR":
             raise Failed("the transfer failed")
         return bool(state != "DONE")
-
-    def _await_answer(self) -> None:
-        deadline = time.perf_counter() + _PATIENCE_S
-        while not self._first.get_new_notifs():
-            if time.perf_counter() > deadline:
-                raise Failed(f"no answer from {self._peer} in {_PATIENCE_S} s")
 
 
 if __name__ == "__main__":

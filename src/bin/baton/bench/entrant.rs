@@ -1,17 +1,18 @@
 //! Who takes part: implementations, each with its programs and settings, by the path that the bytes take.
 
+use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
 /// What lies between the two sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Path {
-    /// Two processes of one host, any way there is.
+    /// Two processes of one host, any way there is
     SameHost,
-    /// TCP.
+    /// TCP
     Tcp,
 }
 
@@ -113,7 +114,7 @@ pub struct Entrant {
 }
 
 /// Where everything lies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Places {
     /// `baton-bench-agent`.
     pub agent: PathBuf,

@@ -43,7 +43,7 @@ pub struct BenchArgs {
     set: Set,
     /// Only what goes this way
     #[arg(long, value_enum)]
-    path: Option<PathChoice>,
+    path: Option<Path>,
     /// Only the cells whose title contains this, as "4 KiB" or "stride2"
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -90,14 +90,6 @@ enum Set {
     Full,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PathChoice {
-    /// Two processes of one host, any way there is
-    SameHost,
-    /// TCP
-    Tcp,
-}
-
 impl Set {
     fn cells(self) -> Vec<Cell> {
         match self {
@@ -142,14 +134,10 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
     effort.rounds = args.rounds.map_or(effort.rounds, |rounds| rounds as usize);
     let folder = args.out.join("lists");
     fs::create_dir_all(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
-    let paths: &[Path] = match args.path {
-        Some(PathChoice::SameHost) => &[Path::SameHost],
-        Some(PathChoice::Tcp) => &[Path::Tcp],
-        None => &[Path::SameHost, Path::Tcp],
-    };
+    let paths = args.path.map_or(vec![Path::SameHost, Path::Tcp], |path| vec![path]);
     let progress = progress_bar((cells.len() + 1) as u64 * paths.len() as u64);
     let mut report = Report::default();
-    for path in paths {
+    for path in &paths {
         let say = |text: String| progress.set_message(format!("{path}: {text}"));
         say("starting".to_owned());
         let mut pairs = start(&places, *path, &cells)?;
@@ -173,12 +161,11 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
 
 /// A pair of everybody who can take part.
 fn start(places: &Places, path: Path, cells: &[Cell]) -> Result<Vec<Pair>, BenchError> {
-    let end = |side: fn(&cells::Copy) -> u64| {
-        let ends =
-            cells.iter().flat_map(|cell| cell.copies().into_iter().map(|copy| side(&copy) + copy.bytes));
-        ends.max().unwrap_or_default().max(figures::BUFFER_BYTES)
-    };
-    let (source, destination) = (end(|copy| copy.source), end(|copy| copy.destination));
+    let least = (figures::BUFFER_BYTES, figures::BUFFER_BYTES);
+    let copies = cells.iter().flat_map(Cell::copies);
+    let (source, destination) = copies.fold(least, |(source, destination), copy| {
+        (source.max(copy.source + copy.bytes), destination.max(copy.destination + copy.bytes))
+    });
     let mut pairs = Vec::new();
     for entrant in Entrant::all(places, path) {
         match Pair::start(&entrant, source, destination) {
