@@ -11,7 +11,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,6 +23,7 @@ use crate::trust::Secret;
 
 use super::Mishaps;
 use super::control::ControlStream;
+use super::crew::Crew;
 use super::ghosts::Ghosts;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
@@ -35,6 +35,8 @@ use super::watch::{Interest, Ready, Source, Watch};
 
 use self::lanes::LostLane;
 
+/// How soon whoever drives looks again, while something is being copied by those who may leave at any time.
+const CREW_LOOK: Duration = Duration::from_millis(1);
 /// Streams with frames left over that are served at a time.
 const UNHEARD_AT_ONCE: usize = 64;
 
@@ -42,6 +44,10 @@ const UNHEARD_AT_ONCE: usize = 64;
 pub(super) struct Core {
     pub endpoint: Endpoint,
     pub fabrics: Vec<Box<dyn Fabric>>,
+    /// Which of them the next drive polls: what is ready, what worked last time, what has been given something to do.
+    due: Vec<bool>,
+    /// Copies what the fabrics have queued.
+    crew: Arc<Crew>,
     /// What pins memory for the fabrics; gone when the agent is shut down.
     pub pinnings: Vec<Arc<dyn Pinning>>,
     pub registered: Registered,
@@ -66,8 +72,6 @@ pub(super) struct Core {
     /// What peers must have too.
     secret: Option<Arc<Secret>>,
     next_tick: Instant,
-    /// Whether transfers are under way: what pollers look at before they lend a hand.
-    busy: Arc<AtomicBool>,
     /// Ends a park on the watch's handle.
     waker: Arc<OwnedFd>,
     watch: Watch,
@@ -93,11 +97,13 @@ impl Core {
         for (token, listener) in lobby.listeners() {
             watch.add(listener, Source::Lobby(token), Interest::Read)?;
         }
-        for fd in fabrics.iter().filter_map(|fabric| fabric.wake()) {
-            watch.add(fd, Source::Fabric, Interest::Read)?;
+        for (index, fd) in (0..).zip(&fabrics).filter_map(|(index, fabric)| Some((index, fabric.wake()?))) {
+            watch.add(fd, Source::Fabric(index), Interest::Read)?;
         }
         Ok(Self {
             endpoint,
+            due: vec![true; fabrics.len()],
+            crew: Arc::new(Crew::new(fabrics.iter().filter_map(|fabric| fabric.hand()).collect())),
             pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
             fabrics,
             registered: Registered::default(),
@@ -117,7 +123,6 @@ impl Core {
             signal,
             secret,
             next_tick: Instant::now(),
-            busy: Arc::default(),
             waker,
             watch,
         })
@@ -133,16 +138,19 @@ impl Core {
         Arc::clone(&self.waker)
     }
 
-    /// Whether transfers are under way, as of the last drive.
-    pub fn busy(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.busy)
+    /// Those who copy beside whoever drives.
+    pub fn crew(&self) -> Arc<Crew> {
+        Arc::clone(&self.crew)
     }
 
     /// By when there is something to do, though nothing becomes ready: nobody may park for longer. `None` while nobody
     /// is there.
     pub fn longest_park(&self) -> Option<Duration> {
         let has_peers = !self.streams.is_empty() || !self.lobby.is_idle();
-        has_peers.then_some(TICK)
+        match self.crew.is_busy() {
+            true => Some(CREW_LOOK),
+            false => has_peers.then_some(TICK),
+        }
     }
 
     /// Takes over a stream that was dialed for `key`; forgets the peer where it cannot be watched.
@@ -158,9 +166,16 @@ impl Core {
     pub fn drive(&mut self, now: Instant) -> bool {
         let mut worked = self.poll_sockets(now);
         worked |= self.poll_fabrics(now);
-        worked |= self.act(now);
+        if self.act(now) {
+            worked = true;
+            // What is small and has just been posted is done at once, and told at once.
+            if self.poll_fabrics(now) {
+                self.act(now);
+            }
+        }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.due.fill(true);
             self.endpoint.handle_timeout(now);
             self.lobby.late(now).for_each(|guest| self.watch.forget(guest));
             if self.lobby.expire(now) {
@@ -168,7 +183,7 @@ impl Core {
             }
             worked |= self.act(now);
         }
-        self.busy.store(self.endpoint.is_busy(), Ordering::Release);
+        self.crew.call();
         worked
     }
 
@@ -207,7 +222,13 @@ impl Core {
         }
         for ready in self.watch.ready() {
             match ready.source {
-                Source::Waker | Source::Fabric => continue,
+                Source::Waker => continue,
+                Source::Fabric(index) => {
+                    if let Some(due) = self.due.get_mut(index as usize) {
+                        *due = true;
+                    }
+                    continue;
+                }
                 Source::Lobby(token) => self.serve_lobby(token, now),
                 Source::Peer(key) => self.serve_stream(key, ready, now),
                 Source::Process(key) => self.bury(key),

@@ -21,6 +21,7 @@ pub mod address;
 mod control;
 mod core;
 mod counters;
+mod crew;
 mod dial;
 mod engine;
 mod error;
@@ -136,13 +137,19 @@ impl Agent {
             let _span = tracing::info_span!("progress", agent = runner.name).entered();
             runner.run();
         };
-        let handle = process::spawn("baton-progress", run).map_err(|source| CreateError::System {
-            name: shared.name.clone(),
-            what: "starting its progress thread".into(),
-            source,
-        })?;
+        let name = shared.name.clone();
+        let failed = |what: &str| {
+            let (name, what) = (name.clone(), what.into());
+            move |source| CreateError::System { name, what, source }
+        };
+        let handle = process::spawn("baton-progress", run).map_err(failed("starting its progress thread"))?;
         let progress = Mutex::new(Some(handle));
-        Ok(Self { shared, connection_info, progress, loading: dial::Loading::default() })
+        let agent = Self { shared, connection_info, progress, loading: dial::Loading::default() };
+        let copier = Arc::clone(&agent.shared);
+        // The progress thread copies, too.
+        let hired = agent.shared.crew.hire(agent.shared.settings.copy_threads - 1, move || copier.copy());
+        hired.map_err(failed("starting a thread that copies"))?; // dropped, it ends those that have started
+        Ok(agent)
     }
 
     /// Its name.
@@ -200,14 +207,14 @@ impl Agent {
         Ok(self.check_engine()?)
     }
 
-    /// Takes the notifications that have come, by sender, in the order each sent them. An empty look costs
-    /// an atomic load or two; while transfers are under way it lends the engine a hand.
+    /// Takes the notifications that have come, by sender, in the order each sent them. A look that finds none drives the
+    /// engine a bounded step: whoever polls need not wait for another thread to be woken.
     pub fn take_notifications(&self) -> Vec<(String, Vec<Vec<u8>>)> {
         if self.shared.is_forked() {
             return Vec::new();
         }
-        if self.shared.inbox.is_empty() && self.shared.is_busy() {
-            self.shared.lend_a_hand();
+        if self.shared.inbox.is_empty() {
+            self.shared.poll();
         }
         self.shared.inbox.take()
     }
@@ -298,6 +305,7 @@ impl Agent {
         if handle.join().is_err() {
             tracing::error!(agent = self.name(), "the progress thread has panicked");
         }
+        self.shared.crew.dismiss();
     }
 
     /// Whether this process was forked from the one that has the agent.

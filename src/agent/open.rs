@@ -185,7 +185,7 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
 pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryConfig {
     let lanes = &settings.lanes;
     RegistryConfig {
-        local: lanes.local.then(LocalConfig::default),
+        local: lanes.local.then(|| LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() }),
         ucx: lanes.ucx.then(|| UcxConfig {
             library: settings.ucx_library.clone(),
             user_tls: settings.ucx_transports.clone(),

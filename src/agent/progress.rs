@@ -3,11 +3,12 @@
 //! All state that moves is in [`Core`], behind one lock. The progress thread drives it, spins for a short
 //! while after the last work and then parks on the core's epoll handle *without* the lock. A waiter drives
 //! too, in bounded steps, when it gets the lock at once; otherwise it parks on the signal that every
-//! noteworthy event raises.
+//! noteworthy event raises. While somebody polls, the progress thread leaves the driving to it and only looks now and
+//! then whether that is still so ([`Pollers`]): a frame that wakes two threads costs both of them.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,6 +18,7 @@ use crate::desc::TransferId;
 use crate::proto::endpoint::{Endpoint, Peer};
 
 use super::core::Core;
+use super::crew::Crew;
 use super::engine::{CoreGuard, Engine};
 use super::ghosts::PROOF_WITHIN;
 use super::inbox::Inbox;
@@ -33,10 +35,11 @@ pub(super) struct Shared {
     pub unavailable: String,
     pub inbox: Arc<Inbox>,
     pub engine: Engine,
+    pub crew: Arc<Crew>,
     pub signal: Arc<Signal>,
     pub stopped: AtomicBool,
     home: Home,
-    busy: Arc<AtomicBool>,
+    pollers: Pollers,
     /// A copy of the core's epoll handle, to park on without the lock.
     epoll: rustix::fd::OwnedFd,
     /// Ends such a park.
@@ -66,11 +69,12 @@ impl Shared {
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
     ) -> std::io::Result<Self> {
-        let (waker, busy) = (core.waker(), core.busy());
+        let (waker, crew) = (core.waker(), core.crew());
         let epoll = core.handle().try_clone_to_owned()?;
         let engine = Engine::new(name.clone(), core, Arc::clone(&signal));
         let (stopped, home) = (AtomicBool::new(false), Home::here()?);
-        Ok(Self { name, settings, unavailable, inbox, engine, signal, stopped, home, busy, epoll, waker })
+        let pollers = Pollers::new();
+        Ok(Self { name, settings, unavailable, inbox, engine, crew, signal, stopped, home, pollers, epoll, waker })
     }
 
     /// Whether this process was forked from the one that has the agent: nothing may be touched then, no lock either.
@@ -90,16 +94,50 @@ impl Shared {
             let (worked, longest_park) = (core.drive(Instant::now()), core.longest_park());
             // Callers come first: without this the lock would go round in circles here.
             core.unlock_fair();
-            if worked {
+            if self.crew.lend() || worked {
                 continue;
             }
-            if !self.spin() && !self.stopped.load(Ordering::Acquire) {
+            if !self.is_spared() && !self.spin() && !self.stopped.load(Ordering::Acquire) {
                 park(&self.epoll, longest_park);
             }
             // After a spin as well: a waker that stays readable would end every later one at once, and there would be
             // no park any more. Empty means that something else woke us.
             let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]);
         }
+    }
+
+    /// Waits while others poll, and so drive. Returns whether something else is to be done than to park: somebody has
+    /// called.
+    fn is_spared(&self) -> bool {
+        self.pollers.spares.store(true, Ordering::SeqCst);
+        let mut called = false;
+        while !called && self.pollers.are_there() {
+            called = park(&*self.waker, Some(POLLERS_LOOK));
+        }
+        self.pollers.spares.store(false, Ordering::SeqCst);
+        called
+    }
+
+    /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
+    pub fn poll(&self) {
+        if !self.is_forked() {
+            self.pollers.come();
+            self.crew.lend();
+            self.lend_a_hand();
+        }
+    }
+
+    /// Who polled does so no longer.
+    fn stop_polling(&self) {
+        self.pollers.go();
+        if self.pollers.spares.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// The body of a thread of the crew; ends when that is dismissed.
+    pub fn copy(&self) {
+        self.engine.guard(|| self.crew.work());
     }
 
     /// Looks for work for a short while, without the lock; whether there is some.
@@ -125,11 +163,6 @@ impl Shared {
         worked
     }
 
-    /// Whether transfers are under way: one atomic load.
-    pub fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire)
-    }
-
     /// Blocks until `done`, until `deadline`, or until the engine has failed. Drives while there is something to drive.
     pub fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
         let mut last_work = Instant::now();
@@ -139,11 +172,13 @@ impl Shared {
             if done() || is_over() {
                 return;
             }
-            if self.lend_a_hand() {
+            if self.crew.lend() | self.lend_a_hand() {
                 last_work = Instant::now();
             } else if last_work.elapsed() < self.settings.spin {
+                self.pollers.come();
                 std::thread::yield_now(); // where cores are scarce, whoever has work comes first
             } else {
+                self.stop_polling();
                 let tick = Instant::now() + WAITER_TICK;
                 self.signal.wait(epoch, deadline.map_or(tick, |deadline| deadline.min(tick)));
             }
@@ -262,6 +297,40 @@ impl Shared {
                 ),
             }
         }
+    }
+}
+
+/// Those who poll, and drive by that.
+#[derive(Debug)]
+struct Pollers {
+    begin: Instant,
+    /// When one last did, in nanoseconds after the beginning; 0 where none does.
+    last: AtomicU64,
+    /// The progress thread waits for them to stop.
+    spares: AtomicBool,
+}
+
+/// Who has not polled for so long does so no longer.
+const POLLERS_GONE: Duration = Duration::from_micros(250);
+/// How often the progress thread looks whether there is one.
+const POLLERS_LOOK: Duration = Duration::from_micros(250);
+
+impl Pollers {
+    fn new() -> Self {
+        Self { begin: Instant::now(), last: AtomicU64::new(0), spares: AtomicBool::new(false) }
+    }
+
+    fn come(&self) {
+        self.last.store(self.begin.elapsed().as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    fn go(&self) {
+        self.last.store(0, Ordering::SeqCst);
+    }
+
+    fn are_there(&self) -> bool {
+        let last = self.last.load(Ordering::SeqCst);
+        last > 0 && self.begin.elapsed().saturating_sub(Duration::from_nanos(last)) < POLLERS_GONE
     }
 }
 

@@ -50,7 +50,7 @@ impl Transfer {
     /// Where it stands now; lends the engine a hand.
     pub fn state(&self) -> TransferState {
         if self.outcome.get().is_none() {
-            self.shared.lend_a_hand();
+            self.shared.poll();
         }
         self.peek()
     }

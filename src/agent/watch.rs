@@ -19,8 +19,8 @@ use super::sockets::timespec;
 pub(super) enum Source {
     /// Somebody ends a park.
     Waker,
-    /// A fabric has something to do.
-    Fabric,
+    /// A fabric, by its place in the list, has something to do.
+    Fabric(u32),
     /// A listener, or somebody who has not said what it wants.
     Lobby(u32),
     /// A control stream.
@@ -124,7 +124,7 @@ impl Source {
     fn data(self) -> EventData {
         EventData::new_u64(match self {
             Self::Waker => 0,
-            Self::Fabric => 1,
+            Self::Fabric(index) => 5 << 32 | u64::from(index),
             Self::Lobby(token) => 1 << 32 | u64::from(token),
             Self::Peer(key) => 2 << 32 | u64::from(key.0),
             Self::Process(key) => 3 << 32 | u64::from(key.0),
@@ -139,7 +139,8 @@ impl Source {
             (2, key) => Self::Peer(PeerKey(key)),
             (3, key) => Self::Process(PeerKey(key)),
             (4, key) => Self::Ghost(PeerKey(key)),
-            _ => Self::Fabric,
+            (5, index) => Self::Fabric(index),
+            _ => Self::Waker, // none of ours: whoever is woken looks at everything
         }
     }
 }
@@ -153,7 +154,7 @@ mod tests {
     fn every_source_comes_back_as_itself() {
         let key = PeerKey(u32::MAX);
         let of_peers = [Source::Peer(key), Source::Process(key), Source::Ghost(key)];
-        for source in [Source::Waker, Source::Fabric, Source::Lobby(7)].into_iter().chain(of_peers) {
+        for source in [Source::Waker, Source::Fabric(3), Source::Lobby(7)].into_iter().chain(of_peers) {
             assert_eq!(Source::from_data(source.data().u64()), source);
         }
     }

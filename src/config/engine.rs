@@ -24,6 +24,8 @@ pub struct EngineSettings {
     pub port: u16,
     /// How long the progress thread spins after the last frame before it parks.
     pub spin: Duration,
+    /// Threads that may copy at a time for this agent, its progress thread and those of the host that wait included.
+    pub copy_threads: usize,
     /// The silence after which a peer counts as lost.
     pub peer_timeout: Duration,
     /// The time without progress after which a wait fails.
@@ -47,6 +49,7 @@ impl Default for EngineSettings {
             interface: None,
             port: 0,
             spin: Duration::from_micros(50),
+            copy_threads: default_copy_threads(),
             peer_timeout: Duration::from_millis(5000),
             stall_timeout: Duration::from_millis(30_000),
             connect_timeout: Duration::from_millis(5000),
@@ -91,6 +94,7 @@ impl EngineSettings {
             interface: interface(environment, backend)?,
             port: port(environment, backend)?,
             spin: duration(environment, "BATON_SPIN_US", Duration::from_micros, SPIN_US, default.spin)?,
+            copy_threads: count(environment, COPY_THREADS, COPY_THREADS_RANGE, default.copy_threads)?,
             peer_timeout: milliseconds(environment, "BATON_PEER_TIMEOUT_MS", default.peer_timeout)?,
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
@@ -185,9 +189,26 @@ fn duration(
     range: RangeInclusive<u64>,
     default: Duration,
 ) -> Result<Duration, SettingError> {
-    let Some(text) = environment.setting(variable)? else { return Ok(default) };
+    Ok(number(environment, variable, range)?.map_or(default, unit))
+}
+
+fn count(
+    environment: &Environment,
+    variable: &'static str,
+    range: RangeInclusive<u64>,
+    default: usize,
+) -> Result<usize, SettingError> {
+    Ok(number(environment, variable, range)?.map_or(default, |count| count as usize))
+}
+
+fn number(
+    environment: &Environment,
+    variable: &'static str,
+    range: RangeInclusive<u64>,
+) -> Result<Option<u64>, SettingError> {
+    let Some(text) = environment.setting(variable)? else { return Ok(None) };
     match text.parse::<u64>() {
-        Ok(value) if range.contains(&value) => Ok(unit(value)),
+        Ok(value) if range.contains(&value) => Ok(Some(value)),
         _ => {
             let expected = format!("a whole number from {} to {}", range.start(), range.end());
             Err(SettingError::unusable(variable, text, expected))
@@ -195,10 +216,18 @@ fn duration(
     }
 }
 
+/// As many as there are cores, as far as more of them bring more: a few saturate the memory of a machine.
+fn default_copy_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(COPY_THREADS_ENOUGH)
+}
+
 const ABI: &str = "BATON_TRTLLM_ABI";
 const AGES: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
 /// Longer spinning would only burn a core that the model wants.
 const SPIN_US: RangeInclusive<u64> = 0..=10_000;
+const COPY_THREADS: &str = "BATON_COPY_THREADS";
+const COPY_THREADS_RANGE: RangeInclusive<u64> = 1..=64;
+const COPY_THREADS_ENOUGH: usize = 4;
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// IFNAMSIZ less the closing zero.
 const MAX_INTERFACE_BYTES: usize = 15;
@@ -221,6 +250,7 @@ mod tests {
         let (settings, warnings) = parse(&[
             ("BATON_LANES", "local, stream-tcp"),
             ("BATON_SPIN_US", "0"),
+            ("BATON_COPY_THREADS", "7"),
             ("BATON_PEER_TIMEOUT_MS", "100"),
             ("BATON_STALL_TIMEOUT_MS", "600000"),
             ("BATON_CONNECT_TIMEOUT_MS", "250"),
@@ -231,7 +261,7 @@ mod tests {
         .unwrap();
         assert_eq!(settings.lanes.names(), ["local", "stream-tcp"]);
         assert!(settings.lanes.explicit);
-        assert_eq!(settings.spin, Duration::ZERO);
+        assert_eq!((settings.spin, settings.copy_threads), (Duration::ZERO, 7));
         assert_eq!(settings.peer_timeout, Duration::from_millis(100));
         assert_eq!(settings.stall_timeout, Duration::from_secs(600));
         assert_eq!(settings.connect_timeout, Duration::from_millis(250));
@@ -266,6 +296,11 @@ mod tests {
                 "BATON_SPIN_US",
                 "10001",
                 "BATON_SPIN_US=\"10001\" is not usable: a whole number from 0 to 10000",
+            ),
+            (
+                "BATON_COPY_THREADS",
+                "0",
+                "BATON_COPY_THREADS=\"0\" is not usable: a whole number from 1 to 64",
             ),
             (
                 "BATON_PEER_TIMEOUT_MS",

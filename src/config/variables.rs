@@ -96,6 +96,11 @@ pub const VARIABLES: &[Variable] = &[
         "microseconds the progress thread spins after the last frame before it parks (0 to 10000)",
     ),
     baton(
+        "BATON_COPY_THREADS",
+        "the cores, at most 4",
+        "threads that may copy at a time between processes of one host, those that wait included (1 to 64)",
+    ),
+    baton(
         "BATON_PEER_TIMEOUT_MS",
         "5000",
         "milliseconds of silence after which a peer counts as lost (100 to 600000)",

@@ -7,8 +7,8 @@
 //! # The contract
 //!
 //! * **Threads.** A fabric is driven by one thread at a time, under its agent's lock: it is `Send`, not
-//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`], and
-//!   what takes long of registering memory is apart, for any thread ([`Pinning`]).
+//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`]. What
+//!   takes long is apart, for any thread: of registering memory ([`Pinning`]), of moving bytes ([`Hand`]).
 //! * **Memory.** [`Fabric::register`] and [`Pinning::pin`] alone are unsafe: their caller promises that the region stays
 //!   mapped until `deregister` returns. In return a fabric checks every *local* address it is handed against
 //!   its registered regions and refuses others with `InvalidRegion`, touching nothing. *Remote* addresses are
@@ -143,6 +143,20 @@ pub trait Pinning: Send + Sync {
     fn unpin(&self, key: RegionKey);
 }
 
+/// The part of moving bytes that any thread may do, beside whoever drives the fabric: copies of what was posted.
+pub trait Hand: Send + Sync {
+    /// Copies a piece that nobody has taken; whether there was one. What comes of it is told by a [`Fabric::poll`], to
+    /// which [`Fabric::wake`] calls. Takes as long as a mebibyte takes to copy. May be called after the fabric is gone.
+    fn lend(&self) -> bool;
+
+    /// Whether there is a piece to copy, and another thread may: one atomic load.
+    fn has_work(&self) -> bool;
+
+    /// Whether anything is queued or being copied. Whoever lends a hand may leave at any time: the thread that drives
+    /// the fabric looks again within a millisecond while this is so. One atomic load.
+    fn is_busy(&self) -> bool;
+}
+
 /// What a fabric tells the agent while it is polled.
 pub trait Sink {
     /// The link to `peer` is up (or cannot be): the outcome of [`Fabric::connect`], exactly once for each.
@@ -186,6 +200,11 @@ pub trait Fabric: Send {
     /// What pins memory ahead of [`Fabric::register`]; `None` where registering takes a note and nothing more. A
     /// region pinned by it stays pinned when it is deregistered.
     fn pinning(&self) -> Option<Arc<dyn Pinning>> {
+        None
+    }
+
+    /// What copies beside [`Fabric::poll`], which copies as well; `None` where nothing is copied by threads of this process.
+    fn hand(&self) -> Option<Arc<dyn Hand>> {
         None
     }
 

@@ -1,7 +1,6 @@
 //! Letting go of everything after a panic, without a step of what the panic may have left half done.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 
 use crate::error::panic_text;
 use crate::proto::transfer::TransferError;
@@ -25,7 +24,6 @@ impl Core {
             let _ = outcome.set(Err(TransferError::EngineFailed(text.to_owned()))); // a success that was told stays one
         }
         self.farewells.values_mut().for_each(|farewell| *farewell = Some(text.to_owned()));
-        self.busy.store(false, Ordering::Release);
         self.signal.raise();
         let closing = self.close_fabrics();
         // After the fabrics: the end of a stream tells the peer that nothing of ours moves any more.

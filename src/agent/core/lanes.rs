@@ -22,6 +22,8 @@ pub(super) struct LostLane {
     error: String,
 }
 
+/// What is copied at once by whoever drives, without handing it to another thread.
+const SMALL_BYTES: u64 = 128 << 10;
 /// How long the end of a stream or of a process may be behind that of its links before the link itself is to blame. What
 /// was under way on it has failed at once.
 const LANE_GRACE: Duration = Duration::from_millis(100);
@@ -30,10 +32,14 @@ impl Core {
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut lost = Vec::new();
-        for fabric in &mut self.fabrics {
+        for (fabric, due) in self.fabrics.iter_mut().zip(&mut self.due).filter(|(_, due)| **due) {
             let lane = fabric.name();
             let mut tap = Tap::new(&mut self.endpoint, lane, now, &mut self.mishaps.frames_dropped);
-            worked |= fabric.poll(STEP_BYTES, &mut tap);
+            // Where others copy, too, they do it without the lock.
+            let budget = if fabric.hand().is_some() { SMALL_BYTES } else { STEP_BYTES };
+            let moved = fabric.poll(budget, &mut tap);
+            *due = moved || fabric.wake().is_none();
+            worked |= moved;
             lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (lane, peer, error)));
         }
         for (lane, peer, error) in lost {
@@ -68,6 +74,7 @@ impl Core {
         let stream = self.streams.get(&key);
         let credentials = stream.and_then(ControlStream::credentials);
         let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
+        self.due.fill(true);
         for fabric in &mut self.fabrics {
             if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
                 let keys = stream.and_then(|stream| stream.link_keys(fabric.name(), &link_id)).map(Arc::new);
@@ -96,6 +103,7 @@ impl Core {
         let Some(fabric) = self.fabrics.get_mut(lane) else {
             return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
         };
+        self.due[lane] = true; // as many as there are fabrics
         match fabric.post(peer, batch) {
             Ok(Posted::Accepted) => {}
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),

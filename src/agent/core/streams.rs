@@ -49,6 +49,7 @@ impl Core {
             let intake = stream.fill();
             self.take_frames(key, &mut frames, now);
             match intake {
+                Ok(Intake::Some) if self.streams.get(&key).is_some_and(ControlStream::is_drained) => break,
                 Ok(Intake::Some) => {}
                 Ok(Intake::Nothing) => break,
                 Ok(Intake::Closed) => {

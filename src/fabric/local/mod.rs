@@ -1,7 +1,8 @@
 //! The `local` fabric: on one host, the owner of the destination copies out of the source's process.
 //!
 //! ```text
-//!   post(Read) -> queue per peer -> poll: up to 1023 segments a call -> process_vm_readv -> own memory
+//!   post(Read) -> queue per peer -> pieces: up to 1023 segments a call -> process_vm_readv -> own memory
+//!                                   copied by whoever polls, and by every hand that is lent
 //! ```
 //!
 //! Nothing lands that the owner did not copy itself, so a stopped, cancelled or dead source can corrupt nothing,
@@ -12,45 +13,51 @@
 //! and a 32-byte random nonce is read from the peer's memory, at connect and again behind the bytes of every single
 //! call. A peer that has exited, closed its fabric, or become another program fails that proof.
 //!
-//! Thread rule: none beyond the contract's. No call blocks beyond one `process_vm_readv` of a step's size.
+//! Thread rule: none beyond the contract's. What is queued is copied by several threads at once ([`Fabric::hand`]); no
+//! call blocks beyond the `process_vm_readv` of a piece.
 
 mod nonce;
 mod peer;
 mod ptracer;
 mod pull;
-mod step;
+mod queue;
 mod wake;
+mod yard;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
+use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 
-use super::{Batch, Fabric, Limits, Link, Posted, Region, Sink};
+use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
 pub use ptracer::yama_scope;
 
 use nonce::Nonce;
-use peer::{Flight, Identity, Peer, State};
+use peer::Identity;
 use pull::Puller;
-use step::{Step, ended, step};
-use wake::{Due, Wake};
+use queue::News;
+use wake::Wake;
+use yard::{Yard, ended};
 
 /// How a local fabric is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalConfig {
     /// Bytes copied for one peer before the next one's turn. Also the most that one system call copies.
-    pub step_bytes: u64,
+    pub piece_bytes: u64,
     /// Batches that one peer may have queued.
     pub batches_in_flight: usize,
+    /// Threads that may copy at a time.
+    pub copiers: usize,
 }
 
 impl Default for LocalConfig {
     fn default() -> Self {
-        Self { step_bytes: 1 << 20, batches_in_flight: 64 }
+        Self { piece_bytes: 1 << 20, batches_in_flight: 64, copiers: 2 }
     }
 }
 
@@ -59,15 +66,29 @@ pub struct LocalFabric {
     config: LocalConfig,
     nonce: Nonce,
     yama_scope: Option<u32>,
+    /// For proofs; copies have their own.
     puller: Puller,
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that have not given us leave yet.
     connecting: Vec<PeerKey>,
-    /// Peers with something queued, next one first.
-    ring: VecDeque<PeerKey>,
     /// Outcomes of `connect` that no poll has reported yet.
     outcomes: VecDeque<(PeerKey, Result<(), FabricError>)>,
+    yard: Arc<Yard>,
     wake: Wake,
+}
+
+/// A link, from `connect` to `disconnect`.
+struct Peer {
+    identity: Arc<Identity>,
+    state: State,
+}
+
+/// How a link stands.
+enum State {
+    /// The proof is refused so far; it is tried again until then.
+    Connecting { until: Instant },
+    /// Batches are pulled, unless the queue has the peer down as lost.
+    Up,
 }
 
 impl LocalFabric {
@@ -82,8 +103,8 @@ impl LocalFabric {
             puller: Puller::new(),
             peers: BTreeMap::new(),
             connecting: Vec::new(),
-            ring: VecDeque::new(),
             outcomes: VecDeque::new(),
+            yard: Arc::new(Yard::new(wake.bell(), config.piece_bytes, config.copiers)),
             wake,
         })
     }
@@ -93,7 +114,7 @@ impl LocalFabric {
     fn try_connect(&mut self, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
         let State::Connecting { until } = peer.state else { return false };
-        let outcome = peer.identity.prove(&mut self.puller);
+        let outcome = peer.identity.prove(&mut self.puller, &self.yard.regions);
         let forbidden = matches!(&outcome, Err(error) if error.code == Errno::PERM.raw_os_error());
         if forbidden && self.yama_scope == Some(1) && Instant::now() < until {
             return true;
@@ -104,7 +125,10 @@ impl LocalFabric {
             })
         });
         match watched {
-            Ok(()) => peer.state = State::Up,
+            Ok(()) => {
+                peer.state = State::Up;
+                self.yard.change(|queue| queue.admit(key, Arc::clone(&peer.identity)));
+            }
             Err(_) => drop(self.peers.remove(&key)),
         }
         self.outcomes.push_back((key, watched));
@@ -117,46 +141,26 @@ impl LocalFabric {
         self.connecting = waiting.into_iter().filter(|key| self.try_connect(*key)).collect();
     }
 
-    /// Copies for one peer until about `budget_bytes` are spent or its queue is empty. Returns what was spent.
-    fn serve(&mut self, key: PeerKey, budget_bytes: u64, sink: &mut dyn Sink) -> u64 {
-        let mut spent = 0;
-        while spent < budget_bytes {
-            let Some(peer) = self.peers.get_mut(&key) else { break };
-            let Some(flight) = peer.queue.front_mut() else { break };
-            let token = flight.batch.token;
-            let (cost, step) = step(&mut self.puller, &peer.identity, flight, budget_bytes - spent);
-            spent += cost;
-            match step {
-                Ok(Step::Partial) => {}
-                Ok(Step::Done) => {
-                    peer.queue.pop_front();
-                    sink.completed(token, Ok(()));
-                }
-                Err(error) if error.kind == FabricErrorKind::PeerLost => {
-                    self.lose(key, error, sink);
-                    break;
-                }
-                Err(error) => {
-                    peer.queue.pop_front();
-                    sink.completed(token, Err(error));
+    /// Reports what has ended, and who. Returns whether anything has.
+    fn tell(&mut self, sink: &mut dyn Sink) -> bool {
+        let mut any = false;
+        while let Some(news) = self.yard.change(|queue| queue.news()) {
+            any = true;
+            match news {
+                News::Ended(token, outcome) => sink.completed(token, outcome),
+                News::Lost(key, error) => {
+                    if let Some(peer) = self.peers.get(&key) {
+                        self.wake.forget(&peer.identity.pidfd);
+                    }
+                    sink.lost(key, error);
                 }
             }
         }
-        spent
-    }
-
-    /// Ends every batch of a peer that is gone, then says so, once.
-    fn lose(&mut self, key: PeerKey, error: FabricError, sink: &mut dyn Sink) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        self.wake.forget(&peer.identity.pidfd);
-        peer.state = State::Lost(error.clone());
-        let tokens: Vec<OpToken> = peer.queue.drain(..).map(|flight| flight.batch.token).collect();
-        tokens.into_iter().for_each(|token| sink.completed(token, Err(error.clone())));
-        sink.lost(key, error);
+        any
     }
 
     /// Why a batch cannot be taken, by its own faults.
-    fn check(&mut self, batch: &Batch) -> Result<(), FabricError> {
+    fn check(&self, batch: &Batch) -> Result<(), FabricError> {
         if batch.op != TransferOp::Read {
             let detail = format!("{} is not native here: the destination's owner posts a READ", batch.op);
             return Err(FabricError::new("local", "post", FabricErrorKind::Unsupported, 0, detail));
@@ -166,19 +170,20 @@ impl LocalFabric {
                 format!("a batch has {} segments, not 1 to {SEGMENTS_PER_BATCH}", batch.segments.len());
             return Err(FabricError::new("local", "post", FabricErrorKind::Unsupported, 0, detail));
         }
-        let bad = |segment: &&Segment| {
-            let span = Span { addr: segment.dst, len: segment.len };
-            segment.len == 0 || segment.src.checked_add(segment.len).is_none() || !self.puller.covers(span)
-        };
-        match batch.segments.iter().find(bad) {
+        match self.yard.regions.find_bad(&batch.segments) {
             None => Ok(()),
-            Some(segment) => {
-                let Segment { src, dst, len } = segment;
+            Some(Segment { src, dst, len }) => {
                 let detail =
                     format!("{dst:#x}+{len} (from {src:#x}) is empty, wraps, or is in no registered region");
                 Err(FabricError::new("local", "post", FabricErrorKind::InvalidRegion, 0, detail))
             }
         }
+    }
+}
+
+impl Drop for LocalFabric {
+    fn drop(&mut self) {
+        self.peers.keys().for_each(|peer| self.yard.remove(*peer)); // hands may stay; nothing moves by them any more
     }
 }
 
@@ -211,33 +216,33 @@ impl Fabric for LocalFabric {
             let detail = format!("{} memory cannot be registered, only DRAM", region.kind);
             return Err(FabricError::new("local", "register", FabricErrorKind::Unsupported, 0, detail));
         }
-        // SAFETY: the contract of `Fabric::register` is word for word what the puller asks for.
-        unsafe { self.puller.register(*region) };
+        // SAFETY: the contract of `Fabric::register` is word for word what `Regions` asks for.
+        unsafe { self.yard.regions.register(*region) };
         Ok(Vec::new())
     }
 
     fn deregister(&mut self, key: RegionKey) {
-        self.puller.deregister(key);
+        self.yard.regions.deregister(key);
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
         match Identity::pin(&link, self.yama_scope) {
             Ok(identity) => {
                 let state = State::Connecting { until: Instant::now() + LEAVE_WITHIN };
-                self.peers.insert(peer, Peer { identity, state, queue: VecDeque::new() });
+                self.peers.insert(peer, Peer { identity: Arc::new(identity), state });
                 self.connecting.push(peer);
             }
             Err(error) => self.outcomes.push_back((peer, Err(error))),
         }
-        self.wake.set(Due::Now);
+        self.yard.bell.ring();
     }
 
     fn disconnect(&mut self, peer: PeerKey) {
+        self.yard.remove(peer);
         if let Some(gone) = self.peers.remove(&peer) {
             self.wake.forget(&gone.identity.pidfd);
         }
         self.outcomes.retain(|(key, _)| *key != peer);
-        self.ring.retain(|key| *key != peer);
     }
 
     fn import(&mut self, _: PeerKey, _: &Region, _: Option<&[u8]>) -> Result<(), FabricError> {
@@ -246,23 +251,23 @@ impl Fabric for LocalFabric {
 
     fn post(&mut self, key: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
         self.check(&batch)?;
-        let bound = self.config.batches_in_flight;
         let unknown = |what| FabricError::new("local", "post", FabricErrorKind::Unreachable, 0, what);
-        let peer = self.peers.get_mut(&key).ok_or_else(|| unknown(format!("peer {key} is not connected")))?;
-        match &peer.state {
-            State::Connecting { .. } => return Err(unknown(format!("peer {key} is still connecting"))),
-            State::Lost(error) => return Err(error.clone()),
-            State::Up => {}
+        let peer = self.peers.get(&key).ok_or_else(|| unknown(format!("peer {key} is not connected")))?;
+        if matches!(peer.state, State::Connecting { .. }) {
+            return Err(unknown(format!("peer {key} is still connecting")));
         }
-        if peer.queue.len() >= bound {
-            return Ok(Posted::Full(batch));
-        }
-        if peer.queue.is_empty() {
-            self.ring.push_back(key);
-        }
-        peer.queue.push_back(Flight { batch, segment: 0, offset: 0 });
-        self.wake.set(Due::Now);
-        Ok(Posted::Accepted)
+        let bound = self.config.batches_in_flight;
+        let posted = self.yard.change(|queue| match queue.flights(key) {
+            None => Err(unknown(format!("peer {key} is not connected"))),
+            Some(Err(lost)) => Err(lost),
+            Some(Ok(flights)) if flights >= bound => Ok(Posted::Full(batch)),
+            Some(Ok(_)) => {
+                queue.push(key, batch.token, batch.segments.into());
+                Ok(Posted::Accepted)
+            }
+        })?;
+        self.yard.bell.ring();
+        Ok(posted)
     }
 
     fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool {
@@ -271,28 +276,33 @@ impl Fabric for LocalFabric {
         while let Some((peer, outcome)) = self.outcomes.pop_front() {
             sink.connected(peer, outcome);
         }
-        if self.ring.is_empty() {
+        if !self.yard.is_busy() {
             while let Some(key) = self.wake.ended() {
                 any = true;
-                self.lose(key, ended(), sink);
+                if let Some(peer) = self.peers.get(&key) {
+                    self.wake.forget(&peer.identity.pidfd);
+                }
+                self.yard.change(|queue| queue.lose(key, ended()));
             }
         }
         let mut left = budget_bytes.max(1);
         while left > 0
-            && let Some(key) = self.ring.pop_front()
+            && let Some(cost) = self.yard.copy(left)
         {
             any = true;
-            left = left.saturating_sub(self.serve(key, left.min(self.config.step_bytes.max(1)), sink));
-            if self.peers.get(&key).is_some_and(|peer| !peer.queue.is_empty()) {
-                self.ring.push_back(key);
-            }
+            left = left.saturating_sub(cost);
         }
-        self.wake.set(match (self.ring.is_empty(), !self.connecting.is_empty()) {
-            (false, _) => Due::Now,
-            (true, true) => Due::After(LEAVE_RETRY),
-            (true, false) => Due::Never,
-        });
+        any |= self.tell(sink);
+        self.wake.set_alarm(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
+        self.yard.bell.hush();
+        if self.yard.wants_poll() {
+            self.yard.bell.ring();
+        }
         any
+    }
+
+    fn hand(&self) -> Option<Arc<dyn Hand>> {
+        Some(Arc::<Yard>::clone(&self.yard))
     }
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {

@@ -1,20 +1,18 @@
-//! One peer: who it is, how that is proved, what is queued for it.
+//! Who a peer is, and how that is proved.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::{Batch, Credentials, Link};
+use crate::fabric::{Credentials, Link};
 
 use super::error;
 use super::nonce::NonceAt;
 use super::ptracer::Allowance;
-use super::pull::Puller;
+use super::pull::{Puller, Regions};
 
 /// A process, pinned: the pid cannot come to mean another one unnoticed.
 pub(super) struct Identity {
@@ -53,10 +51,9 @@ impl Identity {
     }
 
     /// Reads the nonce where the peer says it is.
-    pub fn prove(&self, puller: &mut Puller) -> Result<(), FabricError> {
-        puller.clear();
+    pub fn prove(&self, puller: &mut Puller, regions: &Regions) -> Result<(), FabricError> {
         let pid = self.pid;
-        match puller.pull(pid.as_raw_pid(), &self.nonce) {
+        match puller.call(regions).pull(pid.as_raw_pid(), &self.nonce) {
             Ok(pulled) if pulled.proven => Ok(()),
             Ok(_) => Err(self.stranger(0)),
             Err(errno @ Errno::FAULT) => Err(self.stranger(errno.raw_os_error())),
@@ -129,52 +126,6 @@ pub(super) fn refused(pid: Pid, errno: Errno) -> FabricError {
 /// The call that does the work, as errors name it.
 pub(super) const READV: &str = "process_vm_readv";
 
-/// A batch and how far it is.
-pub(super) struct Flight {
-    pub batch: Batch,
-    /// The segment that is next.
-    pub segment: usize,
-    /// Bytes of it that are there.
-    pub offset: u64,
-}
-
-impl Flight {
-    /// Goes `bytes` ahead. Returns whether that was the end.
-    pub fn advance(&mut self, mut bytes: u64) -> bool {
-        while let Some(segment) = self.batch.segments.get(self.segment) {
-            let left = segment.len - self.offset;
-            if bytes < left {
-                self.offset += bytes;
-                return false;
-            }
-            bytes -= left;
-            self.segment += 1;
-            self.offset = 0;
-        }
-        true
-    }
-}
-
-/// How a link stands.
-pub(super) enum State {
-    /// The proof is refused so far; it is tried again until then.
-    Connecting {
-        /// When the refusal is final.
-        until: Instant,
-    },
-    /// Batches are pulled.
-    Up,
-    /// The peer is gone, and has been reported so.
-    Lost(FabricError),
-}
-
-/// A peer and what is queued for it.
-pub(super) struct Peer {
-    pub identity: Identity,
-    pub state: State,
-    pub queue: VecDeque<Flight>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,19 +157,5 @@ mod tests {
             assert!(admitted(Some(Credentials { pid, uid }), true).is_err(), "{pid}");
         }
         assert!(admitted(None, true).is_err());
-    }
-
-    #[test]
-    fn flight_advances_over_segment_edges() {
-        let segment = |len| crate::desc::Segment { src: 0, dst: 0, len };
-        let segments = vec![segment(10), segment(1), segment(5)];
-        let op = crate::desc::TransferOp::Read;
-        let batch = Batch { token: crate::desc::OpToken(1), op, segments, header: Vec::new() };
-        let mut flight = Flight { batch, segment: 0, offset: 0 };
-        assert!(!flight.advance(9));
-        assert_eq!((flight.segment, flight.offset), (0, 9));
-        assert!(!flight.advance(2));
-        assert_eq!((flight.segment, flight.offset), (2, 0));
-        assert!(flight.advance(5));
     }
 }

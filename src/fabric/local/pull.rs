@@ -1,12 +1,14 @@
 //! Copies out of another process's memory: the only place of this fabric that says `unsafe`.
 //!
-//! A [`Puller`] owns the registered regions and the vectors of the call that is being put together. Every vector it
-//! holds lies inside a registered region, which is what makes [`Puller::pull`] safe to call. Each call reads the
-//! peer's nonce last: the kernel copies vectors in order, so an intact nonce proves that the bytes before it
-//! came from the process we think, with its fabric still open. Nothing is allocated once it is built.
+//! [`Regions`] are what may be written to. A [`Call`] borrows them for reading while it is put together and done, so no
+//! region is deregistered between the check of a vector and the copy into it: `deregister` waits for the calls under way
+//! (each is one system call of a bounded size). Each call reads the peer's nonce last: the kernel copies vectors in
+//! order, so an intact nonce proves that the bytes before it came from the process we think, with its fabric still open.
+//! Nothing is allocated once a [`Puller`] is built.
 #![allow(unsafe_code)]
 
 use libc::{iovec, pid_t, process_vm_readv};
+use parking_lot::{RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 
 use crate::desc::{RegionKey, Segment, Span};
@@ -17,7 +19,7 @@ use super::nonce::{NONCE_BYTES, NonceAt};
 /// Vectors on either side of one call (`UIO_MAXIOV`).
 const VECTORS_MAX: usize = 1024;
 
-/// `struct iovec` with an address instead of a pointer, so that it can cross threads with its fabric.
+/// `struct iovec` with an address instead of a pointer, so that it can cross threads while its puller is not in use.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Vector {
@@ -37,104 +39,129 @@ pub(super) struct Pulled {
     pub proven: bool,
 }
 
-/// Registered regions and the next call.
+/// Registered regions: possible destinations.
+#[derive(Debug, Default)]
+pub(super) struct Regions(RwLock<RegionSet>);
+
+impl Regions {
+    /// Makes a region a possible destination.
+    ///
+    /// # Safety
+    /// Until [`Regions::deregister`] returns for its key, the region is mapped and writable, and nobody holds a Rust
+    /// reference to it.
+    pub unsafe fn register(&self, region: Region) {
+        self.0.write().insert(region);
+    }
+
+    /// Forgets a region, once no call may be writing to it; unknown keys are ignored.
+    pub fn deregister(&self, key: RegionKey) {
+        self.0.write().remove(key);
+    }
+
+    /// The first of these segments whose destination is in no region, empty, or beyond the end of the address space on
+    /// either side.
+    pub fn find_bad<'a>(&self, segments: &'a [Segment]) -> Option<&'a Segment> {
+        let mut held = Held { regions: self.0.read(), last_hit: NOWHERE };
+        segments.iter().find(|segment| {
+            let destination = Span { addr: segment.dst, len: segment.len };
+            segment.len == 0 || segment.src.checked_add(segment.len).is_none() || !held.covers(destination)
+        })
+    }
+}
+
+/// Room for the calls of one thread.
 pub(super) struct Puller {
-    regions: RegionSet,
-    last_hit: Span,
     local: Vec<Vector>,
     remote: Vec<Vector>,
-    bytes: u64,
     proof: Box<[u8; NONCE_BYTES]>,
 }
 
 impl Puller {
-    /// No regions, no vectors.
+    /// Room for the largest call.
     pub fn new() -> Self {
         Self {
-            regions: RegionSet::default(),
-            last_hit: NOWHERE,
             local: Vec::with_capacity(VECTORS_MAX),
             remote: Vec::with_capacity(VECTORS_MAX),
-            bytes: 0,
             proof: Box::new([0; NONCE_BYTES]),
         }
     }
 
-    /// Makes a region a possible destination.
-    ///
-    /// # Safety
-    /// Until [`Puller::deregister`] returns for its key, the region is mapped and writable, and nobody holds a Rust
-    /// reference to it.
-    pub unsafe fn register(&mut self, region: Region) {
-        self.regions.insert(region);
+    /// A call with nothing in it.
+    pub fn call<'a>(&'a mut self, regions: &'a Regions) -> Call<'a> {
+        self.local.clear();
+        self.remote.clear();
+        let held = Held { regions: regions.0.read(), last_hit: NOWHERE };
+        Call { puller: self, held, bytes: 0 }
+    }
+}
+
+/// A call that is being put together. While it lives, no region is deregistered.
+pub(super) struct Call<'a> {
+    puller: &'a mut Puller,
+    held: Held<'a>,
+    bytes: u64,
+}
+
+impl Call<'_> {
+    /// Whether no further segment fits into it.
+    pub fn is_full(&self) -> bool {
+        self.puller.local.len() == VECTORS_MAX - 1 // one is the nonce's
     }
 
-    /// Forgets a region; unknown keys are ignored. Vectors that were pushed and not pulled are dropped.
-    pub fn deregister(&mut self, key: RegionKey) {
-        self.regions.remove(key);
-        self.last_hit = NOWHERE;
-        self.clear();
+    /// Adds a copy; false, and nothing added, where its destination is in no region or the call is full.
+    pub fn push(&mut self, segment: Segment) -> bool {
+        if self.is_full() || !self.held.covers(Span { addr: segment.dst, len: segment.len }) {
+            return false;
+        }
+        let len = segment.len as usize;
+        self.puller.local.push(Vector { addr: segment.dst as usize, len });
+        self.puller.remote.push(Vector { addr: segment.src as usize, len });
+        self.bytes += segment.len;
+        true
     }
 
+    /// Performs it, with `nonce` last. One system call, whatever it brings.
+    pub fn pull(self, pid: pid_t, nonce: &NonceAt) -> Result<Pulled, Errno> {
+        let Puller { local, remote, proof } = self.puller;
+        **proof = [0; NONCE_BYTES];
+        local.push(Vector { addr: proof.as_mut_ptr() as usize, len: NONCE_BYTES });
+        remote.push(Vector { addr: nonce.addr as usize, len: NONCE_BYTES });
+        // SAFETY: both pointers are to as many `iovec`s as their counts say (`Vector` has its layout, asserted above),
+        // and outlive the call. Every local vector is writable memory without a Rust reference to it: all but the last
+        // passed `covers` against the regions that `self.held` still borrows, for which `register`'s caller vouches, and
+        // the last is `proof`, which is borrowed mutably here and used by nothing else. Remote vectors are only read, in
+        // the other process, where the kernel checks them.
+        let copied = unsafe {
+            process_vm_readv(
+                pid,
+                local.as_ptr().cast(),
+                local.len() as libc::c_ulong,
+                remote.as_ptr().cast(),
+                remote.len() as libc::c_ulong,
+                0,
+            )
+        };
+        let copied = u64::try_from(copied).map_err(|_| last_errno())?;
+        let proven = copied == self.bytes + NONCE_BYTES as u64 && **proof == nonce.value;
+        Ok(Pulled { bytes: copied.min(self.bytes), proven })
+    }
+}
+
+/// The regions as they are for the life of this, and where the last span was.
+struct Held<'a> {
+    regions: RwLockReadGuard<'a, RegionSet>,
+    last_hit: Span,
+}
+
+impl Held<'_> {
     /// Whether one region holds all of `span`. Looks first where the last span was.
-    pub fn covers(&mut self, span: Span) -> bool {
+    fn covers(&mut self, span: Span) -> bool {
         if within(span, self.last_hit) {
             return true;
         }
         let hit = self.regions.containing(span).map(|region| region.span);
         self.last_hit = hit.unwrap_or(self.last_hit);
         hit.is_some()
-    }
-
-    /// Drops what was pushed and not pulled.
-    pub fn clear(&mut self) {
-        self.local.clear();
-        self.remote.clear();
-        self.bytes = 0;
-    }
-
-    /// Whether no further segment fits into this call.
-    pub fn is_full(&self) -> bool {
-        self.local.len() == VECTORS_MAX - 1 // one is the nonce's
-    }
-
-    /// Adds a copy to the call; false, and nothing added, where its destination is in no region or the call is full.
-    pub fn push(&mut self, segment: Segment) -> bool {
-        if self.is_full() || !self.covers(Span { addr: segment.dst, len: segment.len }) {
-            return false;
-        }
-        let len = segment.len as usize;
-        self.local.push(Vector { addr: segment.dst as usize, len });
-        self.remote.push(Vector { addr: segment.src as usize, len });
-        self.bytes += segment.len;
-        true
-    }
-
-    /// Performs the call on what was pushed, with `nonce` last, and clears it. One system call, whatever it brings.
-    pub fn pull(&mut self, pid: pid_t, nonce: &NonceAt) -> Result<Pulled, Errno> {
-        *self.proof = [0; NONCE_BYTES];
-        self.local.push(Vector { addr: self.proof.as_mut_ptr() as usize, len: NONCE_BYTES });
-        self.remote.push(Vector { addr: nonce.addr as usize, len: NONCE_BYTES });
-        // SAFETY: both pointers are to as many `iovec`s as their counts say (`Vector` has its layout, asserted above),
-        // and outlive the call. Every local vector is writable memory without a Rust reference to it: all but
-        // the last passed `covers` since the regions last changed (`deregister` clears them), for which `register`'s
-        // caller vouches, and the last is `self.proof`, which is borrowed mutably here and used by nothing else. Remote
-        // vectors are only read, in the other process, where the kernel checks them.
-        let copied = unsafe {
-            process_vm_readv(
-                pid,
-                self.local.as_ptr().cast(),
-                self.local.len() as libc::c_ulong,
-                self.remote.as_ptr().cast(),
-                self.remote.len() as libc::c_ulong,
-                0,
-            )
-        };
-        let wanted = self.bytes;
-        self.clear();
-        let copied = u64::try_from(copied).map_err(|_| last_errno())?;
-        let proven = copied == wanted + NONCE_BYTES as u64 && *self.proof == nonce.value;
-        Ok(Pulled { bytes: copied.min(wanted), proven })
     }
 }
 
@@ -157,32 +184,52 @@ mod tests {
     use super::*;
     use crate::desc::MemoryKind;
 
-    fn region(addr: u64, len: u64) -> Region {
-        Region { key: crate::desc::RegionKey(1), kind: MemoryKind::Dram, device: 0, span: Span { addr, len } }
+    fn regions() -> Regions {
+        let span = Span { addr: 0x1000, len: 0x1000 };
+        let regions = Regions::default();
+        let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };
+        // SAFETY: nothing is pulled in these tests.
+        unsafe { regions.register(region) };
+        regions
     }
 
     #[test]
     fn pushes_only_what_a_region_covers() {
-        let mut puller = Puller::new();
-        // SAFETY: nothing is pulled in this test.
-        unsafe { puller.register(region(0x1000, 0x1000)) };
-        let push = |puller: &mut Puller, dst, len| puller.push(Segment { src: 0, dst, len });
-        assert!(push(&mut puller, 0x1000, 0x1000));
-        assert!(push(&mut puller, 0x1fff, 1));
+        let (regions, mut puller) = (regions(), Puller::new());
+        let mut call = puller.call(&regions);
+        let mut push = |dst, len| call.push(Segment { src: 0, dst, len });
+        assert!(push(0x1000, 0x1000));
+        assert!(push(0x1fff, 1));
         for (dst, len) in [(0xfff, 1), (0x1000, 0x1001), (0x2000, 1), (u64::MAX, 1), (0x1800, u64::MAX)] {
-            assert!(!push(&mut puller, dst, len), "{dst:#x}+{len}");
+            assert!(!push(dst, len), "{dst:#x}+{len}");
         }
-        puller.deregister(crate::desc::RegionKey(1));
-        assert!(!push(&mut puller, 0x1000, 1), "the last hit outlives its region");
+        drop(call);
+        regions.deregister(RegionKey(1));
+        assert!(!puller.call(&regions).push(Segment { src: 0, dst: 0x1000, len: 1 }));
+    }
+
+    #[test]
+    fn bad_segments_are_found_before_anything_moves() {
+        let regions = regions();
+        let good = Segment { src: 0, dst: 0x1000, len: 8 };
+        let bad = [
+            Segment { len: 0, ..good },
+            Segment { src: u64::MAX, ..good },
+            Segment { dst: 0xfff, ..good },
+            Segment { dst: 0x1ffc, ..good },
+        ];
+        assert_eq!(regions.find_bad(&[good, good]), None);
+        for bad in bad {
+            assert_eq!(regions.find_bad(&[good, bad]), Some(&bad));
+        }
     }
 
     #[test]
     fn keeps_room_for_the_nonce() {
-        let mut puller = Puller::new();
-        // SAFETY: nothing is pulled in this test.
-        unsafe { puller.register(region(0x1000, 0x1000)) };
-        let taken = (0..2000).filter(|_| puller.push(Segment { src: 0, dst: 0x1000, len: 1 })).count();
+        let (regions, mut puller) = (regions(), Puller::new());
+        let mut call = puller.call(&regions);
+        let taken = (0..2000).filter(|_| call.push(Segment { src: 0, dst: 0x1000, len: 1 })).count();
         assert_eq!(taken, VECTORS_MAX - 1);
-        assert!(puller.is_full());
+        assert!(call.is_full());
     }
 }

@@ -2,6 +2,8 @@
 //! be tried again, or a peer's process has ended.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -12,24 +14,48 @@ use rustix::time::{
 
 use crate::desc::PeerKey;
 
-/// When the descriptor shall be readable, peers' ends apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    /// Not by itself.
-    Never,
-    /// From now until told otherwise.
-    Now,
-    /// From then until told otherwise.
-    After(Duration),
-}
-
-/// An epoll of an eventfd, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one
-/// costs some 15 us in a virtual machine.)
+/// An epoll of a bell, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one costs
+/// some 15 us in a virtual machine.)
 pub(super) struct Wake {
     epoll: OwnedFd,
-    now: OwnedFd,
+    bell: Arc<Bell>,
     timer: OwnedFd,
-    due: Due,
+    is_armed: bool,
+}
+
+/// Rung from any thread, until it is hushed. Costs a system call only where that changes something.
+pub(super) struct Bell {
+    fd: OwnedFd,
+    rings: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> Result<Self, Errno> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { fd, rings: AtomicBool::new(false) })
+    }
+
+    /// Calls for a poll.
+    pub fn ring(&self) {
+        if !self.rings.swap(true, Ordering::AcqRel) {
+            complain(rustix::io::write(&self.fd, &1u64.to_ne_bytes()).map(drop));
+        }
+    }
+
+    /// Ends the call. Whoever does looks afterwards whether there is something to do: what came just before has not
+    /// rung.
+    pub fn hush(&self) {
+        if self.rings.load(Ordering::Acquire) {
+            complain(rustix::io::read(&self.fd, &mut [0; 8]).map(drop));
+            self.rings.store(false, Ordering::Release);
+        }
+    }
+}
+
+fn complain(outcome: Result<(), Errno>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "a wake handle of our own does not work");
+    }
 }
 
 impl Wake {
@@ -38,11 +64,11 @@ impl Wake {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        let now = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        for own in [&now, &timer] {
+        let bell = Arc::new(Bell::new()?);
+        for own in [&bell.fd, &timer] {
             epoll::add(&epoll, own, epoll::EventData::new_u64(NO_PEER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { epoll, now, timer, due: Due::Never })
+        Ok(Self { epoll, bell, timer, is_armed: false })
     }
 
     /// What the agent waits on.
@@ -50,31 +76,17 @@ impl Wake {
         self.epoll.as_fd()
     }
 
-    /// Sets when the descriptor is readable. Costs a system call only where that changes.
-    pub fn set(&mut self, due: Due) {
-        if due == self.due && !matches!(due, Due::After(_)) {
-            return;
-        }
-        let changed = match (self.due, due) {
-            (Due::After(_), Due::Now) => self.arm(Duration::ZERO).and_then(|()| self.raise()),
-            (_, Due::Now) => self.raise(),
-            (Due::Now, Due::Never) => self.lower(),
-            (Due::Now, Due::After(delay)) => self.lower().and_then(|()| self.arm(delay)),
-            (_, Due::After(delay)) => self.arm(delay),
-            (_, Due::Never) => self.arm(Duration::ZERO),
-        };
-        match changed {
-            Ok(()) => self.due = due,
-            Err(error) => tracing::error!(%error, "a wake handle of our own does not work"),
-        }
+    /// What makes it readable.
+    pub fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
     }
 
-    fn raise(&self) -> Result<(), Errno> {
-        rustix::io::write(&self.now, &1u64.to_ne_bytes()).map(drop)
-    }
-
-    fn lower(&self) -> Result<(), Errno> {
-        rustix::io::read(&self.now, &mut [0; 8]).map(drop)
+    /// Makes it readable after a while, whatever the bell does; never, where none is given.
+    pub fn set_alarm(&mut self, delay: Option<Duration>) {
+        if delay.is_some() || self.is_armed {
+            complain(self.arm(delay.unwrap_or_default()));
+            self.is_armed = delay.is_some();
+        }
     }
 
     /// Lets the timer expire after `delay`, or never where that is zero. An expiry so far is forgotten.
@@ -124,26 +136,34 @@ mod tests {
     }
 
     #[test]
-    fn readable_exactly_while_due() {
-        let mut wake = Wake::new().expect("descriptors");
-        let soon = Due::After(Duration::from_millis(1));
-        let long = Duration::from_secs(20);
-        assert!(!readable(&wake, Duration::ZERO));
-        for (due, patience, wanted) in [
-            (Due::Now, Duration::ZERO, true),
-            (Due::Never, Duration::ZERO, false),
-            (soon, long, true),
-            (Due::Never, Duration::ZERO, false),
-            (Due::Now, Duration::ZERO, true),
-            (soon, long, true),
-            (soon, long, true),
-            (Due::Now, Duration::ZERO, true),
-            (Due::After(long), Duration::ZERO, false),
-            (Due::Never, Duration::ZERO, false),
-        ] {
-            wake.set(due);
-            assert_eq!(readable(&wake, patience), wanted, "{due:?}");
+    fn readable_from_the_ring_to_the_hush() {
+        let wake = Wake::new().expect("descriptors");
+        let bell = wake.bell();
+        for _ in 0..3 {
+            assert!(!readable(&wake, Duration::ZERO));
+            bell.ring();
+            bell.ring();
+            assert!(readable(&wake, Duration::ZERO));
+            bell.hush();
+            bell.hush();
         }
+        assert!(!readable(&wake, Duration::ZERO));
         assert_eq!(wake.ended(), None);
+    }
+
+    #[test]
+    fn readable_when_the_alarm_goes() {
+        let mut wake = Wake::new().expect("descriptors");
+        let (soon, long) = (Duration::from_millis(1), Duration::from_secs(20));
+        for (alarm, patience, wanted) in [
+            (Some(soon), long, true),
+            (None, Duration::ZERO, false),
+            (Some(soon), long, true),
+            (Some(long), Duration::ZERO, false),
+            (None, Duration::ZERO, false),
+        ] {
+            wake.set_alarm(alarm);
+            assert_eq!(readable(&wake, patience), wanted, "{alarm:?}");
+        }
     }
 }

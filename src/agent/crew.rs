@@ -1,0 +1,159 @@
+//! Who copies bytes for an agent: threads of its own, and everybody who waits.
+//!
+//! What a fabric has queued for copying ([`Hand`]) is taken piece by piece, without the lock of the core: by the progress
+//! thread between two drives, by threads of the host that wait, and by the crew's threads, which park until they are
+//! called. How many copy at a time the fabric decides.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::fabric::Hand;
+
+use super::process;
+
+/// See the [module](self).
+pub(super) struct Crew {
+    hands: Vec<Arc<dyn Hand>>,
+    state: Mutex<State>,
+    called: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    threads: Vec<JoinHandle<()>>,
+    parked: usize,
+    is_over: bool,
+}
+
+impl Crew {
+    /// Nobody yet, for what these hands have to copy.
+    pub fn new(hands: Vec<Arc<dyn Hand>>) -> Self {
+        Self { hands, state: Mutex::default(), called: Condvar::new() }
+    }
+
+    /// Starts so many threads, each of which runs `body`, if there is anything to copy at all. The body calls
+    /// [`Crew::work`].
+    pub fn hire(&self, count: usize, body: impl Fn() + Clone + Send + 'static) -> io::Result<()> {
+        let count = if self.hands.is_empty() { 0 } else { count };
+        for _ in 0..count {
+            let thread = process::spawn("baton-copy", body.clone())?;
+            self.state.lock().threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Copies a piece, if there is one that nobody has taken.
+    pub fn lend(&self) -> bool {
+        self.hands.iter().any(|hand| hand.lend())
+    }
+
+    /// Whether anything is queued or being copied.
+    pub fn is_busy(&self) -> bool {
+        self.hands.iter().any(|hand| hand.is_busy())
+    }
+
+    /// Calls a thread of the crew, if there is a piece to copy and one is parked.
+    pub fn call(&self) {
+        if self.hands.iter().any(|hand| hand.has_work()) && self.state.lock().parked > 0 {
+            self.called.notify_one();
+        }
+    }
+
+    /// What a thread of the crew does, until all are dismissed.
+    pub fn work(&self) {
+        loop {
+            while self.lend() {
+                self.call(); // one calls the next, as long as there is something to do
+            }
+            let mut state = self.state.lock();
+            if state.is_over {
+                return;
+            }
+            if !self.hands.iter().any(|hand| hand.has_work()) {
+                state.parked += 1;
+                self.called.wait(&mut state);
+                state.parked -= 1;
+            }
+        }
+    }
+
+    /// Ends the threads. What is queued is no longer copied by them.
+    pub fn dismiss(&self) {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        self.called.notify_all();
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread that copies has panicked");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("hands", &self.hands.len()).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// So many pieces.
+    struct Heap(AtomicUsize);
+
+    impl Hand for Heap {
+        fn lend(&self) -> bool {
+            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+        }
+
+        fn has_work(&self) -> bool {
+            self.0.load(Ordering::Acquire) > 0
+        }
+
+        fn is_busy(&self) -> bool {
+            self.has_work()
+        }
+    }
+
+    fn until(done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "it does not come");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_is_called_does_all_there_is_and_parks_again() {
+        let heap = Arc::new(Heap(AtomicUsize::new(0)));
+        let crew = Arc::new(Crew::new(vec![Arc::<Heap>::clone(&heap)]));
+        let body = Arc::clone(&crew);
+        crew.hire(3, move || body.work()).expect("threads");
+        for _ in 0..3 {
+            until(|| crew.state.lock().parked == 3);
+            heap.0.store(1000, Ordering::Release);
+            crew.call();
+            until(|| !heap.has_work());
+        }
+        crew.dismiss();
+        heap.0.store(1, Ordering::Release);
+        crew.call();
+        assert!(crew.lend() && !crew.lend(), "those who wait still may");
+    }
+
+    #[test]
+    fn where_nothing_is_copied_nobody_is_hired() {
+        let crew = Crew::new(Vec::new());
+        crew.hire(3, || unreachable!("nobody")).expect("no threads");
+        assert!(crew.state.lock().threads.is_empty() && !crew.lend());
+    }
+}

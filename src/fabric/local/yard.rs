@@ -1,0 +1,224 @@
+//! What the fabric and the threads that copy for it share: the regions, the queue, and the bell that calls for a poll.
+
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use crate::desc::{PeerKey, Segment};
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::Hand;
+
+use super::error;
+use super::peer::{Identity, READV, refused};
+use super::pull::{Pulled, Puller, Regions};
+use super::queue::{Piece, Place, Queue};
+use super::wake::Bell;
+
+/// See the [module](self).
+pub(super) struct Yard {
+    pub regions: Regions,
+    pub queue: Mutex<Queue<Identity>>,
+    pub bell: Arc<Bell>,
+    /// A piece has been settled, for whoever waits for the last one of a peer.
+    settled: Condvar,
+    /// Whether there is a piece to copy and room for another thread: looked at before a lock is taken.
+    has_work: AtomicBool,
+    /// Whether anything is queued or being copied.
+    is_busy: AtomicBool,
+    /// Room of threads that are not copying just now.
+    pullers: Mutex<Vec<Puller>>,
+    /// Cost of one piece.
+    piece_bytes: u64,
+    /// Threads that may copy at a time.
+    copiers: usize,
+}
+
+impl Yard {
+    /// Nothing registered, nothing queued.
+    pub fn new(bell: Arc<Bell>, piece_bytes: u64, copiers: usize) -> Self {
+        Self {
+            regions: Regions::default(),
+            queue: Mutex::new(Queue::new()),
+            bell,
+            settled: Condvar::new(),
+            has_work: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
+            pullers: Mutex::default(),
+            piece_bytes: piece_bytes.max(1),
+            copiers: copiers.max(1),
+        }
+    }
+
+    /// Changes the queue.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Queue<Identity>) -> T) -> T {
+        let mut queue = self.queue.lock();
+        let changed = change(&mut queue);
+        self.show(&queue);
+        changed
+    }
+
+    /// Whether there is something that a poll could do: a piece to copy, with room for another thread, or news.
+    pub fn wants_poll(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.has_news() || queue.has_work() && queue.copying() < self.copiers
+    }
+
+    fn show(&self, queue: &Queue<Identity>) {
+        self.has_work.store(queue.has_work() && queue.copying() < self.copiers, Ordering::Release);
+        self.is_busy.store(queue.has_work() || queue.copying() > 0, Ordering::Release);
+    }
+
+    /// Copies one piece of at most about `budget`, if there is one that nobody has taken and room for another thread.
+    /// Returns what it cost.
+    pub fn copy(&self, budget: u64) -> Option<u64> {
+        if !self.has_work.load(Ordering::Acquire) {
+            return None;
+        }
+        let claim = |queue: &mut Queue<Identity>| {
+            (queue.copying() < self.copiers).then(|| queue.claim(budget.min(self.piece_bytes))).flatten()
+        };
+        let (piece, cost) = self.change(claim)?;
+        let mut claimed = Claimed { yard: self, piece, outcome: Err(unfinished()) };
+        let mut puller = self.pullers.lock().pop().unwrap_or_else(Puller::new);
+        claimed.outcome = copy(&mut puller, &self.regions, &claimed.piece);
+        drop(claimed);
+        self.pullers.lock().push(puller);
+        Some(cost)
+    }
+
+    /// Forgets a peer; when it returns, nothing of it is being copied. A piece takes one system call or a few.
+    pub fn remove(&self, peer: PeerKey) {
+        let mut queue = self.queue.lock();
+        while !queue.remove(peer) {
+            self.settled.wait(&mut queue);
+        }
+        self.show(&queue);
+    }
+}
+
+/// A piece that one thread has; settled whatever becomes of that thread.
+struct Claimed<'a> {
+    yard: &'a Yard,
+    piece: Piece<Identity>,
+    outcome: Result<(), FabricError>,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        if self.yard.change(|queue| queue.settle(&self.piece, outcome)) {
+            self.yard.bell.ring();
+        }
+        self.yard.settled.notify_all();
+    }
+}
+
+impl Hand for Yard {
+    fn lend(&self) -> bool {
+        self.copy(self.piece_bytes).is_some()
+    }
+
+    fn has_work(&self) -> bool {
+        self.has_work.load(Ordering::Acquire)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Acquire)
+    }
+}
+
+/// Copies a piece. Every call proves whose memory it has read.
+fn copy(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>) -> Result<(), FabricError> {
+    let (identity, mut at) = (&*piece.identity, piece.from);
+    while at != piece.to {
+        let (wanted, pulled) = pull(puller, regions, piece, at)?;
+        match pulled {
+            Ok(pulled) if pulled.proven => at = advance(piece, at, wanted),
+            // Not proven yet: the call that resumes it either proves it or fails.
+            Ok(pulled) if (1..wanted).contains(&pulled.bytes) => at = advance(piece, at, pulled.bytes),
+            Ok(_) => return Err(closed(identity)),
+            Err(errno) => return Err(failure(puller, regions, piece, at, errno)),
+        }
+    }
+    if identity.has_ended() { Err(ended()) } else { Ok(()) }
+}
+
+/// One call from `at` on: the bytes that it was to bring, and what it brought.
+fn pull(
+    puller: &mut Puller,
+    regions: &Regions,
+    piece: &Piece<Identity>,
+    at: Place,
+) -> Result<(u64, Result<Pulled, Errno>), FabricError> {
+    let mut call = puller.call(regions);
+    let (mut wanted, mut offset) = (0, at.offset);
+    let whole = &piece.segments[at.segment..piece.to.segment];
+    let part = piece.segments.get(piece.to.segment).filter(|_| piece.to.offset > 0);
+    let part = part.map(|segment| Segment { len: piece.to.offset, ..*segment });
+    for segment in whole.iter().copied().chain(part) {
+        if call.is_full() {
+            break;
+        }
+        let rest = Segment {
+            src: segment.src + offset,
+            dst: segment.dst + offset,
+            len: segment.len - offset,
+        };
+        offset = 0;
+        if !call.push(rest) {
+            let detail = format!("{:#x}+{} is no longer registered", segment.dst, segment.len);
+            return Err(FabricError::new("local", "poll", FabricErrorKind::InvalidRegion, 0, detail));
+        }
+        wanted += rest.len;
+    }
+    Ok((wanted, call.pull(piece.identity.pid.as_raw_pid(), &piece.identity.nonce)))
+}
+
+/// `bytes` further than `at`.
+fn advance(piece: &Piece<Identity>, mut at: Place, mut bytes: u64) -> Place {
+    while bytes > 0
+        && let Some(segment) = piece.segments.get(at.segment)
+    {
+        let left = segment.len - at.offset;
+        if bytes < left {
+            return Place { offset: at.offset + bytes, ..at };
+        }
+        bytes -= left;
+        at = Place { segment: at.segment + 1, offset: 0 };
+    }
+    at
+}
+
+/// What a failed call says about the peer.
+fn failure(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>, at: Place, errno: Errno) -> FabricError {
+    let identity = &*piece.identity;
+    if errno == Errno::SRCH || identity.has_ended() {
+        return ended();
+    }
+    if errno != Errno::FAULT {
+        return refused(identity.pid, errno);
+    }
+    if identity.prove(puller, regions).is_err() {
+        return closed(identity);
+    }
+    let at = piece.segments.get(at.segment).map_or(0, |segment| segment.src + at.offset);
+    let detail = format!("the peer (process {}) has no readable memory at {at:#x}", identity.pid);
+    error(READV, FabricErrorKind::InvalidRegion, errno, detail)
+}
+
+/// The error of a peer whose process is no more.
+pub(super) fn ended() -> FabricError {
+    FabricError::new("local", READV, FabricErrorKind::PeerLost, 0, "the peer's process has ended")
+}
+
+fn unfinished() -> FabricError {
+    let detail = "the thread that copied it has panicked";
+    FabricError::new("local", "poll", FabricErrorKind::Internal, 0, detail)
+}
+
+fn closed(identity: &Identity) -> FabricError {
+    let detail = format!("process {} has closed its agent or runs another program", identity.pid);
+    FabricError::new("local", READV, FabricErrorKind::PeerLost, 0, detail)
+}
