@@ -117,6 +117,11 @@ impl Span {
     pub fn end(&self) -> Option<u64> {
         self.addr.checked_add(self.len)
     }
+
+    /// Whether all of `inner` lies in it.
+    pub fn holds(&self, inner: Span) -> bool {
+        inner.addr >= self.addr && inner.len <= self.len && inner.addr - self.addr <= self.len - inner.len
+    }
 }
 
 impl fmt::Display for Span {

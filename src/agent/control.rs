@@ -249,9 +249,15 @@ impl ControlStream {
         self.blocked
     }
 
-    /// Queues bytes and writes what the socket takes.
+    /// Writes what the socket takes, and queues the rest.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.seal {
+            // What is long and has nothing before it is not copied.
+            None if self.output.is_empty() => {
+                let written = self.write(bytes)?;
+                self.output.extend_from_slice(&bytes[written..]);
+                return Ok(());
+            }
             None => self.output.extend_from_slice(bytes),
             Some(seal) => seal.channel.seal(bytes, &mut self.output).map_err(untrusted)?,
         }
@@ -260,20 +266,33 @@ impl ControlStream {
 
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
+        let output = std::mem::take(&mut self.output);
+        let written = self.write(&output[self.written..]);
+        self.output = output;
+        self.written += written?;
+        if self.written == self.output.len() {
+            self.output.clear();
+            self.written = 0;
+        } else if self.written >= BACKLOG_BYTES {
+            self.output.drain(..self.written); // a stream that never empties does not keep all it has said
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes of these bytes, and says how many those are.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.blocked = false;
-        while self.written < self.output.len() {
-            let rest = &self.output[self.written..];
+        let mut written = 0;
+        while written < bytes.len() {
+            let rest = &bytes[written..];
             match rustix::io::retry_on_intr(|| {
                 rustix::net::send(&self.socket, rest, rustix::net::SendFlags::NOSIGNAL)
             }) {
-                Ok(count) => self.written += count,
+                Ok(count) => written += count,
                 Err(Errno::AGAIN) => {
                     self.blocked = true;
-                    if self.written >= BACKLOG_BYTES {
-                        self.output.drain(..self.written); // a stream that never empties does not keep all it has said
-                        self.written = 0;
-                    }
-                    return Ok(());
+                    break;
                 }
                 Err(errno) => {
                     // A pipe that is broken says that the other side has closed, or that an earlier error was read.
@@ -284,9 +303,7 @@ impl ControlStream {
                 }
             }
         }
-        self.output.clear();
-        self.written = 0;
-        Ok(())
+        Ok(written)
     }
 }
 

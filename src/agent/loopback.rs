@@ -137,7 +137,7 @@ impl LoopbackAgent {
     /// Rust reference to it.
     pub unsafe fn execute(
         &self,
-        memory: &DescriptorList,
+        memory: &DescriptorList<'_>,
         files: &[FileSpan],
         direction: Direction,
     ) -> Result<(), LoopbackError> {
@@ -162,7 +162,7 @@ impl LoopbackAgent {
         Ok(())
     }
 
-    fn check(&self, memory: &DescriptorList, files: &[FileSpan]) -> Result<(), LoopbackError> {
+    fn check(&self, memory: &DescriptorList<'_>, files: &[FileSpan]) -> Result<(), LoopbackError> {
         let agent = || self.name.clone();
         if memory.kind != MemoryKind::Dram {
             return Err(LoopbackError::Kind { agent: agent(), kind: memory.kind });
@@ -261,7 +261,7 @@ mod tests {
         File::from(fd)
     }
 
-    fn dram(pieces: &mut [&mut [u8]]) -> DescriptorList {
+    fn dram(pieces: &mut [&mut [u8]]) -> DescriptorList<'static> {
         let descs = pieces
             .iter_mut()
             .map(|piece| Descriptor { addr: piece.as_mut_ptr() as u64, len: piece.len() as u64, device: 0 })
@@ -323,7 +323,7 @@ mod tests {
         let file = scratch();
         let memory = DescriptorList {
             kind: MemoryKind::Dram,
-            descs: vec![Descriptor { addr: 8, len: 4096, device: 0 }],
+            descs: vec![Descriptor { addr: 8, len: 4096, device: 0 }].into(),
         };
         // SAFETY: the first page is never mapped; no Rust object is touched, the kernel answers EFAULT.
         let outcome =
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn bad_requests_move_nothing() {
         let file = scratch();
-        let cases: [(DescriptorList, Vec<FileSpan>, &str); 6] = [
+        let cases: [(DescriptorList<'_>, Vec<FileSpan>, &str); 6] = [
             (list(MemoryKind::Vram, 64, 8), vec![span(&file, 8)], "VRAM memory is not supported yet"),
             (list(MemoryKind::Dram, u64::MAX, 8), vec![span(&file, 8)], "wraps around"),
             (list(MemoryKind::Dram, 64, 0), vec![], "memory descriptor 0 has zero length"),
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), 0);
     }
 
-    fn list(kind: MemoryKind, addr: u64, len: u64) -> DescriptorList {
-        DescriptorList { kind, descs: vec![Descriptor { addr, len, device: 0 }] }
+    fn list(kind: MemoryKind, addr: u64, len: u64) -> DescriptorList<'static> {
+        DescriptorList { kind, descs: vec![Descriptor { addr, len, device: 0 }].into() }
     }
 }

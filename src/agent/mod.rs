@@ -46,6 +46,7 @@ mod tap;
 mod transfer;
 mod watch;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -55,10 +56,10 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::config::EngineSettings;
-use crate::desc::{Descriptor, MemoryKind, PeerKey, RegionKey, SessionId, Span, TransferOp};
+use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
 use crate::fabric::Fabric;
 use crate::proto::endpoint::Submission;
-use crate::proto::plan::{Party, PlanCaps, Side, plan};
+use crate::proto::plan::{Party, PlanCaps, Side};
 use crate::proto::regions::{RegionLookup, RegionTable};
 use crate::proto::stock;
 
@@ -87,22 +88,22 @@ pub struct AgentConfig {
 
 /// A list of descriptors of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescriptorList {
+pub struct DescriptorList<'a> {
     /// Kind of all of them.
     pub kind: MemoryKind,
-    /// The descriptors.
-    pub descs: Vec<Descriptor>,
+    /// The descriptors; borrowed where they lie somewhere already, for there may be very many.
+    pub descs: Cow<'a, [Descriptor]>,
 }
 
 /// What to move.
 #[derive(Clone, Debug)]
-pub struct TransferRequest {
+pub struct TransferRequest<'a> {
     /// Direction, seen from this agent.
     pub op: TransferOp,
     /// Our memory.
-    pub local: DescriptorList,
+    pub local: DescriptorList<'a>,
     /// The peer's memory; the two lists are paired one to one.
-    pub remote: DescriptorList,
+    pub remote: DescriptorList<'a>,
     /// The peer's name.
     pub peer: String,
     /// Queued for the peer's host after the data, once.
@@ -177,7 +178,7 @@ impl Agent {
     }
 
     /// Starts a transfer and returns at once. Nothing has moved if this is an error.
-    pub fn submit(&self, request: &TransferRequest) -> Result<Transfer, SubmitError> {
+    pub fn submit(&self, request: &TransferRequest<'_>) -> Result<Transfer, SubmitError> {
         self.check_running()?;
         let (submission, mut core) = loop {
             let submission = self.plan_request(request)?;
@@ -254,7 +255,7 @@ impl Agent {
 
     /// Whether every descriptor lies in memory that the loaded peer has registered. False for a peer that
     /// is unknown or lost.
-    pub fn check_remote(&self, peer: &str, list: &DescriptorList) -> bool {
+    pub fn check_remote(&self, peer: &str, list: &DescriptorList<'_>) -> bool {
         let Ok(core) = self.running_core() else { return false };
         let Ok((_, peer)) = core.endpoint.loaded_peer(peer) else { return false };
         let regions = peer.regions();
@@ -358,16 +359,16 @@ impl Agent {
     }
 
     /// Plans outside the lock, against the tables as they are now.
-    fn plan_request(&self, request: &TransferRequest) -> Result<Submission, SubmitError> {
-        let (ours, theirs, caps) = {
-            let core = self.engine_core()?;
+    fn plan_request(&self, request: &TransferRequest<'_>) -> Result<Submission, SubmitError> {
+        let (ours, theirs, caps, mut plan) = {
+            let mut core = self.engine_core()?;
             let (_, peer) = core.endpoint.loaded_peer(&request.peer)?;
             let lane = peer.lane().and_then(|lane| core.endpoint.lanes().get(lane)).copied();
             let caps = PlanCaps {
                 segments_per_chunk: lane.map_or(1, |lane| lane.segments_per_chunk),
                 bytes_per_chunk: lane.map_or(u64::MAX, |lane| lane.bytes_per_chunk),
             };
-            (core.endpoint.regions(), peer.regions(), caps)
+            (core.endpoint.regions(), peer.regions(), caps, core.endpoint.spare_plan())
         };
         let local = side(Party::Local, &request.local, &ours);
         let remote = side(Party::Remote, &request.remote, &theirs);
@@ -375,7 +376,7 @@ impl Agent {
             TransferOp::Read => (remote, local),
             TransferOp::Write => (local, remote),
         };
-        let plan = plan(src, dst, caps).map_err(|source| SubmitError::Plan {
+        plan.rebuild(src, dst, caps).map_err(|source| SubmitError::Plan {
             op: request.op,
             peer: request.peer.clone(),
             source,
@@ -400,19 +401,21 @@ impl Drop for Agent {
     }
 }
 
-fn side<'a>(party: Party, list: &'a DescriptorList, regions: &'a RegionTable) -> Side<'a, RegionTable> {
+fn side<'a>(party: Party, list: &'a DescriptorList<'_>, regions: &'a RegionTable) -> Side<'a, RegionTable> {
     Side { party, kind: list.kind, descs: &list.descs, regions }
 }
 
-/// The regions of ours that a list touches, each once.
-fn touched(regions: &RegionTable, list: &DescriptorList) -> Vec<RegionKey> {
+/// The regions of ours that a list touches, each once. A region is looked up where a descriptor leaves the one of that
+/// before it.
+fn touched(regions: &RegionTable, list: &DescriptorList<'_>) -> Vec<RegionKey> {
     let mut keys = Vec::new();
-    for d in &list.descs {
+    let mut last: Option<&Region> = None;
+    for d in &*list.descs {
         let span = Span { addr: d.addr, len: d.len };
-        if let Some(region) = regions.containing(list.kind, d.device, span)
-            && keys.last() != Some(&region.key)
-        {
-            keys.push(region.key);
+        let same = last.filter(|last| last.device == d.device && last.span.holds(span));
+        if same.is_none() {
+            last = regions.containing(list.kind, d.device, span);
+            keys.extend(last.map(|region| region.key));
         }
     }
     keys.sort_unstable();

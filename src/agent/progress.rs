@@ -110,9 +110,10 @@ impl Shared {
     /// called.
     fn is_spared(&self) -> bool {
         self.pollers.spares.store(true, Ordering::SeqCst);
-        let mut called = false;
+        let (mut called, mut look) = (false, POLLERS_LOOK.0);
         while !called && self.pollers.are_there() {
-            called = park(&*self.waker, Some(POLLERS_LOOK));
+            called = park(&*self.waker, Some(look));
+            look = (2 * look).min(POLLERS_LOOK.1);
         }
         self.pollers.spares.store(false, Ordering::SeqCst);
         called
@@ -312,8 +313,9 @@ struct Pollers {
 
 /// Who has not polled for so long does so no longer.
 const POLLERS_GONE: Duration = Duration::from_micros(250);
-/// How often the progress thread looks whether there is one.
-const POLLERS_LOOK: Duration = Duration::from_micros(250);
+/// How often the progress thread looks whether there is one: at first, and after a while. Each look takes a core away from
+/// whoever works.
+const POLLERS_LOOK: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(1));
 
 impl Pollers {
     fn new() -> Self {

@@ -32,7 +32,7 @@ const ANNOUNCED_PER_TURN: usize = 256;
 impl Agent {
     /// Whether host memory of ours is mapped, readable and writable, as far as the system shows its mappings.
     /// A look at all of them: for memory that is registered once, not for each message.
-    pub fn check_mapped(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+    pub fn check_mapped(&self, list: &DescriptorList<'_>) -> Result<(), RegisterError> {
         if list.kind != MemoryKind::Dram {
             return Ok(()); // registering says what is wrong with it
         }
@@ -47,7 +47,7 @@ impl Agent {
     /// # Safety
     /// Until [`Agent::deregister`] returns for the same list, or the agent is dropped, each span is mapped,
     /// readable and writable, and nobody holds a Rust reference to it.
-    pub unsafe fn register(&self, list: &DescriptorList) -> Result<(), RegisterError> {
+    pub unsafe fn register(&self, list: &DescriptorList<'_>) -> Result<(), RegisterError> {
         // SAFETY: the caller's promise is the callee's.
         unsafe { self.register_for_some(list, None) }
     }
@@ -57,7 +57,7 @@ impl Agent {
     ///
     /// # Safety
     /// As for [`Agent::register`].
-    pub unsafe fn register_for(&self, list: &DescriptorList, peer: &str) -> Result<(), RegisterError> {
+    pub unsafe fn register_for(&self, list: &DescriptorList<'_>, peer: &str) -> Result<(), RegisterError> {
         // SAFETY: the caller's promise is the callee's.
         unsafe { self.register_for_some(list, Some(peer)) }
     }
@@ -68,7 +68,7 @@ impl Agent {
     /// As for [`Agent::register`].
     unsafe fn register_for_some(
         &self,
-        list: &DescriptorList,
+        list: &DescriptorList<'_>,
         only: Option<&str>,
     ) -> Result<(), RegisterError> {
         self.check_running()?;
@@ -81,7 +81,7 @@ impl Agent {
         let mut done = 0;
         while done < list.descs.len() {
             if let Err(error) = self.announce_some(list, only, &mut done, &mut pinned) {
-                self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..done].to_vec() });
+                self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..done].into() });
                 return Err(error);
             }
         }
@@ -91,7 +91,7 @@ impl Agent {
     /// Revokes memory: peers are told, transfers that use it are broken off, and what is in flight is
     /// waited for within a bound. Never fails: memory that does not come free in time is quarantined, which is logged as
     /// an error; it must not be used for anything else. Unknown descriptors are ignored.
-    pub fn deregister(&self, list: &DescriptorList) {
+    pub fn deregister(&self, list: &DescriptorList<'_>) {
         match self.check_running() {
             Ok(()) => match self.revoke(list) {
                 Some(regions) => self.let_go_of(&regions),
@@ -103,7 +103,7 @@ impl Agent {
     }
 
     /// Tells the peers that memory is revoked; `None` where the engine has failed.
-    fn revoke(&self, list: &DescriptorList) -> Option<Vec<(RegionKey, Descriptor)>> {
+    fn revoke(&self, list: &DescriptorList<'_>) -> Option<Vec<(RegionKey, Descriptor)>> {
         self.release_quarantined();
         let mut core = self.shared.engine.lock().ok()?;
         let registered = &mut core.registered;
@@ -154,7 +154,7 @@ impl Agent {
 
     /// Deregisters memory of an agent that has been shut down, or whose engine has failed: a look at what was registered,
     /// which is nothing after an orderly end.
-    fn abandon_memory(&self, list: &DescriptorList) {
+    fn abandon_memory(&self, list: &DescriptorList<'_>) {
         let regions: Vec<_> = {
             let mut wreck = self.shared.engine.wreck();
             let known = |d: &Descriptor| wreck.registered.remove(list.kind, *d).map(|key| (key, *d));
@@ -218,13 +218,13 @@ impl Agent {
     ///
     /// # Safety
     /// As for [`Agent::register`].
-    unsafe fn pin(&self, list: &DescriptorList) -> Result<Pinned, RegisterError> {
+    unsafe fn pin(&self, list: &DescriptorList<'_>) -> Result<Pinned, RegisterError> {
         let (keys, pinnings) = {
             let mut core = self.running_core()?;
             let keys: Vec<_> = list.descs.iter().map(|_| core.registered.next_key()).collect();
             (keys, core.pinnings.clone())
         };
-        let regions = keys.into_iter().zip(&list.descs).map(|(key, d)| region(list.kind, *d, key)).collect();
+        let regions = keys.into_iter().zip(&*list.descs).map(|(key, d)| region(list.kind, *d, key)).collect();
         let pinned = Pinned { pinnings, regions };
         for (index, region) in pinned.regions.iter().enumerate() {
             for pinning in &pinned.pinnings {
@@ -239,7 +239,7 @@ impl Agent {
     /// Registers the next few regions below and announces them; `done` counts them, `pinned` lets go of them.
     fn announce_some(
         &self,
-        list: &DescriptorList,
+        list: &DescriptorList<'_>,
         only: Option<&str>,
         done: &mut usize,
         pinned: &mut Pinned,
@@ -269,7 +269,7 @@ impl Agent {
         Ok(self.check_engine()?)
     }
 
-    fn unregistrable(&self, list: &DescriptorList, index: usize, source: FabricError) -> RegisterError {
+    fn unregistrable(&self, list: &DescriptorList<'_>, index: usize, source: FabricError) -> RegisterError {
         let (agent, descriptor) = (self.name().to_owned(), list.descs[index]);
         RegisterError::Fabric { agent, index, descriptor, source }
     }

@@ -38,7 +38,7 @@ impl fmt::Display for Access {
 #[derive(Debug)]
 pub(super) struct Registered<'a> {
     agent: &'a Agent,
-    list: DescriptorList,
+    list: DescriptorList<'static>,
 }
 
 impl Buffer {
@@ -136,9 +136,9 @@ impl Buffer {
     }
 
     /// As a transfer names it.
-    pub(super) fn list(&self) -> DescriptorList {
+    pub(super) fn list(&self) -> DescriptorList<'static> {
         let descriptor = Descriptor { addr: self.addr, len: self.len, device: 0 };
-        DescriptorList { kind: MemoryKind::Dram, descs: vec![descriptor] }
+        DescriptorList { kind: MemoryKind::Dram, descs: vec![descriptor].into() }
     }
 }
 

@@ -110,7 +110,7 @@ impl Sending<'_> {
         let request = TransferRequest {
             op: TransferOp::Write,
             local: self.buffer.list(),
-            remote: DescriptorList { kind: MemoryKind::Dram, descs: vec![remote] },
+            remote: DescriptorList { kind: MemoryKind::Dram, descs: vec![remote].into() },
             peer,
             sync_message: Some(done),
         };

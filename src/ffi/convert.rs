@@ -37,14 +37,14 @@ pub fn text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, SeamErr
 }
 
 /// A list of descriptors.
-pub fn descriptor_list(memory: &Memory<'_>) -> Result<DescriptorList, SeamError> {
+pub fn descriptor_list<'a>(memory: &Memory<'a>) -> Result<DescriptorList<'a>, SeamError> {
     let kind = MemoryKind::from_wire(memory.kind)
         .ok_or(SeamError::BadValue { field: "memory type", value: memory.kind })?;
-    Ok(DescriptorList { kind, descs: memory.descs.to_vec() })
+    Ok(DescriptorList { kind, descs: memory.descs.into() })
 }
 
 /// A transfer to submit.
-pub fn transfer_request(request: &Request<'_>) -> Result<TransferRequest, SeamError> {
+pub fn transfer_request<'a>(request: &Request<'a>) -> Result<TransferRequest<'a>, SeamError> {
     let op = match request.op {
         0 => TransferOp::Read,
         1 => TransferOp::Write,

@@ -133,6 +133,11 @@ impl<'a> Writer<'a> {
         Self { out }
     }
 
+    /// Makes room for so many bytes at once.
+    pub fn room(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
     /// Bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.out.extend_from_slice(bytes);

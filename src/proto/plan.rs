@@ -118,6 +118,11 @@ impl Plan {
         &self.segments
     }
 
+    /// Segments that it has room for without another allocation.
+    pub fn capacity(&self) -> usize {
+        self.segments.capacity()
+    }
+
     /// Bytes to move.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -70,7 +70,7 @@ impl Other {
     }
 
     /// A write of all of `from` into its pool.
-    pub fn write_from(&self, from: &Pool) -> TransferRequest {
+    pub fn write_from(&self, from: &Pool) -> TransferRequest<'static> {
         let (peer, remote) = (self.name.clone(), dram(vec![self.pool]));
         TransferRequest { op: TransferOp::Write, local: from.all(), remote, peer, sync_message: None }
     }
@@ -261,7 +261,7 @@ fn write(agent: &Agent, pool: &Pool, peer: &str) -> String {
 }
 
 /// A write of the whole pool to "name address".
-fn write_to(peer: &str, pool: &Pool) -> TransferRequest {
+fn write_to(peer: &str, pool: &Pool) -> TransferRequest<'static> {
     let (name, addr) = peer.split_once(' ').expect("a name and an address");
     let theirs = Descriptor { addr: addr.parse().expect("an address"), ..pool.all().descs[0] };
     let (local, remote) = (pool.all(), dram(vec![theirs]));

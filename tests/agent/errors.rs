@@ -33,7 +33,7 @@ pub fn bad_requests_are_refused_and_nothing_is_written(lane: Lane) {
     stranger.peer = "nobody".into();
     refused(pair.ctx.submit(&stranger), &["peer 'nobody' is not loaded", "loadRemoteAgent"]);
     refused(pair.ctx.notify("nobody", b"x"), &["peer 'nobody' is not loaded"]);
-    let vram = DescriptorList { kind: MemoryKind::Vram, descs: vec![ours] };
+    let vram = DescriptorList { kind: MemoryKind::Vram, descs: vec![ours].into() };
     // SAFETY: nothing is registered: the kind is refused.
     refused(unsafe { pair.ctx.register(&vram) }, &["VRAM memory is not supported yet", "descriptor 0"]);
     refused(pair.ctx.load_blob("x", b"garbage"), &["cannot load agent 'x'"]);

@@ -1,5 +1,6 @@
 //! Two agents, their memory, and a watchdog.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,7 @@ impl Pool {
         Descriptor { addr: self.start as u64 + offset as u64, len: len as u64, device: 0 }
     }
 
-    pub fn all(&self) -> DescriptorList {
+    pub fn all(&self) -> DescriptorList<'static> {
         dram(vec![self.desc(0, self.len)])
     }
 
@@ -103,8 +104,8 @@ unsafe impl Sync for Pool {}
 // SAFETY: as above.
 unsafe impl Send for Pool {}
 
-pub fn dram(descs: Vec<Descriptor>) -> DescriptorList {
-    DescriptorList { kind: MemoryKind::Dram, descs }
+pub fn dram(descs: impl Into<Cow<'static, [Descriptor]>>) -> DescriptorList<'static> {
+    DescriptorList { kind: MemoryKind::Dram, descs: descs.into() }
 }
 
 /// An agent with a registered pool on each side; the context has loaded the generation.
@@ -133,14 +134,14 @@ impl Pair {
     pub fn request(
         &self,
         op: TransferOp,
-        local: Vec<Descriptor>,
-        remote: Vec<Descriptor>,
-    ) -> TransferRequest {
+        local: impl Into<Cow<'static, [Descriptor]>>,
+        remote: impl Into<Cow<'static, [Descriptor]>>,
+    ) -> TransferRequest<'static> {
         let peer = self.gene.name().to_owned();
         TransferRequest { op, local: dram(local), remote: dram(remote), peer, sync_message: None }
     }
 
-    pub fn run(&self, request: &TransferRequest) -> Transfer {
+    pub fn run(&self, request: &TransferRequest<'_>) -> Transfer {
         let transfer = self.ctx.submit(request).expect("the transfer is taken");
         let state = transfer.wait(Some(WATCHDOG));
         assert_eq!(state, TransferState::Success, "{}", transfer.error_text());

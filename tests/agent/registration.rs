@@ -190,7 +190,7 @@ fn a_registration_that_outlives_its_agent_is_refused_and_leaves_nothing_pinned()
 fn all_of_a_list_is_registered_or_nothing() {
     let (ctx, library) = pinning_agent("ctx", PATIENCE);
     let pool = Pool::new(4 * 4096, 1);
-    let list = dram((0..4).map(|n| pool.desc(n * 4096, 4096)).collect());
+    let list = dram((0..4).map(|n| pool.desc(n * 4096, 4096)).collect::<Vec<_>>());
     library.state.lock().room = Some(2);
     // SAFETY: as above.
     let error = unsafe { ctx.register(&list) }.expect_err("the third does not fit").to_string();

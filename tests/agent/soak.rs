@@ -257,7 +257,7 @@ impl Soak {
     }
 }
 
-fn request(to: &Agent, source: &Pool, target: &Pool) -> TransferRequest {
+fn request(to: &Agent, source: &Pool, target: &Pool) -> TransferRequest<'static> {
     let (local, remote, peer) = (source.all(), target.all(), to.name().to_owned());
     TransferRequest { op: TransferOp::Write, local, remote, peer, sync_message: None }
 }

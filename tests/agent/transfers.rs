@@ -20,9 +20,9 @@ pub fn bytes_arrive_both_ways(lane: Lane) {
 pub fn scattered_lists_arrive_and_gaps_stay(lane: Lane) {
     for (count, size) in [(3usize, 1usize), (5000, 512), (300, 40_000)] {
         let pair = Pair::new(lane, 2 * count * size);
-        let src = (0..count).map(|n| pair.ctx_pool.desc(2 * n * size, size)).collect();
+        let src = (0..count).map(|n| pair.ctx_pool.desc(2 * n * size, size)).collect::<Vec<_>>();
         // The destination runs backwards, so that nothing merges.
-        let dst = (0..count).rev().map(|n| pair.gen_pool.desc(2 * n * size, size)).collect();
+        let dst = (0..count).rev().map(|n| pair.gen_pool.desc(2 * n * size, size)).collect::<Vec<_>>();
         pair.run(&pair.request(TransferOp::Write, src, dst));
         let (sent, got) = (pair.ctx_pool.bytes(), pair.gen_pool.bytes());
         for n in 0..count {

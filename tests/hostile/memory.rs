@@ -68,7 +68,7 @@ impl Pool {
     pub fn register(&self, agent: &Agent) {
         let descs = vec![Descriptor { addr: self.addr(), len: self.len as u64, device: 0 }];
         // SAFETY: the memory is leaked, so it stays mapped; it is read through a raw pointer only.
-        unsafe { agent.register(&DescriptorList { kind: MemoryKind::Dram, descs }) }
+        unsafe { agent.register(&DescriptorList { kind: MemoryKind::Dram, descs: descs.into() }) }
             .expect("memory registers");
     }
 

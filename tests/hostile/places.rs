@@ -78,7 +78,7 @@ fn reads_of_bad_places_fail_their_transfer() {
         vec![],
         vec![segment(start, 1); SEGMENTS_MAX + 1],
     ]) {
-        puppet.say(&Frame::Send { id: TransferId(id), chunk: 0, heard: 0, segments });
+        puppet.say(&Frame::Send { id: TransferId(id), chunk: 0, heard: 0, segments: segments.into() });
         let words = puppet.hear("Fail");
         assert!(words.contains(&format!("TransferId({id})")), "{words}");
     }

@@ -75,8 +75,8 @@ fn any_frame(chance: &mut Chance, addrs: &[u64], mut say: impl FnMut(&Frame<'_>)
         6 => say(&told(Event::RegionRemove { key })),
         7 => say(&told(Event::RegionReleased { key })),
         8 => say(&told(Event::Notify { message: bytes })),
-        9 | 10 => say(&Frame::Pull { id, chunk, heard: 0, segments }),
-        11 | 12 => say(&Frame::Send { id, chunk, heard: 0, segments }),
+        9 | 10 => say(&Frame::Pull { id, chunk, heard: 0, segments: segments.into() }),
+        11 | 12 => say(&Frame::Send { id, chunk, heard: 0, segments: segments.into() }),
         13 => {
             let sync_message = (small > 1).then_some(bytes);
             let (op, bytes) = (TransferOp::Write, chance.pick(&[0, 64, u64::MAX]));
@@ -146,7 +146,7 @@ impl Pair {
 
 fn pull(pair: &Pair, id: u64, chunk: u32, len: u64) -> Frame<'static> {
     let (src, dst) = (addr(pair, 0, 0), addr(pair, US, 2));
-    Frame::Pull { id: TransferId(id), chunk, heard: 99, segments: vec![Segment { src, dst, len }] }
+    Frame::Pull { id: TransferId(id), chunk, heard: 99, segments: vec![Segment { src, dst, len }].into() }
 }
 
 fn addr(pair: &Pair, n: usize, memory: usize) -> u64 {
@@ -198,11 +198,11 @@ fn a_request_outside_our_regions_fails_its_transfer_and_touches_nothing() {
     let (mut pair, key) = Pair::with_puppet(Style::ReadOnly);
     let before = pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>();
     let segments = vec![Segment { src: 0, dst: addr(&pair, US, 2) - 1, len: 64 }];
-    let frames = [Frame::Pull { id: TransferId(9), chunk: 0, heard: 99, segments }];
+    let frames = [Frame::Pull { id: TransferId(9), chunk: 0, heard: 99, segments: segments.into() }];
     assert_fails(&pair.answer(key, &frames), "is not in a registered region of agent 'gen'");
     let (mut other, key) = Pair::with_puppet(Style::Framed);
     let segments = vec![Segment { src: addr(&other, US, 0) - 1, dst: 0, len: 64 }];
-    let frames = [Frame::Send { id: TransferId(9), chunk: 0, heard: 99, segments }];
+    let frames = [Frame::Send { id: TransferId(9), chunk: 0, heard: 99, segments: segments.into() }];
     assert_fails(&other.answer(key, &frames), "is not in a registered region of agent 'gen'");
     assert_eq!(before, pair.host.memories(US).map(|memory| memory.bytes()).collect::<Vec<_>>());
 }

@@ -110,6 +110,7 @@ impl Core {
             if self.streams.get(&key).is_some_and(ControlStream::has_room) {
                 let bytes = self.endpoint.poll_output(key, now);
                 self.write_stream(key, &bytes);
+                self.endpoint.reuse_output(key, bytes);
                 wrote = true;
             }
         }

@@ -197,7 +197,7 @@ impl Fabric for LocalFabric {
             native_read: true,
             native_write: false,
             framed: false,
-            ordered: true,
+            ordered: false,
             same_host_only: true,
             batches_in_flight: self.config.batches_in_flight,
             segments_per_batch: SEGMENTS_PER_BATCH,

@@ -156,7 +156,7 @@ struct Held<'a> {
 impl Held<'_> {
     /// Whether one region holds all of `span`. Looks first where the last span was.
     fn covers(&mut self, span: Span) -> bool {
-        if within(span, self.last_hit) {
+        if self.last_hit.holds(span) {
             return true;
         }
         let hit = self.regions.containing(span).map(|region| region.span);
@@ -165,15 +165,8 @@ impl Held<'_> {
     }
 }
 
-/// A span that no other lies in.
+/// A span that nothing lies in.
 const NOWHERE: Span = Span { addr: 0, len: 0 };
-
-fn within(span: Span, outer: Span) -> bool {
-    span.addr >= outer.addr
-        && span.len <= outer.len
-        && span.addr - outer.addr <= outer.len - span.len
-        && outer.len > 0
-}
 
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)

@@ -1,10 +1,11 @@
 //! What is queued for each peer, and who copies which piece of it: data alone, no call and no lock.
 //!
 //! ```text
-//!   push --> flights of a peer --claim--> pieces, on any thread --settle--> ended, in the order of the pushes
+//!   push --> flights of a peer --claim--> pieces, on any thread --settle--> ended, when all of its pieces are
 //! ```
 //!
-//! Peers take turns piece by piece. A flight ends when all of its pieces have, and after those before it. One that fails
+//! Peers take turns piece by piece. A peer's flights are claimed in the order of their pushes, but for small ones, which
+//! have every other turn: nothing that is done in microseconds waits behind what takes milliseconds. A flight that fails
 //! has no further piece claimed; a peer that is lost has none at all, and ends, once, when its last piece has.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -63,9 +64,23 @@ pub(super) struct Queue<I> {
 struct Line<I> {
     identity: Arc<I>,
     flights: VecDeque<Flight>,
+    /// The next turn is a small one's, if there is one.
+    prefers_small: bool,
     /// Pieces of it that are being copied.
     copying: usize,
     lost: Option<FabricError>,
+}
+
+impl<I> Line<I> {
+    /// The flight of which a piece is claimed next.
+    fn next(&mut self) -> Option<&mut Flight> {
+        let prefers_small = self.prefers_small;
+        self.prefers_small = !prefers_small;
+        let can = |flight: &Flight| flight.can_be_claimed();
+        let small = self.flights.iter().position(|flight| can(flight) && flight.is_small);
+        let at = small.filter(|_| prefers_small).or_else(|| self.flights.iter().position(can))?;
+        self.flights.get_mut(at)
+    }
 }
 
 /// A batch on its way.
@@ -74,6 +89,7 @@ struct Flight {
     number: u64,
     token: OpToken,
     segments: Arc<[Segment]>,
+    is_small: bool,
     /// What has not been claimed begins there.
     next: Place,
     /// Pieces that are being copied.
@@ -100,7 +116,7 @@ impl<I> Queue<I> {
 
     /// From now on batches may be pushed for a peer.
     pub fn admit(&mut self, peer: PeerKey, identity: Arc<I>) {
-        self.peers.insert(peer, Line { identity, flights: VecDeque::new(), copying: 0, lost: None });
+        self.peers.insert(peer, Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None });
     }
 
     /// Batches of a peer that have not ended; why there can be none, where it is lost, and `None` where it is not there.
@@ -117,6 +133,7 @@ impl<I> Queue<I> {
         line.flights.push_back(Flight {
             number,
             token,
+            is_small: stretch(&segments, Place::default(), SMALL_BYTES).0.segment == segments.len(),
             segments,
             next: Place::default(),
             copying: 0,
@@ -141,15 +158,16 @@ impl<I> Queue<I> {
     pub fn claim(&mut self, budget: u64) -> Option<(Piece<I>, u64)> {
         let peer = self.ring.pop_front()?;
         let line = self.peers.get_mut(&peer)?; // invariant: whoever is in the ring is there, and has something to claim
-        let flight = line.flights.iter_mut().find(|flight| flight.can_be_claimed())?;
+        let identity = Arc::clone(&line.identity);
+        let flight = line.next()?;
         let from = flight.next;
         let (to, cost) = stretch(&flight.segments, from, budget.max(1));
         flight.next = to;
         flight.copying += 1;
+        let segments = Arc::clone(&flight.segments);
+        let piece = Piece { identity, segments, from, to, peer, flight: flight.number };
         line.copying += 1;
         self.copying += 1;
-        let (identity, segments) = (Arc::clone(&line.identity), Arc::clone(&flight.segments));
-        let piece = Piece { identity, segments, from, to, peer, flight: flight.number };
         if line.flights.iter().any(Flight::can_be_claimed) {
             self.ring.push_back(peer);
         }
@@ -222,8 +240,8 @@ impl<I> Queue<I> {
                 self.news.push_back(News::Lost(peer, error.clone()));
             }
         } else {
-            while line.flights.front().is_some_and(Flight::is_over)
-                && let Some(flight) = line.flights.pop_front()
+            while let Some(at) = line.flights.iter().position(Flight::is_over)
+                && let Some(flight) = line.flights.remove(at)
             {
                 self.news.push_back(News::Ended(flight.token, flight.failure.map_or(Ok(()), Err)));
             }
@@ -253,6 +271,8 @@ fn stretch(segments: &[Segment], from: Place, budget: u64) -> (Place, u64) {
 
 /// What the smallest segment costs of a budget: its share of a call takes about as long as copying so much.
 const SEGMENT_COST_BYTES: u64 = 4096;
+/// What a small flight costs at most: tens of microseconds.
+const SMALL_BYTES: u64 = 128 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -307,14 +327,17 @@ mod tests {
     }
 
     #[test]
-    fn flights_end_in_the_order_of_their_pushes() {
+    fn a_small_flight_has_every_other_turn() {
         let mut queue = queue(1);
-        (1..=3).for_each(|token| queue.push(PeerKey(0), OpToken(token), segments(&[8])));
-        let pieces: Vec<_> = std::iter::from_fn(|| queue.claim(8)).map(|(piece, _)| piece).collect();
-        assert!(!queue.settle(&pieces[2], Ok(())));
-        assert!(!queue.settle(&pieces[1], Err(error(FabricErrorKind::InvalidRegion))));
-        assert!(queue.settle(&pieces[0], Ok(())));
-        assert_eq!(told(&mut queue), ["1 done", "2 failed", "3 done"]);
+        queue.push(PeerKey(0), OpToken(1), segments(&[BIG]));
+        let (first, _) = queue.claim(1000).expect("work");
+        (2..=3).for_each(|token| queue.push(PeerKey(0), OpToken(token), segments(&[8, 8])));
+        let pieces: Vec<_> = (0..4).filter_map(|_| queue.claim(1000)).map(|(piece, _)| piece).collect();
+        let flights: Vec<_> = pieces.iter().map(|piece| piece.flight).collect();
+        assert_eq!((first.flight, flights), (0, vec![0, 1, 0, 1]), "each takes two pieces");
+        assert!(!queue.settle(&pieces[3], Ok(())));
+        assert!(queue.settle(&pieces[1], Err(error(FabricErrorKind::InvalidRegion))));
+        assert_eq!(told(&mut queue), ["2 failed"], "it waits for nobody before it");
     }
 
     #[test]
@@ -330,9 +353,9 @@ mod tests {
     fn a_flight_that_fails_is_claimed_no_further() {
         let mut queue = queue(1);
         queue.push(PeerKey(0), OpToken(1), segments(&[BIG]));
-        queue.push(PeerKey(0), OpToken(2), segments(&[8]));
         let (first, _) = queue.claim(1000).expect("work");
         let (second, _) = queue.claim(1000).expect("work");
+        queue.push(PeerKey(0), OpToken(2), segments(&[8]));
         assert!(!queue.settle(&first, Err(error(FabricErrorKind::InvalidRegion))), "a piece is out");
         let (third, _) = queue.claim(1000).expect("the second flight's");
         assert!(queue.settle(&second, Ok(())));

@@ -94,17 +94,14 @@ impl Endpoint {
 
 /// Asks again for those of these chunks that we had asked for and that are not here, as far as the stream has room.
 fn request_again(peer: &mut Peer, id: TransferId, unheard: &Runs) {
-    let heard = peer.events_heard();
     for &Run { first, last } in unheard.as_slice() {
         let Some(issued) = peer.outgoing.get(&id).map(|transfer| transfer.next_chunk) else { return };
         for chunk in first..last.saturating_add(1).min(issued) {
             let room = peer.output_has_room();
             let Some(transfer) = peer.outgoing.get(&id).filter(|_| room) else { return };
-            let segments = transfer.plan.chunk(chunk as usize).filter(|_| !transfer.done.contains(chunk));
-            let Some(segments) = segments.map(<[_]>::to_vec) else { continue };
             match transfer.mover {
-                Mover::Pulled => peer.say(&Frame::Pull { id, chunk, heard, segments }),
-                Mover::Answered => peer.say(&Frame::Send { id, chunk, heard, segments }),
+                Mover::Pulled | Mover::Answered if transfer.done.contains(chunk) => {}
+                Mover::Pulled | Mover::Answered => peer.say_request(id, chunk),
                 Mover::Native | Mover::Framed => return,
             }
         }

@@ -31,7 +31,7 @@ impl Endpoint {
             sum.outgoing += peer.outgoing.len();
             sum.incoming += peer.incoming.len();
             sum.posted += peer.posted;
-            sum.requests += peer.requests_waiting();
+            sum.requests += peer.requests.len();
             sum.revoking += peer.revoking.len();
             sum.releasing += peer.releasing.len();
             sum.output_bytes += peer.output_bytes();

@@ -9,7 +9,7 @@ use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPh
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
 use super::outgoing::lane_has_room;
-use super::peer::ChunkRequest;
+use super::requests::ChunkRequest;
 use super::{
     Action, Endpoint, Flight, FlightKind, MESSAGE_MAX_BYTES, Peer, Placement, TRANSFERS_PER_PEER_MAX,
 };
@@ -50,10 +50,10 @@ impl Endpoint {
             Frame::Heartbeat { said, heard, again } => self.handle_heartbeat(key, said, heard, again, now),
             Frame::Event { number, event } => self.handle_event(key, number, event, now),
             Frame::Pull { id, chunk, heard, segments } => {
-                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer: false });
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: false });
             }
             Frame::Send { id, chunk, heard, segments } => {
-                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer: true });
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: true });
             }
             Frame::Commit(commit) => self.handle_commit(key, &commit, now),
             Frame::Ack { id, events } => self.handle_ack(key, id, events, now),
@@ -91,7 +91,7 @@ impl Endpoint {
         }
         incoming.in_flight += 1;
         incoming.progress.note(heard);
-        if !peer.push_request(request) {
+        if !peer.requests.push(request) {
             self.drop_flight(key, id, 1);
             self.fault(key, id, format!("chunk {chunk} is one too many: too much waits already"));
         }
@@ -100,7 +100,7 @@ impl Endpoint {
     /// Posts requested chunks while the lane has room.
     pub(super) fn pump_requests(&mut self, key: PeerKey) {
         while let Some(peer) = self.peers.get_mut(&key).filter(|peer| lane_has_room(&self.lanes, peer)) {
-            let Some(request) = peer.pop_request() else { return };
+            let Some(request) = peer.requests.pop() else { return };
             let tag = peer.tag();
             let alive = peer.incoming.get(&request.id).map(|incoming| incoming.phase);
             if alive != Some(IncomingPhase::Receiving) {
@@ -271,7 +271,7 @@ impl Endpoint {
             Ok(phase) => incoming.phase = phase,
             Err(bad) => return self.close(key, &bad.to_string()),
         }
-        let dropped = peer.drop_requests(id);
+        let dropped = peer.requests.drop_of(id);
         self.drop_flight(key, id, dropped);
     }
 

@@ -25,6 +25,7 @@ mod incoming;
 mod outgoing;
 mod peer;
 mod regions;
+mod requests;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::desc::{OpToken, PeerKey, RegionKey, SessionId, TransferId};
 use crate::planted::{self, Planted};
 
 use super::blob::Blob;
+use super::plan::Plan;
 use super::regions::RegionTable;
 use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
@@ -81,6 +83,8 @@ pub struct Endpoint {
     next_peer: u32,
     next_flight: u64,
     actions: VecDeque<Action>,
+    /// Plans of transfers that have ended, for their memory.
+    spare_plans: Vec<Plan>,
 }
 
 /// Something on its way: a posted batch or a landing payload.
@@ -119,8 +123,16 @@ pub const SEGMENTS_ASKED_MAX: usize = 2 << 20;
 /// Segments of chunk requests that may wait here for one peer: room for what a peer that keeps to the limit can
 /// be wrong about. A transfer whose request would be one more fails.
 pub const SEGMENTS_WAITING_MAX: usize = 2 * SEGMENTS_ASKED_MAX;
+/// What moves at most so many bytes does not wait behind all that is larger.
+const SMALL_BYTES: u64 = 128 << 10;
 /// Control bytes waiting for a peer above which no further chunk request is issued.
 pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
+/// Plans whose memory is kept, to be used again,
+const PLANS_KEPT: usize = 4;
+/// and the most segments that one of them has room for.
+const SEGMENTS_KEPT: usize = 1 << 17;
+/// The largest memory for output that is kept, to be used again.
+const OUTPUT_KEPT_BYTES: usize = 4 * OUTPUT_SOFT_LIMIT_BYTES;
 /// Control bytes kept for a peer above which further commands are refused. An event that waits counts twice: it is
 /// queued, and kept until it is confirmed.
 pub const OUTPUT_HARD_LIMIT_BYTES: usize = 256 << 20;
@@ -151,6 +163,7 @@ impl Endpoint {
             next_peer: 1,
             next_flight: 1,
             actions: VecDeque::new(),
+            spare_plans: Vec::new(),
         }
     }
 
@@ -310,6 +323,13 @@ impl Endpoint {
         match self.peers.get_mut(&key) {
             Some(peer) => peer.take_output(now),
             None => Vec::new(),
+        }
+    }
+
+    /// Takes back the memory of what [`Endpoint::poll_output`] gave, for what is said next.
+    pub fn reuse_output(&mut self, key: PeerKey, bytes: Vec<u8>) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.reuse_output(bytes);
         }
     }
 

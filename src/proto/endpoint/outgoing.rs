@@ -8,11 +8,11 @@ use crate::proto::plan::Plan;
 use crate::proto::transfer::{
     ChunkSet, Mover, Outgoing, OutgoingEvent, OutgoingPhase, Progress, TransferError,
 };
-use crate::proto::wire::{DataHeader, Frame};
+use crate::proto::wire::DataHeader;
 
 use super::{
-    Action, CommandError, Endpoint, Flight, FlightKind, Peer, Placement, SEGMENTS_ASKED_MAX,
-    TRANSFERS_PER_PEER_MAX, check_message,
+    Action, CommandError, Endpoint, Flight, FlightKind, PLANS_KEPT, Peer, Placement, SEGMENTS_ASKED_MAX,
+    SEGMENTS_KEPT, SMALL_BYTES, TRANSFERS_PER_PEER_MAX, check_message,
 };
 
 /// A planned transfer, ready to go.
@@ -81,6 +81,17 @@ impl Endpoint {
         Ok(id)
     }
 
+    /// A plan to be rebuilt: memory that has been used before, where there is some.
+    pub fn spare_plan(&mut self) -> Plan {
+        self.spare_plans.pop().unwrap_or_default()
+    }
+
+    fn keep_plan(&mut self, plan: Plan) {
+        if self.spare_plans.len() < PLANS_KEPT && plan.capacity() <= SEGMENTS_KEPT {
+            self.spare_plans.push(plan);
+        }
+    }
+
     /// Cancels a transfer: nothing more is issued; [`Action::Ended`] comes once no byte can land any more.
     /// Unknown and ended ids are ignored.
     pub fn cancel(&mut self, id: TransferId) {
@@ -97,11 +108,31 @@ impl Endpoint {
             true => 0,
             false => peer.outgoing.values().map(Outgoing::segments_asked).sum(),
         };
+        self.issue_in_turns(key, &ids, &mut asked, now);
         for id in ids {
-            while self.issue_chunk(key, id, &mut asked, now) {}
             self.settle(key, id, now);
         }
         self.release_regions(key);
+    }
+
+    /// Issues chunks of these transfers as long as there is room: in the order of their age, but for small ones, which have
+    /// every other turn.
+    fn issue_in_turns(&mut self, key: PeerKey, ids: &[TransferId], asked: &mut usize, now: Instant) {
+        let is_small = |id: &TransferId| {
+            let transfer = self.peers.get(&key).and_then(|peer| peer.outgoing.get(id));
+            transfer.is_some_and(|transfer| transfer.plan.bytes() <= SMALL_BYTES)
+        };
+        let (small, large): (Vec<_>, Vec<_>) = ids.iter().copied().partition(is_small);
+        let mut lines = [small.into_iter().peekable(), large.into_iter().peekable()];
+        while lines.iter_mut().any(|line| line.peek().is_some()) {
+            for line in &mut lines {
+                while let Some(id) = line.peek()
+                    && !self.issue_chunk(key, *id, asked, now)
+                {
+                    line.next();
+                }
+            }
+        }
     }
 
     /// Issues the next chunk of a transfer; false when there is none or no room. `asked` segments wait at the peer.
@@ -127,13 +158,15 @@ impl Endpoint {
         if !has_room {
             return false;
         }
-        let segments = segments.to_vec();
-        transfer.next_chunk += if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 };
         transfer.progress.note(now);
         match mover {
-            Mover::Pulled => peer.say(&Frame::Pull { id, chunk, heard, segments }),
-            Mover::Answered => peer.say(&Frame::Send { id, chunk, heard, segments }),
+            Mover::Pulled | Mover::Answered => {
+                transfer.next_chunk += chunks_at_once(chunk);
+                peer.say_request(id, chunk);
+            }
             Mover::Native | Mover::Framed => {
+                let segments = segments.to_vec();
+                transfer.next_chunk += chunks_at_once(chunk);
                 transfer.in_flight += 1;
                 peer.posted += 1;
                 let header = match mover {
@@ -188,7 +221,10 @@ impl Endpoint {
             peer.last_end = Some(now);
             peer.outgoing.remove(&id)
         });
-        let failure = transfer.and_then(|transfer| transfer.failure);
+        let failure = transfer.and_then(|transfer| {
+            self.keep_plan(transfer.plan);
+            transfer.failure
+        });
         self.actions.push_back(Action::Ended { id, outcome: failure.map_or(Ok(()), Err) });
     }
 
@@ -292,6 +328,11 @@ impl Endpoint {
     pub(super) fn outgoing_mut(&mut self, key: PeerKey, id: TransferId) -> Option<&mut Outgoing> {
         self.peers.get_mut(&key)?.outgoing.get_mut(&id)
     }
+}
+
+/// How many chunks are issued as one.
+fn chunks_at_once(chunk: u32) -> u32 {
+    if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 }
 }
 
 /// Whether the agreed lane takes another batch to this peer.

@@ -1,10 +1,11 @@
 //! All that an endpoint knows of one peer, for the life of one control stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{Region, RegionKey, Segment, SessionId, TransferId, TransferOp};
+use crate::desc::{Region, RegionKey, SessionId, TransferId, TransferOp};
 use crate::proto::events::{EventsIn, EventsOut};
 use crate::proto::liveness::Liveness;
 use crate::proto::regions::RegionTable;
@@ -14,7 +15,8 @@ use crate::proto::transfer::{End, EndedIds, Incoming, Mover, Outgoing, Runs};
 use crate::proto::wire::{Event, Frame, Standing, State};
 
 use super::events::Beat;
-use super::{OUTPUT_SOFT_LIMIT_BYTES, SEGMENTS_WAITING_MAX, TRANSFERS_PER_PEER_MAX};
+use super::requests::Requests;
+use super::{OUTPUT_KEPT_BYTES, OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
 
 /// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +84,7 @@ pub struct Peer {
     /// Transfers of ours to it, so far.
     pub(super) submitted: u64,
     /// Chunks the peer has asked for and that wait for room on the lane.
-    requests: VecDeque<ChunkRequest>,
-    /// Segments of all of them.
-    segments_waiting: usize,
+    pub(super) requests: Requests,
     /// Batches of ours in flight on the lane.
     pub(super) posted: usize,
     /// Regions of ours that the peer was told of by an event, and the number of that.
@@ -94,17 +94,6 @@ pub struct Peer {
     /// Regions that the peer has revoked and that batches of ours may still touch.
     pub(super) releasing: Vec<Releasing>,
     output: Vec<u8>,
-}
-
-/// A chunk that the peer wants pulled or sent.
-#[derive(Debug)]
-pub(super) struct ChunkRequest {
-    pub id: TransferId,
-    pub chunk: u32,
-    /// Our events that the peer had heard when it asked.
-    pub heard: u64,
-    pub segments: Vec<Segment>,
-    pub answer: bool,
 }
 
 /// A region of the peer's that we are letting go of.
@@ -144,8 +133,7 @@ impl Peer {
             incoming: BTreeMap::new(),
             ended: EndedIds::new(TRANSFERS_PER_PEER_MAX),
             submitted: 0,
-            requests: VecDeque::new(),
-            segments_waiting: 0,
+            requests: Requests::default(),
             posted: 0,
             told_of: HashMap::new(),
             revoking: BTreeSet::new(),
@@ -320,43 +308,6 @@ impl Peer {
         }
     }
 
-    /// Queues a chunk request; false where too many segments wait already.
-    pub(super) fn push_request(&mut self, request: ChunkRequest) -> bool {
-        let waiting = self.segments_waiting + request.segments.len();
-        if waiting > SEGMENTS_WAITING_MAX {
-            return false;
-        }
-        self.segments_waiting = waiting;
-        self.requests.push_back(request);
-        true
-    }
-
-    /// The oldest chunk request.
-    pub(super) fn pop_request(&mut self) -> Option<ChunkRequest> {
-        let request = self.requests.pop_front()?;
-        self.segments_waiting -= request.segments.len();
-        Some(request)
-    }
-
-    /// How many chunk requests wait.
-    pub(super) fn requests_waiting(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// Drops the chunk requests of one transfer. Returns how many those were.
-    pub(super) fn drop_requests(&mut self, id: TransferId) -> u32 {
-        let mut dropped = 0;
-        self.requests.retain(|request| {
-            let keep = request.id != id;
-            if !keep {
-                self.segments_waiting -= request.segments.len();
-                dropped += 1;
-            }
-            keep
-        });
-        dropped
-    }
-
     /// Says, for the first time or again, how a transfer of the peer's has ended here.
     pub(super) fn say_end(&mut self, id: TransferId, end: End) {
         match end {
@@ -372,6 +323,20 @@ impl Peer {
                 missing: Runs::default(),
             })),
         }
+    }
+
+    /// Asks for a chunk of a transfer of ours that the peer pulls or sends.
+    pub(super) fn say_request(&mut self, id: TransferId, chunk: u32) {
+        let (tag, heard) = (self.tag(), self.events_heard());
+        let transfer = self.outgoing.get(&id).filter(|_| self.phase != SessionPhase::Over);
+        let Some(transfer) = transfer else { return };
+        let Some(segments) = transfer.plan.chunk(chunk as usize).map(Cow::Borrowed) else { return };
+        let frame = match transfer.mover {
+            Mover::Pulled => Frame::Pull { id, chunk, heard, segments },
+            Mover::Answered => Frame::Send { id, chunk, heard, segments },
+            Mover::Native | Mover::Framed => return, // it asks for nothing
+        };
+        frame.encode(tag, &mut self.output);
     }
 
     /// Says COMMIT of a transfer of ours.
@@ -406,6 +371,14 @@ impl Peer {
     pub(super) fn take_output(&mut self, now: Instant) -> Vec<u8> {
         self.liveness.speak(now);
         std::mem::take(&mut self.output)
+    }
+
+    /// Takes back the memory of what [`Peer::take_output`] gave.
+    pub(super) fn reuse_output(&mut self, mut bytes: Vec<u8>) {
+        if self.output.capacity() == 0 && bytes.capacity() <= OUTPUT_KEPT_BYTES {
+            bytes.clear();
+            self.output = bytes;
+        }
     }
 
     /// Whether another chunk request may be queued on the stream.

@@ -105,7 +105,7 @@ impl Hostile {
     }
 
     pub fn pull(&mut self, id: u64, chunk: u32, segments: Vec<Segment>) {
-        self.say(&Frame::Pull { id: TransferId(id), chunk, heard: 0, segments });
+        self.say(&Frame::Pull { id: TransferId(id), chunk, heard: 0, segments: segments.into() });
     }
 
     pub fn commit(&mut self, id: u64) {
@@ -379,7 +379,7 @@ fn nothing_of_a_transfer_that_is_over_brings_it_back() {
     );
     for (id, last_word) in [(aborted, "Aborted {"), (acked, "Ack {")] {
         peer.pull(id.0, 0, vec![segment(0x10000, 8)]);
-        peer.say(&Frame::Send { id, chunk: 1, heard: 0, segments: vec![segment(0x10000, 8)] });
+        peer.say(&Frame::Send { id, chunk: 1, heard: 0, segments: vec![segment(0x10000, 8)].into() });
         assert!(peer.actions().is_empty() && peer.answers().is_empty(), "late requests are dropped");
         peer.commit(id.0);
         peer.say(&Frame::Abort { id, issued: 3 });
@@ -407,7 +407,7 @@ fn transfers_whose_ids_leave_gaps_without_end_cost_the_stream() {
 fn what_is_registered_anew_is_not_touched_for_what_was_there_before() {
     let mut peer = Hostile::up();
     let request =
-        |chunk, heard, dst| Frame::Pull { id: TransferId(5), chunk, heard, segments: vec![segment(dst, 8)] };
+        |chunk, heard, dst| Frame::Pull { id: TransferId(5), chunk, heard, segments: vec![segment(dst, 8)].into() };
     let add = |peer: &mut Hostile, key, addr| {
         let span = Span { addr, len: 1 << 20 };
         let region = Region { key: RegionKey(key), kind: MemoryKind::Dram, device: 0, span };
@@ -437,7 +437,7 @@ fn requests_of_nothing_do_not_wait_for_room() {
     assert_eq!(peer.actions().len(), LANE.batches_in_flight, "the lane is full");
     for id in 6..8 {
         for chunk in 0..1000 {
-            peer.say(&Frame::Send { id: TransferId(id), chunk, heard: 0, segments: vec![] });
+            peer.say(&Frame::Send { id: TransferId(id), chunk, heard: 0, segments: vec![].into() });
         }
     }
     assert_eq!(peer.endpoint.counters().requests, 0);

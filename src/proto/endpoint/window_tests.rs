@@ -81,7 +81,7 @@ fn a_peer_that_asks_for_more_than_may_wait_loses_that_transfer_alone() {
         id: TransferId(id),
         chunk,
         heard: 0,
-        segments: vec![segment(0x10000, 1); count],
+        segments: vec![segment(0x10000, 1); count].into(),
     };
     // Those on the lane do not wait any more.
     for chunk in 0..WIDE.batches_in_flight as u32 {

@@ -4,7 +4,7 @@ use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 use crate::proto::codec::{DecodeError, Reader};
 use crate::proto::transfer::{RUNS_MAX, Run, Runs};
 
-use super::{Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, Standing, State, VERSION};
+use super::{Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, SEGMENT_BYTES, Standing, State, VERSION};
 
 pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
     Ok(match kind {
@@ -27,11 +27,11 @@ pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame
         11 => Frame::Event { number: reader.u64("event number")?, event: decode_event(reader)? },
         12 => {
             let (id, chunk, heard, segments) = decode_request(reader)?;
-            Frame::Pull { id, chunk, heard, segments }
+            Frame::Pull { id, chunk, heard, segments: segments.into() }
         }
         13 => {
             let (id, chunk, heard, segments) = decode_request(reader)?;
-            Frame::Send { id, chunk, heard, segments }
+            Frame::Send { id, chunk, heard, segments: segments.into() }
         }
         14 => Frame::Commit(decode_commit(reader)?),
         15 => Frame::Ack { id: decode_id(reader)?, events: reader.u64("events said")? },
@@ -126,12 +126,16 @@ fn decode_runs(reader: &mut Reader<'_>) -> Result<Runs, DecodeError> {
 
 fn decode_request(reader: &mut Reader<'_>) -> Result<(TransferId, u32, u64, Vec<Segment>), DecodeError> {
     let (id, chunk, heard) = (decode_id(reader)?, reader.u32("chunk")?, reader.u64("events heard")?);
-    let count = reader.count("segment count", 24)?;
-    let mut segments = Vec::with_capacity(count);
-    for _ in 0..count {
-        segments.push(Segment { src: reader.u64("src")?, dst: reader.u64("dst")?, len: reader.u64("len")? });
-    }
+    let count = reader.count("segment count", SEGMENT_BYTES)?;
+    let bytes = reader.take("segments", SEGMENT_BYTES * count)?;
+    let segments = bytes.chunks_exact(SEGMENT_BYTES).map(decode_segment).collect();
     Ok((id, chunk, heard, segments))
+}
+
+/// A segment out of [`SEGMENT_BYTES`].
+fn decode_segment(bytes: &[u8]) -> Segment {
+    let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    Segment { src: word(0), dst: word(8), len: word(16) }
 }
 
 pub(super) fn decode_id(reader: &mut Reader<'_>) -> Result<TransferId, DecodeError> {

@@ -12,6 +12,8 @@ mod decode;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 
 use super::codec::{DecodeError, Reader, Writer};
@@ -77,7 +79,7 @@ pub enum Frame<'a> {
         /// Events of the receiver that the sender has heard: the receiver's regions that it knows of.
         heard: u64,
         /// What to pull.
-        segments: Vec<Segment>,
+        segments: Cow<'a, [Segment]>,
     },
     /// Read over a framed lane: send me these segments of your memory.
     Send {
@@ -88,7 +90,7 @@ pub enum Frame<'a> {
         /// As in [`Frame::Pull`].
         heard: u64,
         /// What to send.
-        segments: Vec<Segment>,
+        segments: Cow<'a, [Segment]>,
     },
     /// Everything of this transfer has been asked for or moved.
     Commit(Commit<'a>),
@@ -269,6 +271,8 @@ pub(in crate::proto) const MAJOR_FIELD: &str = "major version";
 
 const MAGIC: [u8; 4] = *b"BATN";
 const HEAD_BYTES: usize = 12;
+/// Bytes of a segment in a request: where from, where to, how long.
+const SEGMENT_BYTES: usize = 24;
 
 impl Frame<'_> {
     /// Appends the frame's bytes, `length` included.
@@ -325,7 +329,8 @@ impl Frame<'_> {
             Self::Event { number, event } => event.encode(writer.u64(*number)),
             Self::Pull { id, chunk, heard, segments } | Self::Send { id, chunk, heard, segments } => {
                 writer.u64(id.0).u32(*chunk).u64(*heard).u32(segments.len() as u32);
-                segments.iter().for_each(|s| _ = writer.u64(s.src).u64(s.dst).u64(s.len));
+                writer.room(SEGMENT_BYTES * segments.len());
+                segments.iter().for_each(|segment| _ = writer.raw(&encode_segment(segment)));
             }
             Self::Commit(commit) => {
                 writer.u64(commit.id.0).u8(commit.op as u8).u32(commit.chunks).u64(commit.bytes);
@@ -377,6 +382,15 @@ impl Event<'_> {
             Self::Notify { message } => _ = writer.u8(5).bytes(message),
         }
     }
+}
+
+/// In one piece: there are very many of them.
+fn encode_segment(segment: &Segment) -> [u8; SEGMENT_BYTES] {
+    let mut bytes = [0; SEGMENT_BYTES];
+    for (field, value) in bytes.chunks_exact_mut(8).zip([segment.src, segment.dst, segment.len]) {
+        field.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 fn encode_runs(runs: &Runs, writer: &mut Writer<'_>) {

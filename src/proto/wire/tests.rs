@@ -39,8 +39,8 @@ fn samples() -> Vec<Frame<'static>> {
         Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } },
         Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } },
         Frame::Event { number: u64::MAX, event: Event::Notify { message: b"\0binary\xff" } },
-        Frame::Pull { id: TransferId(1), chunk: 2, heard: 9, segments: segments.clone() },
-        Frame::Send { id: TransferId(1), chunk: 2, heard: u64::MAX, segments },
+        Frame::Pull { id: TransferId(1), chunk: 2, heard: 9, segments: segments.clone().into() },
+        Frame::Send { id: TransferId(1), chunk: 2, heard: u64::MAX, segments: segments.into() },
         Frame::Commit(commit.clone()),
         Frame::Commit(Commit { sync_message: None, op: TransferOp::Read, ..commit }),
         Frame::Ack { id: TransferId(u64::MAX), events: 7 },
@@ -82,7 +82,7 @@ fn every_truncation_and_every_extra_byte_is_an_error() {
 #[test]
 fn a_count_that_cannot_be_there_is_refused_before_allocation() {
     let mut bytes = Vec::new();
-    Frame::Pull { id: TransferId(1), chunk: 0, heard: 0, segments: vec![] }.encode(0, &mut bytes);
+    Frame::Pull { id: TransferId(1), chunk: 0, heard: 0, segments: vec![].into() }.encode(0, &mut bytes);
     let count_at = bytes.len() - 4;
     bytes[count_at..].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(Frame::decode(&bytes[LENGTH_BYTES..]), Err(DecodeError::Truncated { .. })));

@@ -96,8 +96,8 @@ impl World {
             1 => self.event(at, small, Event::RegionRemove { key }),
             2 => self.event(at, small, Event::RegionReleased { key }),
             3 => self.event(at, small, Event::Notify { message: bytes.string() }),
-            4 | 5 => Frame::Pull { id, chunk: small, heard: 0, segments: segments(bytes) },
-            6 | 7 => Frame::Send { id, chunk: small, heard: 0, segments: segments(bytes) },
+            4 | 5 => Frame::Pull { id, chunk: small, heard: 0, segments: segments(bytes).into() },
+            6 | 7 => Frame::Send { id, chunk: small, heard: 0, segments: segments(bytes).into() },
             8 | 9 => Frame::Commit(Commit {
                 id,
                 op: if bytes.below(2) == 0 { TransferOp::Read } else { TransferOp::Write },
