@@ -27,6 +27,7 @@ use super::crew::Crew;
 use super::ghosts::Ghosts;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
+use super::pollers::Pollers;
 use super::regions::Registered;
 use super::registration::Quarantine;
 use super::signal::Signal;
@@ -48,6 +49,8 @@ pub(super) struct Core {
     due: Vec<bool>,
     /// Copies what the fabrics have queued.
     crew: Arc<Crew>,
+    /// Whom it leaves room.
+    pollers: Arc<Pollers>,
     /// What pins memory for the fabrics; gone when the agent is shut down.
     pub pinnings: Vec<Arc<dyn Pinning>>,
     pub registered: Registered,
@@ -90,6 +93,7 @@ impl Core {
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
         secret: Option<Arc<Secret>>,
+        copiers: usize,
     ) -> io::Result<Self> {
         let watch = Watch::new()?;
         let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -100,10 +104,13 @@ impl Core {
         for (index, fd) in (0..).zip(&fabrics).filter_map(|(index, fabric)| Some((index, fabric.wake()?))) {
             watch.add(fd, Source::Fabric(index), Interest::Read)?;
         }
+        let hands = fabrics.iter().filter_map(|fabric| fabric.hand()).collect();
+        let pollers = Arc::<Pollers>::default();
         Ok(Self {
             endpoint,
             due: vec![true; fabrics.len()],
-            crew: Arc::new(Crew::new(fabrics.iter().filter_map(|fabric| fabric.hand()).collect())),
+            crew: Arc::new(Crew::new(hands, Arc::clone(&pollers), copiers)),
+            pollers,
             pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
             fabrics,
             registered: Registered::default(),
@@ -136,6 +143,11 @@ impl Core {
     /// The handle that, when written to, ends a park on [`Core::handle`]. Whoever parks empties it.
     pub fn waker(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.waker)
+    }
+
+    /// Those who drive by polling.
+    pub fn pollers(&self) -> Arc<Pollers> {
+        Arc::clone(&self.pollers)
     }
 
     /// Those who copy beside whoever drives.

@@ -6,17 +6,24 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::fabric::Hand;
 
+use super::pollers::Pollers;
 use super::process;
 
 /// See the [module](self).
 pub(super) struct Crew {
     hands: Vec<Arc<dyn Hand>>,
+    guests: Arc<Pollers>,
+    /// Threads that may copy at a time, guests included.
+    copiers: usize,
+    /// Threads of the agent's that copy, or look whether they may.
+    at_work: AtomicUsize,
     state: Mutex<State>,
     called: Condvar,
 }
@@ -30,8 +37,9 @@ struct State {
 
 impl Crew {
     /// Nobody yet, for what these hands have to copy.
-    pub fn new(hands: Vec<Arc<dyn Hand>>) -> Self {
-        Self { hands, state: Mutex::default(), called: Condvar::new() }
+    pub fn new(hands: Vec<Arc<dyn Hand>>, guests: Arc<Pollers>, copiers: usize) -> Self {
+        let (at_work, state, called) = (AtomicUsize::new(0), Mutex::default(), Condvar::new());
+        Self { hands, guests, copiers, at_work, state, called }
     }
 
     /// Starts so many threads, each of which runs `body`, if there is anything to copy at all. The body calls
@@ -45,9 +53,26 @@ impl Crew {
         Ok(())
     }
 
-    /// Copies a piece, if there is one that nobody has taken.
-    pub fn lend(&self) -> bool {
+    /// Copies a piece for a thread of the host that waits, if there is one that nobody has taken. It would burn its core
+    /// otherwise, so the threads of the agent leave it room.
+    pub fn lend_as_guest(&self) -> bool {
         self.hands.iter().any(|hand| hand.lend())
+    }
+
+    /// Copies a piece for a thread of the agent's, if there is one that nobody has taken and enough room for guests.
+    pub fn lend(&self) -> bool {
+        let _at_work = AtWork::of(&self.at_work);
+        self.at_work.load(Ordering::Acquire) <= self.places() && self.hands.iter().any(|hand| hand.lend())
+    }
+
+    /// How many threads of the agent's may copy.
+    fn places(&self) -> usize {
+        self.copiers.saturating_sub(usize::from(self.guests.are_there()))
+    }
+
+    /// Whether another thread of the agent's has something to do.
+    fn has_work(&self) -> bool {
+        self.hands.iter().any(|hand| hand.has_work()) && self.at_work.load(Ordering::Acquire) < self.places()
     }
 
     /// Whether anything is queued or being copied.
@@ -57,7 +82,7 @@ impl Crew {
 
     /// Calls a thread of the crew, if there is a piece to copy and one is parked.
     pub fn call(&self) {
-        if self.hands.iter().any(|hand| hand.has_work()) && self.state.lock().parked > 0 {
+        if self.has_work() && self.state.lock().parked > 0 {
             self.called.notify_one();
         }
     }
@@ -72,7 +97,7 @@ impl Crew {
             if state.is_over {
                 return;
             }
-            if !self.hands.iter().any(|hand| hand.has_work()) {
+            if !self.has_work() {
                 state.parked += 1;
                 self.called.wait(&mut state);
                 state.parked -= 1;
@@ -95,6 +120,22 @@ impl Crew {
     }
 }
 
+/// A thread at work, until it is not, one way or another.
+struct AtWork<'a>(&'a AtomicUsize);
+
+impl<'a> AtWork<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Crew").field("hands", &self.hands.len()).field("state", &self.state).finish_non_exhaustive()
@@ -104,7 +145,6 @@ impl std::fmt::Debug for Crew {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
     /// So many pieces.
@@ -135,7 +175,7 @@ mod tests {
     #[test]
     fn who_is_called_does_all_there_is_and_parks_again() {
         let heap = Arc::new(Heap(AtomicUsize::new(0)));
-        let crew = Arc::new(Crew::new(vec![Arc::<Heap>::clone(&heap)]));
+        let crew = Arc::new(Crew::new(vec![Arc::<Heap>::clone(&heap)], Arc::default(), 3));
         let body = Arc::clone(&crew);
         crew.hire(3, move || body.work()).expect("threads");
         for _ in 0..3 {
@@ -152,7 +192,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_copied_nobody_is_hired() {
-        let crew = Crew::new(Vec::new());
+        let crew = Crew::new(Vec::new(), Arc::default(), 3);
         crew.hire(3, || unreachable!("nobody")).expect("no threads");
         assert!(crew.state.lock().threads.is_empty() && !crew.lend());
     }

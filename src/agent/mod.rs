@@ -34,6 +34,7 @@ mod lobby;
 pub mod loopback;
 mod mappings;
 mod open;
+mod pollers;
 mod process;
 mod progress;
 mod regions;

@@ -106,6 +106,7 @@ fn open_over(
         Arc::clone(&inbox),
         Arc::clone(&signal),
         settings.secret.clone(),
+        settings.copy_threads,
     )
     .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");

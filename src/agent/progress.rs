@@ -8,7 +8,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,6 +22,7 @@ use super::crew::Crew;
 use super::engine::{CoreGuard, Engine};
 use super::ghosts::PROOF_WITHIN;
 use super::inbox::Inbox;
+use super::pollers::{LOOK_FIRST, LOOK_LAST, Pollers};
 use super::process::Home;
 use super::signal::Signal;
 use super::sockets::timespec;
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     pub signal: Arc<Signal>,
     pub stopped: AtomicBool,
     home: Home,
-    pollers: Pollers,
+    pollers: Arc<Pollers>,
     /// A copy of the core's epoll handle, to park on without the lock.
     epoll: rustix::fd::OwnedFd,
     /// Ends such a park.
@@ -69,11 +70,10 @@ impl Shared {
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
     ) -> std::io::Result<Self> {
-        let (waker, crew) = (core.waker(), core.crew());
+        let (waker, crew, pollers) = (core.waker(), core.crew(), core.pollers());
         let epoll = core.handle().try_clone_to_owned()?;
         let engine = Engine::new(name.clone(), core, Arc::clone(&signal));
         let (stopped, home) = (AtomicBool::new(false), Home::here()?);
-        let pollers = Pollers::new();
         Ok(Self { name, settings, unavailable, inbox, engine, crew, signal, stopped, home, pollers, epoll, waker })
     }
 
@@ -109,29 +109,31 @@ impl Shared {
     /// Waits while others poll, and so drive. Returns whether something else is to be done than to park: somebody has
     /// called.
     fn is_spared(&self) -> bool {
-        self.pollers.spares.store(true, Ordering::SeqCst);
-        let (mut called, mut look) = (false, POLLERS_LOOK.0);
+        self.pollers.spare(true);
+        let (mut called, mut look) = (false, LOOK_FIRST);
         while !called && self.pollers.are_there() {
             called = park(&*self.waker, Some(look));
-            look = (2 * look).min(POLLERS_LOOK.1);
+            look = (2 * look).min(LOOK_LAST);
         }
-        self.pollers.spares.store(false, Ordering::SeqCst);
+        self.pollers.spare(false);
         called
     }
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
     pub fn poll(&self) {
         if !self.is_forked() {
-            self.pollers.come();
-            self.crew.lend();
-            self.lend_a_hand();
+            self.step_as_guest();
         }
+    }
+
+    /// What a thread of the host does while it waits. Returns whether anything happened.
+    fn step_as_guest(&self) -> bool {
+        self.pollers.step(|| self.crew.lend_as_guest() | self.lend_a_hand())
     }
 
     /// Who polled does so no longer.
     fn stop_polling(&self) {
-        self.pollers.go();
-        if self.pollers.spares.load(Ordering::SeqCst) {
+        if self.pollers.go() {
             self.wake();
         }
     }
@@ -173,10 +175,9 @@ impl Shared {
             if done() || is_over() {
                 return;
             }
-            if self.crew.lend() | self.lend_a_hand() {
+            if self.step_as_guest() {
                 last_work = Instant::now();
             } else if last_work.elapsed() < self.settings.spin {
-                self.pollers.come();
                 std::thread::yield_now(); // where cores are scarce, whoever has work comes first
             } else {
                 self.stop_polling();
@@ -298,41 +299,6 @@ impl Shared {
                 ),
             }
         }
-    }
-}
-
-/// Those who poll, and drive by that.
-#[derive(Debug)]
-struct Pollers {
-    begin: Instant,
-    /// When one last did, in nanoseconds after the beginning; 0 where none does.
-    last: AtomicU64,
-    /// The progress thread waits for them to stop.
-    spares: AtomicBool,
-}
-
-/// Who has not polled for so long does so no longer.
-const POLLERS_GONE: Duration = Duration::from_micros(250);
-/// How often the progress thread looks whether there is one: at first, and after a while. Each look takes a core away from
-/// whoever works.
-const POLLERS_LOOK: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(1));
-
-impl Pollers {
-    fn new() -> Self {
-        Self { begin: Instant::now(), last: AtomicU64::new(0), spares: AtomicBool::new(false) }
-    }
-
-    fn come(&self) {
-        self.last.store(self.begin.elapsed().as_nanos() as u64, Ordering::SeqCst);
-    }
-
-    fn go(&self) {
-        self.last.store(0, Ordering::SeqCst);
-    }
-
-    fn are_there(&self) -> bool {
-        let last = self.last.load(Ordering::SeqCst);
-        last > 0 && self.begin.elapsed().saturating_sub(Duration::from_nanos(last)) < POLLERS_GONE
     }
 }
 

@@ -145,8 +145,9 @@ pub trait Pinning: Send + Sync {
 
 /// The part of moving bytes that any thread may do, beside whoever drives the fabric: copies of what was posted.
 pub trait Hand: Send + Sync {
-    /// Copies a piece that nobody has taken; whether there was one. What comes of it is told by a [`Fabric::poll`], to
-    /// which [`Fabric::wake`] calls. Takes as long as a mebibyte takes to copy. May be called after the fabric is gone.
+    /// Copies a piece that nobody has taken, if there is one and not enough threads copy already; whether it has. What
+    /// comes of it is told by a [`Fabric::poll`], to which [`Fabric::wake`] calls. Takes as long as a mebibyte takes to
+    /// copy. May be called after the fabric is gone.
     fn lend(&self) -> bool;
 
     /// Whether there is a piece to copy, and another thread may: one atomic load.
