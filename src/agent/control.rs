@@ -65,7 +65,7 @@ pub(super) enum Ending {
 }
 
 /// Bytes asked for in one read.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Reads in which the end of a stream is looked for, before it is somebody else's turn.
 const READS_FOR_THE_END: usize = 16;
 /// Unwritten bytes above which no more are taken from the endpoint.

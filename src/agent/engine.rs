@@ -160,6 +160,15 @@ impl CoreGuard<'_> {
         driven.unwrap_or(false)
     }
 
+    /// As [`Core::carry_on`]; a panic in it ends the engine, as in [`CoreGuard::drive`].
+    pub fn carry_on(&mut self, now: Instant) {
+        let agent = &self.sentinel.engine.agent;
+        self.attempt(|core| {
+            panics::here("while driving", agent);
+            core.carry_on(now);
+        });
+    }
+
     /// Does something that must not panic past its caller: a panic ends the engine, and there is no result.
     pub fn attempt<T>(&mut self, step: impl FnOnce(&mut Core) -> T) -> Option<T> {
         let core = &mut *self.core;

@@ -195,7 +195,7 @@ impl Agent {
         let now = Instant::now();
         let id = core.endpoint.submit(submission, now)?;
         core.transfers.insert(id, Arc::clone(&outcome));
-        core.drive(now);
+        core.carry_on(now);
         Ok(Transfer::new(Arc::clone(&self.shared), id, peer, outcome))
     }
 
@@ -204,7 +204,7 @@ impl Agent {
     pub fn notify(&self, peer: &str, message: &[u8]) -> Result<(), NotifyError> {
         let mut core = self.running_core()?;
         core.endpoint.notify(peer, message)?;
-        core.drive(Instant::now());
+        core.carry_on(Instant::now());
         drop(core);
         Ok(self.check_engine()?)
     }

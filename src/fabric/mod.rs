@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub use self::credentials::Credentials;
 pub use crate::desc::Region;
-pub use regions::RegionSet;
+pub use regions::{LastHit, RegionSet};
 
 use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferOp};
 use crate::error::FabricError;

@@ -45,6 +45,17 @@ impl RegionSet {
         near.find(|region| end - region.span.addr <= region.span.len)
     }
 
+    /// Whether one region holds all of `span`. Looks first in the one that held the span before, which `last` keeps for
+    /// the life of a borrow of this set.
+    pub fn covers(&self, span: Span, last: &mut LastHit) -> bool {
+        if last.0.holds(span) {
+            return true;
+        }
+        let hit = self.containing(span).map(|region| region.span);
+        last.0 = hit.unwrap_or(last.0);
+        hit.is_some()
+    }
+
     /// How many regions are registered.
     pub fn len(&self) -> usize {
         self.regions.len()
@@ -53,6 +64,17 @@ impl RegionSet {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.regions.is_empty()
+    }
+}
+
+/// Where the span before lay: most likely the next one lies there, too.
+#[derive(Clone, Copy, Debug)]
+pub struct LastHit(Span);
+
+impl Default for LastHit {
+    /// Nothing lies in it.
+    fn default() -> Self {
+        Self(Span { addr: 0, len: 0 })
     }
 }
 
@@ -80,6 +102,7 @@ mod tests {
                 proptest::prop_assert_eq!(set.remove(RegionKey(key)), known);
             }
             proptest::prop_assert_eq!(set.len(), all.len());
+            let mut last = LastHit::default();
             for (addr, len) in spans {
                 let holds = |region: &Region| {
                     region.span.addr <= addr && addr + len <= region.span.addr + region.span.len
@@ -87,6 +110,9 @@ mod tests {
                 let found = set.containing(Span { addr, len });
                 proptest::prop_assert_eq!(found.is_some(), all.iter().any(holds));
                 proptest::prop_assert!(found.is_none_or(holds));
+                if len > 0 {
+                    proptest::prop_assert_eq!(set.covers(Span { addr, len }, &mut last), found.is_some());
+                }
             }
         }
     }

@@ -15,11 +15,11 @@ use super::Core;
 /// What the end of a stream says.
 const CLOSED: &str = "its process closed the connection or ended";
 /// Reads from one control stream before the next one's turn.
-const READS_PER_TURN: usize = 4;
+const READS_PER_TURN: usize = 1;
 /// Frames of one control stream before the next one's turn.
 pub(super) const FRAMES_PER_TURN: usize = 1024;
 /// Reads from the stream of a process that has ended: more than a socket holds.
-const READS_FROM_THE_DEAD: usize = 64;
+const READS_FROM_THE_DEAD: usize = 256;
 
 impl Core {
     pub(super) fn insert_stream(&mut self, key: PeerKey, stream: ControlStream) -> io::Result<()> {

@@ -12,7 +12,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 
 use crate::desc::{RegionKey, Segment, Span};
-use crate::fabric::{Region, RegionSet};
+use crate::fabric::{LastHit, Region, RegionSet};
 
 use super::nonce::{NONCE_BYTES, NonceAt};
 
@@ -61,7 +61,7 @@ impl Regions {
     /// The first of these segments whose destination is in no region, empty, or beyond the end of the address space on
     /// either side.
     pub fn find_bad<'a>(&self, segments: &'a [Segment]) -> Option<&'a Segment> {
-        let mut held = Held { regions: self.0.read(), last_hit: NOWHERE };
+        let mut held = Held { regions: self.0.read(), last_hit: LastHit::default() };
         segments.iter().find(|segment| {
             let destination = Span { addr: segment.dst, len: segment.len };
             segment.len == 0 || segment.src.checked_add(segment.len).is_none() || !held.covers(destination)
@@ -90,7 +90,7 @@ impl Puller {
     pub fn call<'a>(&'a mut self, regions: &'a Regions) -> Call<'a> {
         self.local.clear();
         self.remote.clear();
-        let held = Held { regions: regions.0.read(), last_hit: NOWHERE };
+        let held = Held { regions: regions.0.read(), last_hit: LastHit::default() };
         Call { puller: self, held, bytes: 0 }
     }
 }
@@ -150,23 +150,15 @@ impl Call<'_> {
 /// The regions as they are for the life of this, and where the last span was.
 struct Held<'a> {
     regions: RwLockReadGuard<'a, RegionSet>,
-    last_hit: Span,
+    last_hit: LastHit,
 }
 
 impl Held<'_> {
-    /// Whether one region holds all of `span`. Looks first where the last span was.
+    /// Whether one region holds all of `span`.
     fn covers(&mut self, span: Span) -> bool {
-        if self.last_hit.holds(span) {
-            return true;
-        }
-        let hit = self.regions.containing(span).map(|region| region.span);
-        self.last_hit = hit.unwrap_or(self.last_hit);
-        hit.is_some()
+        self.regions.covers(span, &mut self.last_hit)
     }
 }
-
-/// A span that nothing lies in.
-const NOWHERE: Span = Span { addr: 0, len: 0 };
 
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)

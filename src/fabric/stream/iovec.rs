@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::desc::Span;
-use crate::fabric::RegionSet;
+use crate::fabric::{LastHit, RegionSet};
 
 /// Room for the piece lists of one fabric, reused from call to call.
 #[derive(Debug, Default)]
@@ -37,6 +37,7 @@ const _: () = assert!(
 #[derive(Debug)]
 pub(super) struct Gather<'a> {
     regions: &'a RegionSet,
+    last_hit: LastHit,
     pieces: &'a mut Vec<Piece>,
     slices: PhantomData<&'a [u8]>,
 }
@@ -45,7 +46,7 @@ impl<'a> Gather<'a> {
     /// An empty list.
     pub(super) fn new(pieces: &'a mut Pieces, regions: &'a RegionSet) -> Self {
         pieces.0.clear();
-        Self { regions, pieces: &mut pieces.0, slices: PhantomData }
+        Self { regions, last_hit: LastHit::default(), pieces: &mut pieces.0, slices: PhantomData }
     }
 
     /// Whether the kernel takes no further piece in one call.
@@ -61,7 +62,7 @@ impl<'a> Gather<'a> {
     /// Adds registered memory; false, and nothing added, where no region holds all of `span`.
     #[must_use]
     pub(super) fn push_span(&mut self, span: Span) -> bool {
-        push_checked(self.pieces, self.regions, span)
+        push_checked(self.pieces, self.regions, &mut self.last_hit, span)
     }
 
     /// Writes what the socket takes and says how many bytes that was. Never blocks, never raises SIGPIPE.
@@ -84,6 +85,7 @@ impl<'a> Gather<'a> {
 #[derive(Debug)]
 pub(super) struct Scatter<'a> {
     regions: &'a RegionSet,
+    last_hit: LastHit,
     pieces: &'a mut Vec<Piece>,
     slices: PhantomData<&'a mut [u8]>,
 }
@@ -92,7 +94,7 @@ impl<'a> Scatter<'a> {
     /// An empty list.
     pub(super) fn new(pieces: &'a mut Pieces, regions: &'a RegionSet) -> Self {
         pieces.0.clear();
-        Self { regions, pieces: &mut pieces.0, slices: PhantomData }
+        Self { regions, last_hit: LastHit::default(), pieces: &mut pieces.0, slices: PhantomData }
     }
 
     /// Whether the kernel takes no further piece in one call.
@@ -108,7 +110,7 @@ impl<'a> Scatter<'a> {
     /// Adds registered memory; false, and nothing added, where no region holds all of `span`.
     #[must_use]
     pub(super) fn push_span(&mut self, span: Span) -> bool {
-        push_checked(self.pieces, self.regions, span)
+        push_checked(self.pieces, self.regions, &mut self.last_hit, span)
     }
 
     /// Reads what is there and says how many bytes that was; 0 is the end of the stream. Never blocks on a
@@ -147,8 +149,8 @@ pub(super) fn fetch(regions: &RegionSet, addr: u64, out: &mut [u8]) -> bool {
     true
 }
 
-fn push_checked(pieces: &mut Vec<Piece>, regions: &RegionSet, span: Span) -> bool {
-    let inside = regions.containing(span).is_some();
+fn push_checked(pieces: &mut Vec<Piece>, regions: &RegionSet, last_hit: &mut LastHit, span: Span) -> bool {
+    let inside = regions.covers(span, last_hit);
     if inside {
         pieces.push(Piece { base: span.addr as usize, len: span.len as usize });
     }

@@ -53,7 +53,7 @@ use self::peer::Peer;
 use self::readiness::{Readiness, Source};
 use self::receiver::Workspace;
 use self::socket::Target;
-use super::{Batch, Fabric, HEADER_MAX_BYTES, Limits, Link, Posted, Region, RegionSet, Sink};
+use super::{Batch, Fabric, HEADER_MAX_BYTES, LastHit, Limits, Link, Posted, Region, RegionSet, Sink};
 use crate::desc::{MemoryKind, PeerKey, RegionKey, Span, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 
@@ -191,7 +191,8 @@ impl StreamFabric {
             return refuse(FabricErrorKind::Internal, format!("a header of {} bytes", batch.header.len()));
         }
         let source = |segment: &crate::desc::Segment| Span { addr: segment.src, len: segment.len };
-        match batch.segments.iter().map(source).find(|span| self.regions.containing(*span).is_none()) {
+        let mut last = LastHit::default();
+        match batch.segments.iter().map(source).find(|span| !self.regions.covers(*span, &mut last)) {
             None => Ok(()),
             Some(span) => refuse(
                 FabricErrorKind::InvalidRegion,

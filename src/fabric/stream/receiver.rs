@@ -18,7 +18,7 @@ use super::sealed::Opening;
 use super::sender::Turn;
 use crate::desc::{PeerKey, Span};
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::{HEADER_MAX_BYTES, Landing, RegionSet, Sink};
+use crate::fabric::{HEADER_MAX_BYTES, Landing, LastHit, RegionSet, Sink};
 use crate::trust::LinkKey;
 
 /// Memory that the receivers of one fabric share.
@@ -301,7 +301,8 @@ impl Payload {
 
 /// Whether `spans` are registered and add up to `bytes`.
 fn check(spans: &[Span], bytes: u64, regions: &RegionSet) -> Result<(), FabricError> {
-    if let Some(span) = spans.iter().find(|span| regions.containing(**span).is_none()) {
+    let mut last = LastHit::default();
+    if let Some(span) = spans.iter().find(|span| !regions.covers(**span, &mut last)) {
         return Err(outside(*span));
     }
     let sum = spans.iter().try_fold(0u64, |sum, span| sum.checked_add(span.len));

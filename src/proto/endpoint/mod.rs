@@ -126,13 +126,13 @@ pub const SEGMENTS_WAITING_MAX: usize = 2 * SEGMENTS_ASKED_MAX;
 /// What moves at most so many bytes does not wait behind all that is larger.
 const SMALL_BYTES: u64 = 128 << 10;
 /// Control bytes waiting for a peer above which no further chunk request is issued.
-pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 256 << 10;
+pub const OUTPUT_SOFT_LIMIT_BYTES: usize = 64 << 10;
 /// Plans whose memory is kept, to be used again,
 const PLANS_KEPT: usize = 4;
 /// and the most segments that one of them has room for.
 const SEGMENTS_KEPT: usize = 1 << 17;
 /// The largest memory for output that is kept, to be used again.
-const OUTPUT_KEPT_BYTES: usize = 4 * OUTPUT_SOFT_LIMIT_BYTES;
+const OUTPUT_KEPT_BYTES: usize = 1 << 20;
 /// Control bytes kept for a peer above which further commands are refused. An event that waits counts twice: it is
 /// queued, and kept until it is confirmed.
 pub const OUTPUT_HARD_LIMIT_BYTES: usize = 256 << 20;

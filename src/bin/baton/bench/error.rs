@@ -25,6 +25,14 @@ pub enum BenchError {
         /// What the system says.
         source: io::Error,
     },
+    /// The person has left no cell.
+    #[error("--only \"{only}\" is in the title of no cell; they read as \"{example}\"")]
+    NoCell {
+        /// What was asked for.
+        only: String,
+        /// A title.
+        example: String,
+    },
     /// A driver cannot be started.
     #[error("{driver}: {program} cannot be started: {source}")]
     Start {

@@ -129,7 +129,12 @@ pub fn run(args: &BenchArgs) -> ExitCode {
 fn compare(args: &BenchArgs) -> Result<(), BenchError> {
     let places = places(args)?;
     let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|only| cell.title().contains(only));
-    let cells: Vec<Cell> = args.set.cells().into_iter().filter(wanted).collect();
+    let all = args.set.cells();
+    let cells: Vec<Cell> = all.iter().copied().filter(wanted).collect();
+    if cells.is_empty() {
+        let (only, example) = (args.only.clone().unwrap_or_default(), all.first().map(Cell::title));
+        return Err(BenchError::NoCell { only, example: example.unwrap_or_default() });
+    }
     let mut effort = args.set.effort();
     effort.rounds = args.rounds.map_or(effort.rounds, |rounds| rounds as usize);
     let folder = args.out.join("lists");

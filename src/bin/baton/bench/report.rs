@@ -105,7 +105,8 @@ fn title(row: &Row) -> String {
 }
 
 fn speed(row: &Row) -> String {
-    format!("{}{:.2}", if row.is_noisy() { "~" } else { "" }, row.gbps)
+    let way = if row.way.is_empty() { String::new() } else { format!(" {}", row.way) };
+    format!("{}{:.2}{way}", if row.is_noisy() { "~" } else { "" }, row.gbps)
 }
 
 /// A line for each figure, with everybody's.
