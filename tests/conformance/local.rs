@@ -1,7 +1,9 @@
 //! The suite on `local`: within one process, which `process_vm_readv` allows everywhere.
 
 use baton::fabric::local::{LocalConfig, LocalFabric};
-use baton::fabric::{Credentials, Fabric, Link};
+use baton::fabric::{Credentials, Fabric, Hand, Link};
+use std::sync::Arc;
+use std::thread;
 
 use crate::copy::{Route, whole};
 use crate::harness::{Harness, Skip, own_credentials};
@@ -9,15 +11,25 @@ use crate::rig::Rig;
 
 mod processes;
 
-struct Local;
+/// `HANDS` threads copy beside whoever polls, in small pieces.
+struct Local<const HANDS: usize>;
 
-impl Harness for Local {
+impl<const HANDS: usize> Harness for Local<HANDS> {
     fn set_up() -> Result<Self, Skip> {
         Ok(Self)
     }
 
     fn open(&self) -> Box<dyn Fabric> {
-        Box::new(LocalFabric::open(LocalConfig::default()).expect("needs nothing"))
+        let config = match HANDS {
+            0 => LocalConfig::default(),
+            _ => LocalConfig { piece_bytes: 4096, copiers: HANDS, ..LocalConfig::default() },
+        };
+        let fabric = LocalFabric::open(config).expect("needs nothing");
+        let hands: Vec<_> = (0..HANDS).filter_map(|_| fabric.hand()).collect(); // all, before one looks who else is there
+        for hand in hands {
+            thread::spawn(move || lend_until_closed(&hand, HANDS));
+        }
+        Box::new(fabric)
     }
 
     fn bad_links(&self, good: &Link) -> Vec<(&'static str, Link)> {
@@ -44,12 +56,22 @@ impl Harness for Local {
     }
 }
 
-conformance!(in_process, Local);
+conformance!(in_process, Local<0>);
+conformance!(with_hands, Local<2>);
+
+/// Lends a hand as long as somebody but the other hands has it: the fabric.
+fn lend_until_closed(hand: &Arc<dyn Hand>, hands: usize) {
+    while Arc::strong_count(hand) > hands {
+        if !hand.lend() {
+            thread::yield_now();
+        }
+    }
+}
 
 /// What one poll moves is bounded by its budget, and no peer waits for the whole of another's batch.
 #[test]
 fn poll_keeps_to_its_budget_and_takes_turns() {
-    let mut rig = Rig::<Local>::star(3).expect("needs nothing");
+    let mut rig = Rig::<Local<0>>::star(3).expect("needs nothing");
     rig.poll_budget_bytes = 64 << 10;
     let len = 1 << 20;
     let sources = [1, 2].map(|node| rig.memory(node, len));
@@ -60,7 +82,7 @@ fn poll_keeps_to_its_budget_and_takes_turns() {
         rig.copy(Route::Read, from.node, 0, &[whole(from, to, len as u64)]);
     }
     let missing =
-        |rig: &Rig<Local>| [0, 1].map(|at| rig.snapshot(targets[at]).differences(&wanted[at]) as u64);
+        |rig: &Rig<Local<0>>| [0, 1].map(|at| rig.snapshot(targets[at]).differences(&wanted[at]) as u64);
     let mut before = missing(&rig);
     while before != [0, 0] {
         assert!(rig.poll(0), "nothing moves with {before:?} bytes missing");
