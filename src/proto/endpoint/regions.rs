@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::desc::{PeerKey, RegionKey, Span};
+use crate::desc::{PeerKey, Region, RegionKey, Span};
 use crate::planted::{self, Planted};
 use crate::proto::codec::{Reader, Writer};
 use crate::proto::regions::RegionError;
@@ -156,10 +156,15 @@ impl Endpoint {
             None => !self.told_to.contains_key(key),
         };
         let mut keys: Vec<RegionKey> = Vec::new();
+        let mut last: Option<&Region> = None;
         for span in spans {
+            // Most likely it lies where the one before it did.
+            if last.is_some_and(|last| span.len > 0 && last.holds(span)) {
+                continue;
+            }
             let holding = self.regions.holding(span).filter(|_| span.len > 0);
             let region = match holding {
-                Some(region) if keys.contains(&region.key) => continue,
+                Some(region) if keys.contains(&region.key) => Some(region),
                 Some(region) if is_known(&region.key) => Some(region),
                 // Another, older one may hold it, too; most likely one that holds those before it.
                 Some(_) => {
@@ -173,6 +178,7 @@ impl Endpoint {
                 let (name, new) = (&self.identity.name, if holding.is_some() { " any more" } else { "" });
                 return Err(format!("{span} is not in a registered region of agent '{name}'{new}"));
             };
+            last = Some(region);
             if !keys.contains(&region.key) {
                 keys.push(region.key);
             }
