@@ -147,7 +147,7 @@ impl LocalFabric {
         while let Some(news) = self.yard.change(|queue| queue.news()) {
             any = true;
             match news {
-                News::Ended(token, outcome) => sink.completed(token, outcome),
+                News::Ended(_, token, outcome) => sink.completed(token, outcome),
                 News::Lost(key, error) => {
                     if let Some(peer) = self.peers.get(&key) {
                         self.wake.forget(&peer.identity.pidfd);

@@ -41,8 +41,8 @@ pub(super) struct Piece<I> {
 /// What there is to tell.
 #[derive(Debug, PartialEq)]
 pub(super) enum News {
-    /// A batch is over.
-    Ended(OpToken, Result<(), FabricError>),
+    /// A batch of a peer's is over.
+    Ended(PeerKey, OpToken, Result<(), FabricError>),
     /// A peer is no more. Its batches have ended.
     Lost(PeerKey, FabricError),
 }
@@ -204,8 +204,8 @@ impl<I> Queue<I> {
         }
     }
 
-    /// Forgets a peer and what is queued for it. False, and nothing further is claimed, while a piece of it is being
-    /// copied: it has to be called again.
+    /// Forgets a peer, what is queued for it and what has not been told of it. False, and nothing further is claimed,
+    /// while a piece of it is being copied: it has to be called again.
     pub fn remove(&mut self, peer: PeerKey) -> bool {
         self.ring.retain(|key| *key != peer);
         let Some(line) = self.peers.get_mut(&peer) else { return true };
@@ -215,6 +215,7 @@ impl<I> Queue<I> {
             return false;
         }
         self.peers.remove(&peer);
+        self.news.retain(|news| !matches!(news, News::Ended(key, ..) | News::Lost(key, _) if *key == peer));
         true
     }
 
@@ -236,14 +237,14 @@ impl<I> Queue<I> {
             self.ring.retain(|key| *key != peer);
             if line.copying == 0 {
                 let tokens = line.flights.drain(..).map(|flight| flight.token);
-                self.news.extend(tokens.map(|token| News::Ended(token, Err(error.clone()))));
+                self.news.extend(tokens.map(|token| News::Ended(peer, token, Err(error.clone()))));
                 self.news.push_back(News::Lost(peer, error.clone()));
             }
         } else {
             while let Some(at) = line.flights.iter().position(Flight::is_over)
                 && let Some(flight) = line.flights.remove(at)
             {
-                self.news.push_back(News::Ended(flight.token, flight.failure.map_or(Ok(()), Err)));
+                self.news.push_back(News::Ended(peer, flight.token, flight.failure.map_or(Ok(()), Err)));
             }
             if !line.flights.iter().any(Flight::can_be_claimed) {
                 self.ring.retain(|key| *key != peer);
@@ -297,7 +298,7 @@ mod tests {
     fn told(queue: &mut Queue<()>) -> Vec<String> {
         std::iter::from_fn(|| queue.news())
             .map(|news| match news {
-                News::Ended(OpToken(token), outcome) => format!("{token} {}", if outcome.is_ok() { "done" } else { "failed" }),
+                News::Ended(_, OpToken(token), outcome) => format!("{token} {}", if outcome.is_ok() { "done" } else { "failed" }),
                 News::Lost(PeerKey(peer), _) => format!("lost {peer}"),
             })
             .collect()
@@ -384,9 +385,11 @@ mod tests {
         queue.push(PeerKey(1), OpToken(2), segments(&[BIG]));
         let (piece, _) = queue.claim(1000).expect("work");
         assert!(!queue.remove(PeerKey(0)));
-        assert_eq!(queue.claim(1000).map(|(piece, _)| piece.peer), Some(PeerKey(1)));
+        let (other, _) = queue.claim(2 * BIG).expect("the other's");
+        assert_eq!(other.peer, PeerKey(1));
         queue.settle(&piece, Ok(()));
+        assert!(queue.settle(&other, Ok(())));
         assert!(queue.remove(PeerKey(0)));
-        assert!(told(&mut queue).is_empty() || !queue.has_news());
+        assert_eq!(told(&mut queue), ["2 done"], "of who is removed nothing is told");
     }
 }
