@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, TransferId};
-use crate::fabric::{Batch, Fabric, Pinning};
+use crate::fabric::{Batch, Bell, Fabric, Pinning};
 use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
 use crate::trust::Secret;
@@ -49,6 +49,12 @@ pub(super) struct Core {
     pub fabrics: Vec<Box<dyn Fabric>>,
     /// Which of them the next drive polls: what is ready, what worked last time, what has been given something to do.
     due: Vec<bool>,
+    /// A batch has been posted since the fabrics were last polled.
+    has_posted: bool,
+    /// An endpoint's output has been left unsaid, though its stream takes more.
+    has_unsaid: bool,
+    /// Calls for another drive, where something is left over and nothing may come that would.
+    again: Bell,
     /// Copies what the fabrics have queued.
     crew: Arc<Crew>,
     /// Whom it leaves room.
@@ -100,6 +106,8 @@ impl Core {
         let watch = Watch::new()?;
         let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         watch.add(&*waker, Source::Waker, Interest::Read)?;
+        let again = Bell::new()?;
+        watch.add(&again, Source::Again, Interest::Read)?;
         for (token, listener) in lobby.listeners() {
             watch.add(listener, Source::Lobby(token), Interest::Read)?;
         }
@@ -111,6 +119,9 @@ impl Core {
         Ok(Self {
             endpoint,
             due: vec![true; fabrics.len()],
+            has_posted: false,
+            has_unsaid: false,
+            again,
             crew: Arc::new(Crew::new(hands, Arc::clone(&pollers), copiers)),
             pollers,
             pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
@@ -180,13 +191,7 @@ impl Core {
     pub fn drive(&mut self, now: Instant) -> bool {
         let mut worked = self.poll_sockets(now);
         worked |= self.poll_fabrics(now);
-        if self.act(now) {
-            worked = true;
-            // What is small and has just been posted is done at once, and told at once.
-            if self.poll_fabrics(now) {
-                self.act(now);
-            }
-        }
+        worked |= self.act_and_move(1, now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.due.fill(true);
@@ -197,22 +202,39 @@ impl Core {
             }
             worked |= self.act(now);
         }
-        self.crew.call();
+        self.call_others();
         worked
     }
 
     /// Carries out what a command of the host's brings, as far as that takes no time, and looks at nothing that has come.
     pub fn carry_on(&mut self, now: Instant) {
-        let mut rounds = 0;
-        while self.act(now) {
-            self.poll_fabrics(now);
-            rounds += 1;
-            if rounds == ROUNDS_AT_ONCE {
-                self.come_again();
-                break;
+        self.act_and_move(ROUNDS_AT_ONCE, now);
+        self.call_others();
+    }
+
+    /// Carries out what the endpoint wants, and moves what has been posted with that: what is small is done at once, and
+    /// told at once. Does that so often at most. Returns whether anything was wanted.
+    fn act_and_move(&mut self, rounds: usize, now: Instant) -> bool {
+        let mut acted = false;
+        for _ in 0..rounds {
+            if !self.act(now) {
+                return acted;
+            }
+            acted = true;
+            if !self.poll_fabrics(now) {
+                return acted;
             }
         }
+        self.act(now);
+        true
+    }
+
+    /// Calls those who copy, and for another drive where something is left over: nothing may come that would.
+    fn call_others(&self) {
         self.crew.call();
+        if self.has_posted || self.has_unsaid {
+            self.again.ring();
+        }
     }
 
     /// Says goodbye to everybody and lets go of every socket and fabric.
@@ -233,24 +255,21 @@ impl Core {
         self.pinnings.clear();
     }
 
-    /// Wakes the progress thread for what is left over: nothing may come that would.
-    fn come_again(&self) {
-        wake(&self.waker);
-    }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
+        self.again.hush();
         let later = self.unheard.split_off(self.unheard.len().min(UNHEARD_AT_ONCE));
         for key in std::mem::replace(&mut self.unheard, later) {
             self.serve_stream(key, Ready { source: Source::Peer(key), readable: true, writable: false }, now);
             worked = true;
         }
         if !self.unheard.is_empty() {
-            self.come_again();
+            self.again.ring();
         }
         for ready in self.watch.ready() {
             match ready.source {
-                Source::Waker => continue,
+                Source::Waker | Source::Again => continue,
                 Source::Fabric(index) => {
                     if let Some(due) = self.due.get_mut(index as usize) {
                         *due = true;

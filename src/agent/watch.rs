@@ -19,6 +19,8 @@ use super::sockets::timespec;
 pub(super) enum Source {
     /// Somebody ends a park.
     Waker,
+    /// The last drive has left something over.
+    Again,
     /// A fabric, by its place in the list, has something to do.
     Fabric(u32),
     /// A listener, or somebody who has not said what it wants.
@@ -124,6 +126,7 @@ impl Source {
     fn data(self) -> EventData {
         EventData::new_u64(match self {
             Self::Waker => 0,
+            Self::Again => 1,
             Self::Fabric(index) => 5 << 32 | u64::from(index),
             Self::Lobby(token) => 1 << 32 | u64::from(token),
             Self::Peer(key) => 2 << 32 | u64::from(key.0),
@@ -135,6 +138,7 @@ impl Source {
     fn from_data(data: u64) -> Self {
         match (data >> 32, data as u32) {
             (0, 0) => Self::Waker,
+            (0, 1) => Self::Again,
             (1, token) => Self::Lobby(token),
             (2, key) => Self::Peer(PeerKey(key)),
             (3, key) => Self::Process(PeerKey(key)),
@@ -154,7 +158,7 @@ mod tests {
     fn every_source_comes_back_as_itself() {
         let key = PeerKey(u32::MAX);
         let of_peers = [Source::Peer(key), Source::Process(key), Source::Ghost(key)];
-        for source in [Source::Waker, Source::Fabric(3), Source::Lobby(7)].into_iter().chain(of_peers) {
+        for source in [Source::Waker, Source::Again, Source::Fabric(3), Source::Lobby(7)].into_iter().chain(of_peers) {
             assert_eq!(Source::from_data(source.data().u64()), source);
         }
     }

@@ -24,6 +24,7 @@
 //!   [`Sink::lost`]; what is in flight to that peer completes with an error first.
 //! * **Dropping** a fabric closes it: nothing moves afterwards and nothing stays behind (files, sockets).
 
+mod bell;
 mod credentials;
 pub mod local;
 mod regions;
@@ -36,6 +37,7 @@ pub mod ucx;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+pub(crate) use self::bell::Bell;
 pub use self::credentials::Credentials;
 pub use crate::desc::Region;
 pub use regions::{LastHit, RegionSet};
@@ -225,13 +227,14 @@ pub trait Fabric: Send {
     fn import(&mut self, peer: PeerKey, region: &Region, key_bytes: Option<&[u8]>)
     -> Result<(), FabricError>;
 
-    /// Queues a batch. A framed fabric takes writes only.
+    /// Queues a batch. A framed fabric takes writes only. Whoever posts polls afterwards: it need not ring for itself.
     fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError>;
 
     /// Moves at most about `budget_bytes` and reports what happened. Returns whether anything did.
     fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool;
 
-    /// Becomes readable when `poll` has something to do; `None` where the library has no such handle, and
-    /// the agent then polls by a timer while work is in flight.
+    /// Becomes readable when `poll` has something to do, unless that is what was just posted: whoever posts polls
+    /// afterwards. `None` where the library has no such handle, and the agent then polls by a timer while work is in
+    /// flight.
     fn wake(&self) -> Option<BorrowedFd<'_>>;
 }

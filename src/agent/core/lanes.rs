@@ -31,6 +31,7 @@ const LANE_GRACE: Duration = Duration::from_millis(100);
 impl Core {
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
         let mut worked = false;
+        self.has_posted = false;
         let mut lost = Vec::new();
         for (fabric, due) in self.fabrics.iter_mut().zip(&mut self.due).filter(|(_, due)| **due) {
             let lane = fabric.name();
@@ -104,6 +105,7 @@ impl Core {
             return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
         };
         self.due[lane] = true; // as many as there are fabrics
+        self.has_posted = true;
         match fabric.post(peer, batch) {
             Ok(Posted::Accepted) => {}
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),

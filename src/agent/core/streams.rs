@@ -99,7 +99,7 @@ impl Core {
         self.streams.insert(key, stream);
         if *frames == 0 && !self.unheard.contains(&key) {
             self.unheard.push(key);
-            self.come_again();
+            self.again.ring();
         }
     }
 
@@ -114,6 +114,8 @@ impl Core {
                 wrote = true;
             }
         }
+        let has_room = |key| self.streams.get(&key).is_some_and(ControlStream::has_room);
+        self.has_unsaid = self.endpoint.peers_with_output().any(has_room);
         wrote
     }
 

@@ -257,7 +257,7 @@ impl Fabric for LocalFabric {
             return Err(unknown(format!("peer {key} is still connecting")));
         }
         let bound = self.config.batches_in_flight;
-        let posted = self.yard.change(|queue| match queue.flights(key) {
+        self.yard.change(|queue| match queue.flights(key) {
             None => Err(unknown(format!("peer {key} is not connected"))),
             Some(Err(lost)) => Err(lost),
             Some(Ok(flights)) if flights >= bound => Ok(Posted::Full(batch)),
@@ -265,9 +265,7 @@ impl Fabric for LocalFabric {
                 queue.push(key, batch.token, batch.segments.into());
                 Ok(Posted::Accepted)
             }
-        })?;
-        self.yard.bell.ring();
-        Ok(posted)
+        })
     }
 
     fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool {
@@ -287,10 +285,10 @@ impl Fabric for LocalFabric {
         }
         let mut left = budget_bytes.max(1);
         while left > 0
-            && let Some(cost) = self.yard.copy(left)
+            && let Some(copied) = self.yard.copy(left)
         {
             any = true;
-            left = left.saturating_sub(cost);
+            left = left.saturating_sub(copied.cost);
         }
         any |= self.tell(sink);
         self.wake.set_alarm(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));

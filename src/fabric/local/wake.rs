@@ -3,16 +3,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 use crate::desc::PeerKey;
+use crate::fabric::Bell;
 
 /// An epoll of a bell, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one costs
 /// some 15 us in a virtual machine.)
@@ -21,35 +21,6 @@ pub(super) struct Wake {
     bell: Arc<Bell>,
     timer: OwnedFd,
     is_armed: bool,
-}
-
-/// Rung from any thread, until it is hushed. Costs a system call only where that changes something.
-pub(super) struct Bell {
-    fd: OwnedFd,
-    rings: AtomicBool,
-}
-
-impl Bell {
-    fn new() -> Result<Self, Errno> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { fd, rings: AtomicBool::new(false) })
-    }
-
-    /// Calls for a poll.
-    pub fn ring(&self) {
-        if !self.rings.swap(true, Ordering::AcqRel) {
-            complain(rustix::io::write(&self.fd, &1u64.to_ne_bytes()).map(drop));
-        }
-    }
-
-    /// Ends the call. Whoever does looks afterwards whether there is something to do: what came just before has not
-    /// rung.
-    pub fn hush(&self) {
-        if self.rings.load(Ordering::Acquire) {
-            complain(rustix::io::read(&self.fd, &mut [0; 8]).map(drop));
-            self.rings.store(false, Ordering::Release);
-        }
-    }
 }
 
 fn complain(outcome: Result<(), Errno>) {
@@ -65,7 +36,7 @@ impl Wake {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let bell = Arc::new(Bell::new()?);
-        for own in [&bell.fd, &timer] {
+        for own in [bell.as_fd(), timer.as_fd()] {
             epoll::add(&epoll, own, epoll::EventData::new_u64(NO_PEER), epoll::EventFlags::IN)?;
         }
         Ok(Self { epoll, bell, timer, is_armed: false })

@@ -8,13 +8,12 @@ use rustix::io::Errno;
 
 use crate::desc::{PeerKey, Segment};
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::Hand;
+use crate::fabric::{Bell, Hand};
 
 use super::error;
 use super::peer::{Identity, READV, refused};
 use super::pull::{Pulled, Puller, Regions};
 use super::queue::{Piece, Place, Queue};
-use super::wake::Bell;
 
 /// See the [module](self).
 pub(super) struct Yard {
@@ -71,8 +70,8 @@ impl Yard {
     }
 
     /// Copies one piece of at most about `budget`, if there is one that nobody has taken and room for another thread.
-    /// Returns what it cost.
-    pub fn copy(&self, budget: u64) -> Option<u64> {
+    /// Returns what it cost. Whoever calls it tells the news that come of it, or calls for somebody who does.
+    pub fn copy(&self, budget: u64) -> Option<Copied> {
         if !self.has_work.load(Ordering::Acquire) {
             return None;
         }
@@ -80,12 +79,12 @@ impl Yard {
             (queue.copying() < self.copiers).then(|| queue.claim(budget.min(self.piece_bytes))).flatten()
         };
         let (piece, cost) = self.change(claim)?;
-        let mut claimed = Claimed { yard: self, piece, outcome: Err(unfinished()) };
+        let claimed = Claimed { yard: self, piece, is_settled: false };
         let mut puller = self.pullers.lock().pop().unwrap_or_else(Puller::new);
-        claimed.outcome = copy(&mut puller, &self.regions, &claimed.piece);
-        drop(claimed);
+        let outcome = copy(&mut puller, &self.regions, &claimed.piece);
+        let has_news = claimed.settle(outcome);
         self.pullers.lock().push(puller);
-        Some(cost)
+        Some(Copied { cost, has_news })
     }
 
     /// Forgets a peer; when it returns, nothing of it is being copied. A piece takes one system call or a few.
@@ -98,26 +97,50 @@ impl Yard {
     }
 }
 
+/// What one piece has brought.
+pub(super) struct Copied {
+    /// What it cost of a budget.
+    pub cost: u64,
+    /// Something has ended with it that is to be told.
+    pub has_news: bool,
+}
+
 /// A piece that one thread has; settled whatever becomes of that thread.
 struct Claimed<'a> {
     yard: &'a Yard,
     piece: Piece<Identity>,
-    outcome: Result<(), FabricError>,
+    is_settled: bool,
+}
+
+impl Claimed<'_> {
+    /// Says what has come of it. Returns whether there are news because of that.
+    fn settle(mut self, outcome: Result<(), FabricError>) -> bool {
+        self.is_settled = true;
+        self.end(outcome)
+    }
+
+    fn end(&self, outcome: Result<(), FabricError>) -> bool {
+        let has_news = self.yard.change(|queue| queue.settle(&self.piece, outcome));
+        self.yard.settled.notify_all();
+        has_news
+    }
 }
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
-        if self.yard.change(|queue| queue.settle(&self.piece, outcome)) {
+        if !self.is_settled && self.end(Err(unfinished())) {
             self.yard.bell.ring();
         }
-        self.yard.settled.notify_all();
     }
 }
 
 impl Hand for Yard {
     fn lend(&self) -> bool {
-        self.copy(self.piece_bytes).is_some()
+        let copied = self.copy(self.piece_bytes);
+        if copied.as_ref().is_some_and(|copied| copied.has_news) {
+            self.bell.ring();
+        }
+        copied.is_some()
     }
 
     fn has_work(&self) -> bool {

@@ -12,7 +12,7 @@
 //!   transfer  batches and their outcomes       peer      what is known of one peer
 //!   engine    every call into UCX              events    what UCX calls back with
 //!   lanes     which transports, read back      wire      address and key bytes
-//!   memory    vouched spans    slab  tickets   status    error kinds    wake  the handle
+//!   memory    vouched spans    slab  tickets   status    error kinds
 //! ```
 //!
 //! # What was measured
@@ -73,11 +73,10 @@ mod probe;
 mod slab;
 mod status;
 mod transfer;
-mod wake;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -87,8 +86,7 @@ use self::memory::Local;
 use self::peer::Peer;
 use self::slab::Slab;
 use self::transfer::{Operation, Outcome};
-use self::wake::Wake;
-use super::{Batch, Fabric, Limits, Link, Pinning, Posted, Region, Sink};
+use super::{Batch, Bell, Fabric, Limits, Link, Pinning, Posted, Region, Sink};
 use crate::desc::{MemoryKind, PeerKey, RegionKey};
 use crate::error::FabricError;
 
@@ -130,12 +128,17 @@ pub struct UcxFabric {
     operations: Slab<Operation>,
     outcomes: VecDeque<Outcome>,
     events: Vec<Event>,
-    wake: Wake,
+    /// Rings for as long as a poll would find something to do: a copy over cma is work of this side's processor, and no
+    /// kernel object announces it.
+    bell: Bell,
 }
 
 impl UcxFabric {
-    fn update_wake(&mut self) {
-        self.wake.set(!self.outcomes.is_empty() || !self.operations.is_empty());
+    fn update_bell(&mut self) {
+        match self.outcomes.is_empty() && self.operations.is_empty() {
+            true => self.bell.hush(),
+            false => self.bell.ring(),
+        }
     }
 
     fn tell(&mut self, sink: &mut dyn Sink) -> bool {
@@ -181,12 +184,12 @@ impl Fabric for UcxFabric {
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
         self.start_link(peer, link);
-        self.update_wake();
+        self.update_bell();
     }
 
     fn disconnect(&mut self, peer: PeerKey) {
         self.end_link(peer);
-        self.update_wake();
+        self.update_bell();
     }
 
     fn import(
@@ -210,7 +213,7 @@ impl Fabric for UcxFabric {
 
     fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
         let posted = self.accept(peer, batch);
-        self.update_wake();
+        self.update_bell();
         posted
     }
 
@@ -226,12 +229,12 @@ impl Fabric for UcxFabric {
         }
         self.expire_proofs();
         worked |= self.tell(sink);
-        self.update_wake();
+        self.update_bell();
         worked
     }
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.wake.fd())
+        Some(self.bell.as_fd())
     }
 }
 

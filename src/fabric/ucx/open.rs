@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use ucx_sys::{Found, Library};
 
@@ -11,12 +12,11 @@ use super::engine::Engine;
 use super::memory::Local;
 use super::probe::ProbeArea;
 use super::slab::Slab;
-use super::wake::Wake;
 use super::{NAME, UcxConfig, UcxFabric, lanes, link, wire};
 use crate::desc::PeerKey;
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::trial::Verdict;
-use crate::fabric::{Fabric, Link};
+use crate::fabric::{Bell, Fabric, Link};
 
 /// Descriptors that must be free: what UCX opens for two workers, and as much again.
 const DESCRIPTORS: u64 = 48;
@@ -72,7 +72,7 @@ impl UcxFabric {
             operations: Slab::new(),
             outcomes: VecDeque::new(),
             events: Vec::new(),
-            wake: Wake::new()?,
+            bell: Bell::new().map_err(no_bell)?,
         })
     }
 
@@ -121,6 +121,10 @@ fn require_descriptors() -> Result<(), FabricError> {
 
 fn unsupported(detail: String) -> FabricError {
     FabricError::new(NAME, "open", FabricErrorKind::Unsupported, 0, detail)
+}
+
+fn no_bell(errno: Errno) -> FabricError {
+    FabricError::new(NAME, "eventfd", FabricErrorKind::NoResource, errno.raw_os_error(), errno.to_string())
 }
 
 #[cfg(test)]

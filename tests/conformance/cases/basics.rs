@@ -106,8 +106,8 @@ pub fn forgets_unknown_keys_and_peers<H: Harness>() {
     }
 }
 
-/// A transfer goes through when each side is polled only while its handle is readable. Without a handle the
-/// agent polls by a timer, and there is nothing to show.
+/// A transfer goes through when each side is polled only while its handle is readable, but for once after the posts.
+/// Without a handle the agent polls by a timer, and there is nothing to show.
 pub fn wake_handle_tells_of_work<H: Harness>() {
     let Some(mut rig) = Rig::<H>::pair() else { return };
     if (0..2).any(|node| rig.fabric(node).wake().is_none()) {
@@ -120,6 +120,7 @@ pub fn wake_handle_tells_of_work<H: Harness>() {
         let wanted = rig.expected(from, to, &[whole(from, to, len as u64)]);
         let ops = rig.copy(route, 0, 1, &[whole(from, to, len as u64)]);
         let deadline = Instant::now() + DEADLINE;
+        ops.iter().for_each(|op| _ = rig.poll(op.poster));
         while !ops.iter().all(|op| rig.outcome(op).is_some()) {
             assert!(Instant::now() < deadline, "no wake handle became readable\n{}", rig.state());
             let readable = readable_nodes(&rig);
