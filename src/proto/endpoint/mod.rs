@@ -22,6 +22,8 @@ mod events;
 mod fence_tests;
 mod handshake;
 mod incoming;
+#[cfg(test)]
+mod many_tests;
 mod outgoing;
 mod peer;
 mod regions;

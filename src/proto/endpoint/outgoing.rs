@@ -116,22 +116,31 @@ impl Endpoint {
     }
 
     /// Issues chunks of these transfers as long as there is room: in the order of their age, but for small ones, which have
-    /// every other turn.
+    /// every other turn. Whose turn is next is remembered: where room comes chunk by chunk, neither shuts the other out.
     fn issue_in_turns(&mut self, key: PeerKey, ids: &[TransferId], asked: &mut usize, now: Instant) {
+        let Some(peer) = self.peers.get(&key) else { return };
         let is_small = |id: &TransferId| {
-            let transfer = self.peers.get(&key).and_then(|peer| peer.outgoing.get(id));
-            transfer.is_some_and(|transfer| transfer.plan.bytes() <= SMALL_BYTES)
+            peer.outgoing.get(id).is_some_and(|transfer| transfer.plan.bytes() <= SMALL_BYTES)
         };
+        let mut issued_small = peer.issued_small;
         let (small, large): (Vec<_>, Vec<_>) = ids.iter().copied().partition(is_small);
-        let mut lines = [small.into_iter().peekable(), large.into_iter().peekable()];
-        while lines.iter_mut().any(|line| line.peek().is_some()) {
-            for line in &mut lines {
-                while let Some(id) = line.peek()
-                    && !self.issue_chunk(key, *id, asked, now)
-                {
+        let mut lines = [(true, small.into_iter().peekable()), (false, large.into_iter().peekable())];
+        if issued_small {
+            lines.reverse();
+        }
+        while lines.iter_mut().any(|(_, line)| line.peek().is_some()) {
+            for (is_small, line) in &mut lines {
+                while let Some(id) = line.peek() {
+                    if self.issue_chunk(key, *id, asked, now) {
+                        issued_small = *is_small;
+                        break;
+                    }
                     line.next();
                 }
             }
+        }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.issued_small = issued_small;
         }
     }
 

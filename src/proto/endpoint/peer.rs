@@ -83,6 +83,8 @@ pub struct Peer {
     pub(super) ended: EndedIds,
     /// Transfers of ours to it, so far.
     pub(super) submitted: u64,
+    /// The last chunk of ours was one of a small transfer.
+    pub(super) issued_small: bool,
     /// Chunks the peer has asked for and that wait for room on the lane.
     pub(super) requests: Requests,
     /// Batches of ours in flight on the lane.
@@ -133,6 +135,7 @@ impl Peer {
             incoming: BTreeMap::new(),
             ended: EndedIds::new(TRANSFERS_PER_PEER_MAX),
             submitted: 0,
+            issued_small: false,
             requests: Requests::default(),
             posted: 0,
             told_of: HashMap::new(),

@@ -22,7 +22,7 @@ pub(super) const LANE: LaneSpec = LaneSpec {
     bytes_per_chunk: 1 << 20,
 };
 
-fn section(session: u8) -> Section {
+pub(super) fn section(session: u8) -> Section {
     let tcp = crate::proto::section::Endpoint::Tcp { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
     Section {
         session: SessionId([session; 16]),
@@ -54,7 +54,7 @@ impl Hostile {
         Self::silent_over(lane).come_up()
     }
 
-    fn silent_over(lane: LaneSpec) -> Self {
+    pub fn silent_over(lane: LaneSpec) -> Self {
         let identity = Identity { name: "us".into(), section: section(1) };
         let limit = Duration::from_secs(5);
         let deadlines = Deadlines { handshake: limit, peer: limit, stall: limit };
