@@ -6,6 +6,8 @@ mod door;
 mod lanes;
 mod parting;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -187,7 +189,8 @@ impl Core {
         adopted
     }
 
-    /// One bounded step of everything. Returns whether anything happened.
+    /// One bounded step of everything. Returns whether anything happened. Whoever drives need not come again: what is
+    /// left over calls for the progress thread.
     pub fn drive(&mut self, now: Instant) -> bool {
         let mut worked = self.poll_sockets(now);
         worked |= self.poll_fabrics(now);
@@ -208,7 +211,11 @@ impl Core {
 
     /// Carries out what a command of the host's brings, as far as that takes no time, and looks at nothing that has come.
     pub fn carry_on(&mut self, now: Instant) {
-        self.act_and_move(ROUNDS_AT_ONCE, now);
+        self.carry_on_for(ROUNDS_AT_ONCE, now);
+    }
+
+    fn carry_on_for(&mut self, rounds: usize, now: Instant) {
+        self.act_and_move(rounds, now);
         self.call_others();
     }
 
@@ -254,7 +261,6 @@ impl Core {
         self.close_fabrics(); // one that panics has said so, and nobody is left to be told
         self.pinnings.clear();
     }
-
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
