@@ -5,6 +5,7 @@ mod ends;
 mod errors;
 mod kills;
 mod logged;
+mod many;
 mod pair;
 mod panics;
 mod reasons;
@@ -41,6 +42,9 @@ on_every_lane!(
     crate::transfers::several_threads_at_once => several_threads_at_once,
     crate::transfers::memory_registered_later_is_announced => memory_registered_later_is_announced,
     crate::transfers::both_sides_load_at_once => both_sides_load_at_once,
+    crate::many::many_transfers_to_many_peers => many_transfers_to_many_peers,
+    crate::many::a_long_list_arrives_though_its_submitter_looks_away => a_long_list_arrives_by_itself,
+    crate::many::a_loaded_peer_is_linked_before_anything_moves => a_loaded_peer_is_linked,
     crate::errors::bad_requests_are_refused_and_nothing_is_written => bad_requests_are_refused,
     crate::errors::a_lost_peer_ends_its_transfers => a_lost_peer_ends_its_transfers,
     crate::errors::deregistered_memory_is_out_of_reach => deregistered_memory_is_out_of_reach,
