@@ -107,16 +107,18 @@ impl Shared {
     }
 
     /// Waits while others poll, and so drive. Returns whether something else is to be done than to park: somebody has
-    /// called.
+    /// called, or has polled and gone. What there was to wait for before they came says nothing any more of how long a park
+    /// may be: they may have met the first peer, or queued copies.
     fn is_spared(&self) -> bool {
         self.pollers.spare(true);
-        let (mut called, mut look) = (false, LOOK_FIRST);
+        let (mut called, mut polled, mut look) = (false, false, LOOK_FIRST);
         while !called && self.pollers.are_there() {
+            polled = true;
             called = park(&*self.waker, Some(look));
             look = (2 * look).min(LOOK_LAST);
         }
         self.pollers.spare(false);
-        called
+        called || polled
     }
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
