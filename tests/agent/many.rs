@@ -79,7 +79,7 @@ pub fn many_transfers_to_many_peers(lane: Lane) {
             let area = n * SHAPES.len() + shape;
             let (here, there) = (&bytes[area * AREA..][..AREA], &theirs[shape * AREA..][..AREA]);
             let target = if is_write(area) { there } else { here };
-            let moved = |at: usize| at / size % 2 == 0 && at / size < 2 * count;
+            let moved = |at: usize| (at / size).is_multiple_of(2) && at / size < 2 * count;
             let wanted = |at| if moved(at) { wanted(area, at) } else { GAP };
             let wrong = (0..AREA).find(|at| target[*at] != wanted(*at));
             assert_eq!(wrong, None, "peer {n}, {count} pieces of {size} bytes");
