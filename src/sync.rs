@@ -7,10 +7,10 @@
 #[cfg(not(loom))]
 pub use parking_lot::{Condvar, Mutex};
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(loom)]
 pub use modelled::{Condvar, Mutex};
 
@@ -69,11 +69,21 @@ mod modelled {
             self.0.notify_all();
         }
 
+        /// Wakes one who waits.
+        pub fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
         /// Waits to be woken.
-        pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitTimeoutResult {
+        pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
             if let Some(held) = guard.0.take() {
                 guard.0 = self.0.wait(held).ok();
             }
+        }
+
+        /// Waits to be woken, the deadline notwithstanding.
+        pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitTimeoutResult {
+            self.wait(guard);
             WaitTimeoutResult
         }
     }

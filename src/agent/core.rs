@@ -264,7 +264,7 @@ impl Core {
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
         let mut worked = false;
-        self.again.hush();
+        self.again.hush(|| false);
         let later = self.unheard.split_off(self.unheard.len().min(UNHEARD_AT_ONCE));
         for key in std::mem::replace(&mut self.unheard, later) {
             self.serve_stream(key, Ready { source: Source::Peer(key), readable: true, writable: false }, now);

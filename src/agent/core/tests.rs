@@ -100,7 +100,7 @@ fn unsaid(core: &mut Core, now: Instant) -> usize {
 /// As the progress thread does before it looks again.
 fn take_the_call(core: &Core) {
     let _ = rustix::io::read(&*core.waker(), &mut [0u8; 8]);
-    core.again.hush();
+    core.again.hush(|| false);
 }
 
 /// A manifest is said in portions. Whoever submits it need not come back for the next one, nor wait for a tick.

@@ -292,10 +292,7 @@ impl Fabric for LocalFabric {
         }
         any |= self.tell(sink);
         self.wake.set_alarm(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
-        self.yard.bell.hush();
-        if self.yard.wants_poll() {
-            self.yard.bell.ring();
-        }
+        self.yard.bell.hush(|| self.yard.wants_poll());
         any
     }
 
