@@ -106,19 +106,17 @@ impl Shared {
         }
     }
 
-    /// Waits while others poll, and so drive. Returns whether something else is to be done than to park: somebody has
-    /// called, or has polled and gone. What there was to wait for before they came says nothing any more of how long a park
-    /// may be: they may have met the first peer, or queued copies.
+    /// Waits while others poll, and so drive. Returns whether it has waited: how long to park is to be asked again then.
     fn is_spared(&self) -> bool {
         self.pollers.spare(true);
-        let (mut called, mut polled, mut look) = (false, false, LOOK_FIRST);
+        let (mut has_waited, mut called, mut look) = (false, false, LOOK_FIRST);
         while !called && self.pollers.are_there() {
-            polled = true;
+            has_waited = true;
             called = park(&*self.waker, Some(look));
             look = (2 * look).min(LOOK_LAST);
         }
         self.pollers.spare(false);
-        called || polled
+        has_waited
     }
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
