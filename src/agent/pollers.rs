@@ -3,8 +3,9 @@
 //! While somebody polls, the progress thread leaves the driving to it, and those who copy leave it room. Nobody says that
 //! he will not come again; the progress thread looks for that now and then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -18,12 +19,12 @@ pub(super) struct Pollers {
     is_spared: AtomicBool,
 }
 
-/// Who has not polled for so long does so no longer.
-const GONE_AFTER: Duration = Duration::from_micros(250);
+/// Who has not polled for so long does so no longer. In a model it has to say so.
+const GONE_AFTER: Duration = if cfg!(loom) { Duration::MAX } else { Duration::from_micros(250) };
 /// How often the progress thread looks whether there is one: at first,
-pub(super) const LOOK_FIRST: Duration = Duration::from_micros(250);
+const LOOK_FIRST: Duration = Duration::from_micros(250);
 /// and after a while. Each look takes a core away from whoever works.
-pub(super) const LOOK_LAST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(1);
 
 impl Default for Pollers {
     fn default() -> Self {
@@ -34,29 +35,40 @@ impl Default for Pollers {
 impl Pollers {
     /// Somebody polls: this is what it does.
     pub fn step<T>(&self, step: impl FnOnce() -> T) -> T {
-        self.within.fetch_add(1, Ordering::SeqCst);
+        self.within.fetch_add(1, Ordering::AcqRel);
         let _within = Within(self);
         step()
     }
 
-    /// Who polled does so no longer. Returns whether the progress thread waits for that.
+    /// Who polled does so no longer. Returns whether the progress thread waits for that, and has to be called.
     pub fn go(&self) -> bool {
-        self.last.store(0, Ordering::SeqCst);
-        self.is_spared.load(Ordering::SeqCst)
+        self.last.swap(0, Ordering::AcqRel); // no plain store: what several of them say has one order
+        fence(Ordering::SeqCst); // and one in `sit_out`: one of the two sees what the other has said
+        self.is_spared.load(Ordering::Acquire)
     }
 
     /// Whether somebody polls.
     pub fn are_there(&self) -> bool {
-        if self.within.load(Ordering::SeqCst) > 0 {
+        if self.within.load(Ordering::Acquire) > 0 {
             return true;
         }
-        let last = self.last.load(Ordering::SeqCst);
+        let last = self.last.load(Ordering::Acquire);
         last > 0 && self.begin.elapsed().saturating_sub(Duration::from_nanos(last)) < GONE_AFTER
     }
 
-    /// The progress thread waits for them to stop, or does so no longer.
-    pub fn spare(&self, is_spared: bool) {
-        self.is_spared.store(is_spared, Ordering::SeqCst);
+    /// For the progress thread: waits while somebody polls, until it is called. `park` waits to be called, for so long,
+    /// and says whether it was. Returns whether there was a wait: what was known before is old by now.
+    pub fn sit_out(&self, mut park: impl FnMut(Duration) -> bool) -> bool {
+        self.is_spared.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let (mut has_waited, mut called, mut look) = (false, false, LOOK_FIRST);
+        while !called && self.are_there() {
+            has_waited = true;
+            called = park(look);
+            look = (2 * look).min(LOOK_LAST);
+        }
+        self.is_spared.store(false, Ordering::Release);
+        has_waited
     }
 }
 
@@ -66,8 +78,8 @@ struct Within<'a>(&'a Pollers);
 impl Drop for Within<'_> {
     fn drop(&mut self) {
         let Pollers { begin, within, last, .. } = self.0;
-        last.store(begin.elapsed().as_nanos() as u64, Ordering::SeqCst);
-        within.fetch_sub(1, Ordering::SeqCst);
+        last.swap(begin.elapsed().as_nanos() as u64, Ordering::AcqRel);
+        within.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -79,9 +91,16 @@ mod tests {
     fn who_goes_is_gone_and_who_stays_away_is_gone_soon() {
         let pollers = Pollers::default();
         assert!(!pollers.are_there() && !pollers.go());
-        pollers.spare(true);
+        assert!(!pollers.sit_out(|_| unreachable!("nobody polls")));
         pollers.step(|| assert!(pollers.are_there()));
-        assert!(pollers.are_there() && pollers.go() && !pollers.are_there());
+        let mut looks = Vec::new();
+        let waited = pollers.sit_out(|look| {
+            looks.push(look);
+            pollers.step(|| ());
+            looks.len() == 4 && pollers.go()
+        });
+        assert!(waited && !pollers.are_there() && !pollers.go());
+        assert_eq!(looks.iter().map(Duration::as_micros).collect::<Vec<_>>(), [250, 500, 1000, 1000]);
         pollers.step(|| ());
         let begin = Instant::now();
         while pollers.are_there() {
@@ -89,5 +108,72 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(begin.elapsed() + Duration::from_micros(50) >= GONE_AFTER);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::{Condvar, Mutex};
+
+    /// The pollers of an agent, and the waker of its progress thread.
+    #[derive(Default)]
+    struct Agent {
+        pollers: Pollers,
+        is_called: Mutex<bool>,
+        called: Condvar,
+    }
+
+    impl Agent {
+        /// As a waiter that finds nothing to do.
+        fn poll_and_go(&self) {
+            self.pollers.step(|| ());
+            if self.pollers.go() {
+                *self.is_called.lock() = true;
+                self.called.notify_all();
+            }
+        }
+
+        /// As the progress thread: a park ends by a call alone.
+        fn sit_out(&self) {
+            self.pollers.sit_out(|_| {
+                let mut is_called = self.is_called.lock();
+                while !*is_called {
+                    self.called.wait(&mut is_called);
+                }
+                true
+            });
+            *self.is_called.lock() = false; // as it empties its waker
+        }
+    }
+
+    fn nobody_is_waited_for_who_has_gone(pollers: usize, preemptions: usize) {
+        let mut orders = loom::model::Builder::new();
+        orders.preemption_bound = Some(preemptions);
+        orders.check(move || {
+            let agent = Arc::new(Agent::default());
+            let polling: Vec<_> = (0..pollers)
+                .map(|_| {
+                    let agent = Arc::clone(&agent);
+                    thread::spawn(move || agent.poll_and_go())
+                })
+                .collect();
+            // Each time somebody may have gone, and another one still be there.
+            (0..=pollers).for_each(|_| agent.sit_out());
+            polling.into_iter().for_each(|poller| poller.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn the_last_poller_that_goes_calls_whoever_waits_for_that() {
+        nobody_is_waited_for_who_has_gone(1, 3);
+    }
+
+    #[test]
+    fn of_two_pollers_the_last_one_that_goes_calls() {
+        nobody_is_waited_for_who_has_gone(2, 2);
     }
 }

@@ -22,7 +22,7 @@ use super::crew::Crew;
 use super::engine::{CoreGuard, Engine};
 use super::ghosts::PROOF_WITHIN;
 use super::inbox::Inbox;
-use super::pollers::{LOOK_FIRST, LOOK_LAST, Pollers};
+use super::pollers::Pollers;
 use super::process::Home;
 use super::signal::Signal;
 use super::sockets::timespec;
@@ -97,7 +97,7 @@ impl Shared {
             if self.crew.lend() || worked {
                 continue;
             }
-            if !self.is_spared() && !self.spin() && !self.stopped.load(Ordering::Acquire) {
+            if !self.sit_out() && !self.spin() && !self.stopped.load(Ordering::Acquire) {
                 park(&self.epoll, longest_park);
             }
             // After a spin as well: a waker that stays readable would end every later one at once, and there would be
@@ -107,16 +107,8 @@ impl Shared {
     }
 
     /// Waits while others poll, and so drive. Returns whether it has waited: how long to park is to be asked again then.
-    fn is_spared(&self) -> bool {
-        self.pollers.spare(true);
-        let (mut has_waited, mut called, mut look) = (false, false, LOOK_FIRST);
-        while !called && self.pollers.are_there() {
-            has_waited = true;
-            called = park(&*self.waker, Some(look));
-            look = (2 * look).min(LOOK_LAST);
-        }
-        self.pollers.spare(false);
-        has_waited
+    fn sit_out(&self) -> bool {
+        self.pollers.sit_out(|look| park(&*self.waker, Some(look)))
     }
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
