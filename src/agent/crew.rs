@@ -6,12 +6,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::fabric::Hand;
+use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
 
 use super::pollers::Pollers;
 use super::process;
@@ -38,7 +36,7 @@ struct State {
 impl Crew {
     /// Nobody yet, for what these hands have to copy.
     pub fn new(hands: Vec<Arc<dyn Hand>>, guests: Arc<Pollers>, copiers: usize) -> Self {
-        let (at_work, state, called) = (AtomicUsize::new(0), Mutex::default(), Condvar::new());
+        let (at_work, state, called) = (AtomicUsize::new(0), Mutex::default(), Condvar::default());
         Self { hands, guests, copiers, at_work, state, called }
     }
 
@@ -61,8 +59,8 @@ impl Crew {
 
     /// Copies a piece for a thread of the agent's, if there is one that nobody has taken and enough room for guests.
     pub fn lend(&self) -> bool {
-        let _at_work = AtWork::of(&self.at_work);
-        self.at_work.load(Ordering::Acquire) <= self.places() && self.hands.iter().any(|hand| hand.lend())
+        let Some(_at_work) = AtWork::within(&self.at_work, self.places()) else { return false };
+        self.hands.iter().any(|hand| hand.lend())
     }
 
     /// How many threads of the agent's may copy.
@@ -72,7 +70,11 @@ impl Crew {
 
     /// Whether another thread of the agent's has something to do.
     fn has_work(&self) -> bool {
-        self.hands.iter().any(|hand| hand.has_work()) && self.at_work.load(Ordering::Acquire) < self.places()
+        if !self.hands.iter().any(|hand| hand.has_work()) {
+            return false;
+        }
+        fence(Ordering::SeqCst); // and one where a place is left: who finds it taken still is seen by the one that leaves
+        self.at_work.load(Ordering::Acquire) < self.places()
     }
 
     /// Whether anything is queued or being copied.
@@ -124,15 +126,17 @@ impl Crew {
 struct AtWork<'a>(&'a AtomicUsize);
 
 impl<'a> AtWork<'a> {
-    fn of(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
+    /// Takes one of so many places, if one is free.
+    fn within(count: &'a AtomicUsize, places: usize) -> Option<Self> {
+        let another = |taken| (taken < places).then_some(taken + 1);
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, another).ok().map(|_| Self(count))
     }
 }
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+        fence(Ordering::SeqCst); // ahead of a look whether there is more, see `Crew::has_work`
     }
 }
 
@@ -195,5 +199,82 @@ mod tests {
         let crew = Crew::new(Vec::new(), Arc::default(), 3);
         crew.hire(3, || unreachable!("nobody")).expect("no threads");
         assert!(crew.state.lock().threads.is_empty() && !crew.lend());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::thread;
+
+    use super::*;
+
+    /// Pieces to copy, and who waits for the last one.
+    #[derive(Default)]
+    struct Heap {
+        left: AtomicUsize,
+        done: Mutex<usize>,
+        was_done: Condvar,
+    }
+
+    impl Heap {
+        fn wait_for(&self, count: usize) {
+            let mut done = self.done.lock();
+            while *done < count {
+                self.was_done.wait(&mut done);
+            }
+        }
+    }
+
+    impl Hand for Heap {
+        fn lend(&self) -> bool {
+            let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+            if taken.is_ok() {
+                *self.done.lock() += 1;
+                self.was_done.notify_all();
+            }
+            taken.is_ok()
+        }
+
+        fn has_work(&self) -> bool {
+            self.left.load(Ordering::Acquire) > 0
+        }
+
+        fn is_busy(&self) -> bool {
+            self.has_work()
+        }
+    }
+
+    /// Posts so many pieces, and calls once after each; so many of the crew are at it, who are dismissed at the end.
+    fn all_is_copied_once(pieces: usize, copiers: usize, preemptions: usize) {
+        let mut orders = loom::model::Builder::new();
+        orders.preemption_bound = Some(preemptions);
+        orders.check(move || {
+            let heap = Arc::new(Heap::default());
+            let crew = Arc::new(Crew::new(vec![Arc::<Heap>::clone(&heap)], Arc::default(), copiers));
+            let threads: Vec<_> = (0..copiers)
+                .map(|_| {
+                    let crew = Arc::clone(&crew);
+                    thread::spawn(move || crew.work())
+                })
+                .collect();
+            for _ in 0..pieces {
+                heap.left.fetch_add(1, Ordering::AcqRel);
+                crew.call();
+            }
+            heap.wait_for(pieces);
+            crew.dismiss();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!((*heap.done.lock(), crew.state.lock().parked), (pieces, 0));
+        });
+    }
+
+    #[test]
+    fn a_call_is_not_lost_on_one_that_parks() {
+        all_is_copied_once(2, 1, 3);
+    }
+
+    #[test]
+    fn a_call_is_not_lost_where_all_places_seem_taken() {
+        all_is_copied_once(1, 2, 2); // with three it takes minutes
     }
 }
