@@ -142,7 +142,10 @@ impl Drop for AtWork<'_> {
 
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("hands", &self.hands.len()).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Crew")
+            .field("hands", &self.hands.len())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -227,7 +230,8 @@ mod models {
 
     impl Hand for Heap {
         fn lend(&self) -> bool {
-            let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+            let taken =
+                self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
             if taken.is_ok() {
                 *self.done.lock() += 1;
                 self.was_done.notify_all();

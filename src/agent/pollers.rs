@@ -28,7 +28,12 @@ const LOOK_LAST: Duration = Duration::from_millis(1);
 
 impl Default for Pollers {
     fn default() -> Self {
-        Self { begin: Instant::now(), within: AtomicUsize::new(0), last: AtomicU64::new(0), is_spared: AtomicBool::new(false) }
+        Self {
+            begin: Instant::now(),
+            within: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+            is_spared: AtomicBool::new(false),
+        }
     }
 }
 
