@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["desc", "error", "trust"]),
     ("proto", &["desc", "error", "planted"]),
     ("device", &["desc", "error"]),
-    ("fabric", &["desc", "error", "trust", "device"]),
+    ("fabric", &["desc", "error", "sync", "trust", "device"]),
     ("agent", &["desc", "error", "sync", "panics", "trust", "config", "proto", "fabric", "device"]),
     ("connection", &["desc", "error", "sync", "trust", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
