@@ -59,6 +59,8 @@ pub(super) struct Core {
     again: Bell,
     /// Copies what the fabrics have queued.
     crew: Arc<Crew>,
+    /// The progress thread knows that something is being copied, and looks at it soon.
+    looks_at_crew: bool,
     /// Whom it leaves room.
     pollers: Arc<Pollers>,
     /// What pins memory for the fabrics; gone when the agent is shut down.
@@ -121,6 +123,7 @@ impl Core {
         Ok(Self {
             endpoint,
             due: vec![true; fabrics.len()],
+            looks_at_crew: false,
             has_posted: false,
             has_unsaid: false,
             again,
@@ -172,9 +175,10 @@ impl Core {
 
     /// By when there is something to do, though nothing becomes ready: nobody may park for longer. `None` while nobody
     /// is there.
-    pub fn longest_park(&self) -> Option<Duration> {
+    pub fn longest_park(&mut self) -> Option<Duration> {
         let has_peers = !self.streams.is_empty() || !self.lobby.is_idle();
-        match self.crew.is_busy() {
+        self.looks_at_crew = self.crew.is_busy();
+        match self.looks_at_crew {
             true => Some(CREW_LOOK),
             false => has_peers.then_some(TICK),
         }
@@ -237,10 +241,14 @@ impl Core {
     }
 
     /// Calls those who copy, and for another drive where something is left over: nothing may come that would.
-    fn call_others(&self) {
+    fn call_others(&mut self) {
         self.crew.call();
         if self.has_posted || self.has_unsaid {
             self.again.ring();
+        }
+        if !self.looks_at_crew && self.crew.is_busy() {
+            self.looks_at_crew = true;
+            wake(&self.waker);
         }
     }
 

@@ -120,7 +120,8 @@ impl Shared {
 
     /// What a thread of the host does while it waits. Returns whether anything happened.
     fn step_as_guest(&self) -> bool {
-        self.pollers.step(|| self.crew.lend_as_guest() | self.lend_a_hand())
+        let copy = || self.engine.guard(|| self.crew.lend_as_guest()).unwrap_or(false);
+        self.pollers.step(|| copy() | self.lend_a_hand())
     }
 
     /// Who polled does so no longer.
