@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <climits>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -34,6 +35,10 @@ namespace
 constexpr uint64_t kCallBytes = 1 << 20;
 // What a socket is given at once stays in the cache until the other side has taken it.
 constexpr uint64_t kSocketBytes = 128 << 10;
+
+// Where a side's address stands, if it is not loopback's.
+constexpr char const* kAddressVariable = "BENCH_ADDRESS";
+constexpr char const* kLoopback = "127.0.0.1";
 
 struct Call
 {
@@ -213,7 +218,7 @@ void pump(std::vector<iovec> pieces, Io&& io)
 class LimitDriver : public Driver
 {
 public:
-    // A card: process and port. The target listens, the initiator dials.
+    // A card: process, address and port. The target listens, the initiator dials.
     std::string open(std::string const& name, Buffer& memory, uint64_t&) override
     {
         mIsInitiator = name == "initiator";
@@ -230,12 +235,14 @@ public:
         {
             failWithErrno("listening");
         }
-        return std::to_string(::getpid()) + ' ' + std::to_string(ntohs(address.sin_port));
+        auto const* const ours = std::getenv(kAddressVariable);
+        return std::to_string(::getpid()) + ' ' + (ours == nullptr ? kLoopback : ours) + ' '
+            + std::to_string(ntohs(address.sin_port));
     }
 
     void meet(std::string const&, std::string const&, std::string const& card) override
     {
-        std::istringstream(card) >> mPeer >> mPort;
+        std::istringstream(card) >> mPeer >> mAddress >> mPort;
         if (mIsInitiator)
         {
             dial();
@@ -367,8 +374,11 @@ private:
         mStream.emplace(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
         sockaddr_in address{};
         address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         address.sin_port = htons(mPort);
+        if (::inet_pton(AF_INET, mAddress.c_str(), &address.sin_addr) != 1)
+        {
+            throw Failed("'" + mAddress + "' is no address");
+        }
         if (::connect(mStream->fd(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0)
         {
             failWithErrno("dialing");
@@ -405,6 +415,7 @@ private:
     std::optional<Socket> mStream;
     bool mIsInitiator = false;
     pid_t mPeer = 0;
+    std::string mAddress;
     uint16_t mPort = 0;
     Way mWay = kWays[0];
     Buffer mScratch;

@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod installed;
 mod meeting;
 mod shape;
 mod table;

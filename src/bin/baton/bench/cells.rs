@@ -96,6 +96,11 @@ impl Cell {
         Self { begin: self.begin + bytes, ..self }
     }
 
+    /// Whether it is the KV cache of a model.
+    pub fn is_model(&self) -> bool {
+        self.kv.is_some()
+    }
+
     /// Bytes that it moves.
     pub fn bytes(&self) -> u64 {
         self.size * self.count
@@ -164,6 +169,8 @@ pub fn headline() -> Vec<Cell> {
     }
     let small = [(4 * KIB, 1), (4 * KIB, 1024), (64 * KIB, 1), (64 * KIB, 64), (MIB, 1), (16 * MIB, 1)];
     cells.extend(small.map(|(size, count)| Cell::regular(size, count, Layout::Stride2)));
+    let ends = [DESCRIPTOR_COUNTS[0], DESCRIPTOR_COUNTS[DESCRIPTOR_COUNTS.len() - 1]];
+    cells.extend(ends.map(|count| Cell::regular(KIB, count, Layout::Stride2)));
     cells.extend(models());
     cells
 }
@@ -178,6 +185,9 @@ pub fn full() -> Vec<Cell> {
                 [Layout::Stride2, Layout::Contiguous].into_iter().take(if count == 1 { 1 } else { 2 });
             cells.extend(layouts.filter(|_| fits).map(|layout| Cell::regular(size, count, layout)));
         }
+    }
+    for size in DESCRIPTOR_SIZES {
+        cells.extend(DESCRIPTOR_COUNTS.map(|count| Cell::regular(size, count, Layout::Stride2)));
     }
     cells.extend(models());
     cells
@@ -202,10 +212,19 @@ fn models() -> impl Iterator<Item = Cell> {
     .flatten()
 }
 
-/// `4 KiB`, `16 MiB`.
+/// `256 B`, `4 KiB`, `16 MiB`.
 pub fn size_text(bytes: u64) -> String {
-    if bytes.is_multiple_of(MIB) { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / KIB) }
+    match bytes {
+        bytes if bytes < KIB => format!("{bytes} B"),
+        bytes if bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        bytes => format!("{} KiB", bytes / KIB),
+    }
 }
+
+/// Descriptors so small that they cost more than their bytes,
+pub const DESCRIPTOR_SIZES: [u64; 3] = [256, KIB, 2 * KIB];
+/// and in how many of them a request is cut, to see whether each costs the same.
+const DESCRIPTOR_COUNTS: [u64; 4] = [1024, 16_384, 65_536, 262_144];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -246,5 +265,6 @@ mod tests {
         let copies = Cell::regular(8, 3, Layout::Stride2).copies();
         assert_eq!(copies[2], Copy { source: 32, destination: 32, bytes: 8 });
         assert_eq!(Cell::regular(4 * KIB, 3, Layout::Stride2).title(), "4 KiB x 3 stride2");
+        assert_eq!(Cell::regular(256, 3, Layout::Contiguous).title(), "256 B x 3 contiguous");
     }
 }

@@ -1,19 +1,41 @@
 //! Who takes part: implementations, each with its programs and settings, by the path that the bytes take.
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::cells::Cell;
+use super::network::DEVICE;
+
 /// What lies between the two sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Path {
     /// Two processes of one host, any way there is
     SameHost,
-    /// TCP
+    /// TCP over loopback
     Tcp,
+    /// TCP between two network namespaces
+    TcpNetns,
+}
+
+impl Path {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::SameHost, Self::Tcp, Self::TcpNetns];
+}
+
+/// As fields of what is measured: `path`, and `network` where TCP has another one than loopback.
+impl Serialize for Path {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("path", if *self == Self::SameHost { "same-host" } else { "tcp" })?;
+        if *self == Self::TcpNetns {
+            fields.serialize_entry("network", "namespaces")?;
+        }
+        fields.end()
+    }
 }
 
 impl fmt::Display for Path {
@@ -21,6 +43,7 @@ impl fmt::Display for Path {
         f.write_str(match self {
             Self::SameHost => "same-host",
             Self::Tcp => "tcp",
+            Self::TcpNetns => "tcp-netns",
         })
     }
 }
@@ -108,6 +131,8 @@ pub struct Entrant {
     pub notifies: bool,
     /// Takes part in models' cells alone.
     pub models_only: bool,
+    /// With more descriptors it takes so long that it is left out.
+    descriptors_max: u64,
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
@@ -145,9 +170,9 @@ impl Entrant {
                 let without_errors = "ucx_error_handling_mode=none";
                 all.extend(Self::nixl(places, Impl::NixlShm, path, Some("shm,self"), without_errors));
             }
-            Path::Tcp => {
+            Path::Tcp | Path::TcpNetns => {
                 all.extend(Self::nixl(places, Impl::NixlTcp, path, Some("tcp"), ""));
-                all.extend(Self::mooncake(places));
+                all.extend(Self::mooncake(places, path));
             }
         }
         all.push(Self::limit(places, path));
@@ -164,6 +189,7 @@ impl Entrant {
             ways: SERVED,
             notifies: true,
             models_only: false,
+            descriptors_max: u64::MAX,
             program: places.agent.clone(),
             arguments: Vec::new(),
             environment,
@@ -189,6 +215,9 @@ impl Entrant {
         let (python, package) = (places.python.clone()?, places.nixl.as_ref()?);
         let mut environment = vec![("PYTHONPATH", package.to_string_lossy().into_owned())];
         environment.extend(tls.map(|tls| ("UCX_TLS", tls.to_owned())));
+        if path == Path::TcpNetns {
+            environment.push(("UCX_NET_DEVICES", DEVICE.to_owned()));
+        }
         Some(Self {
             name,
             seam: None,
@@ -196,21 +225,23 @@ impl Entrant {
             ways: SERVED,
             notifies: true,
             models_only: false,
+            descriptors_max: u64::MAX,
             program: python,
             arguments: vec![driver(places, "nixl_driver.py"), parameters.to_owned()],
             environment,
         })
     }
 
-    fn mooncake(places: &Places) -> Option<Self> {
+    fn mooncake(places: &Places, path: Path) -> Option<Self> {
         let (python, package) = (places.python.clone()?, places.mooncake.as_ref()?);
         Some(Self {
             name: Impl::Mooncake,
             seam: None,
-            path: Path::Tcp,
+            path,
             ways: &[Way { name: "", mover: Mover::Initiator }],
             notifies: false,
             models_only: false,
+            descriptors_max: MOONCAKE_DESCRIPTORS_MAX,
             program: python,
             arguments: vec![driver(places, "mooncake_driver.py")],
             environment: vec![("PYTHONPATH", package.to_string_lossy().into_owned())],
@@ -225,7 +256,7 @@ impl Entrant {
                 Way { name: "readv1", mover: Mover::Target },
                 Way { name: "readv2", mover: Mover::Target },
             ],
-            Path::Tcp => &[Way { name: "tcp", mover: Mover::InitiatorServed }],
+            Path::Tcp | Path::TcpNetns => &[Way { name: "tcp", mover: Mover::InitiatorServed }],
         };
         Self {
             name: Impl::Limit,
@@ -234,10 +265,16 @@ impl Entrant {
             ways,
             notifies: false,
             models_only: false,
+            descriptors_max: u64::MAX,
             program: places.limit.clone(),
             arguments: Vec::new(),
             environment: Vec::new(),
         }
+    }
+
+    /// Whether it moves such a cell in this bench.
+    pub fn takes(&self, cell: &Cell) -> bool {
+        cell.count <= self.descriptors_max && (cell.is_model() || !self.models_only)
     }
 
     /// For people: `baton`, `baton (s2)`, `nixl-tcp`.
@@ -258,13 +295,13 @@ impl Entrant {
     }
 }
 
-/// Loopback only; and lanes as the path has it, where the person has not chosen.
+/// One interface only; and lanes as the path has it, where the person has not chosen.
 fn baton_environment(places: &Places, path: Path) -> Vec<(&'static str, String)> {
     let mut environment = vec![
         ("LD_LIBRARY_PATH", places.library.to_string_lossy().into_owned()),
-        ("TRTLLM_NIXL_INTERFACE", "lo".to_owned()),
+        ("TRTLLM_NIXL_INTERFACE", if path == Path::TcpNetns { DEVICE } else { "lo" }.to_owned()),
     ];
-    if path == Path::Tcp {
+    if path != Path::SameHost {
         environment.push(("BATON_LANES", "stream-tcp".to_owned()));
     }
     environment
@@ -275,3 +312,5 @@ fn driver(places: &Places, file: &str) -> String {
 }
 
 const SERVED: &[Way] = &[Way { name: "", mover: Mover::InitiatorServed }];
+/// A move of 262,144 takes it many seconds.
+const MOONCAKE_DESCRIPTORS_MAX: u64 = 65_536;

@@ -4,19 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
+use super::network::Forbidden;
+use crate::installed::Missing;
+
 /// Why a bench could not be run to its end.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// A program or library is not where it was looked for.
-    #[error("{what} was not found at {path}; name its place with {flag}")]
-    Missing {
-        /// What.
-        what: &'static str,
-        /// Where.
-        path: String,
-        /// The flag that names another place.
-        flag: &'static str,
-    },
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -25,6 +21,9 @@ pub enum BenchError {
         /// What the system says.
         source: io::Error,
     },
+    /// The path that was asked for cannot be had.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// The person has left no cell.
     #[error("--only \"{only}\" is in the title of no cell; they read as \"{example}\"")]
     NoCell {

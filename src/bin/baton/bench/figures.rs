@@ -1,6 +1,7 @@
 //! What is no bandwidth: round trips, start-up, idle cost, fairness.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path as FilePath;
 use std::thread;
@@ -16,12 +17,13 @@ use super::pair::Pair;
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// What the bytes took.
+    #[serde(flatten)]
     pub path: Path,
     /// Who.
     #[serde(rename = "impl")]
     pub name: Impl,
     /// What was measured.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Its median, or the only value there is.
     pub value: f64,
     /// What 99 of 100 stay within, where there are so many.
@@ -147,6 +149,7 @@ struct Adder<'a> {
 
 impl Adder<'_> {
     fn one(&mut self, what: &'static str, value: f64, unit: &'static str) {
+        let what = what.into();
         self.figures.push(Figure { path: self.path, name: self.name, what, value, p99: None, unit });
     }
 
@@ -155,6 +158,7 @@ impl Adder<'_> {
         let p99 = nanoseconds.get((nanoseconds.len() * 99 / 100).min(nanoseconds.len().saturating_sub(1)));
         let p99 = p99.map(|p99| *p99 as f64 / 1e3);
         let value = median_of(nanoseconds.iter().map(|time| *time as f64 / 1e3).collect());
+        let what = what.into();
         self.figures.push(Figure { path: self.path, name: self.name, what, value, p99, unit: "us" });
     }
 }

@@ -4,17 +4,19 @@
 //!   cells (what is moved) --+
 //!                           +--> measure: every pair moves the same cell, in turns --> report, plot
 //!   entrants (who moves) ---+       pair: two driver programs     driver: one of them
-//!                                   figures: round trips, start-up, idle cost, fairness
+//!   network (two hosts, if wanted) -+    figures: round trips, start-up, idle cost, fairness    descriptors: what each costs
 //! ```
 //!
 //! This side moves nothing: the programs of `benches/drivers` do, each an implementation of its own.
 
 mod cells;
+mod descriptors;
 mod driver;
 mod entrant;
 mod error;
 mod figures;
 mod measure;
+mod network;
 mod pair;
 mod plot;
 mod report;
@@ -31,8 +33,11 @@ use entrant::{Entrant, Path, Places};
 use error::BenchError;
 use figures::Depth;
 use measure::Effort;
+use network::Network;
 use pair::Pair;
-use report::Report;
+use report::{Report, Skipped};
+
+use crate::installed::{LIBRARY_FOLDERS, Wanted};
 
 /// Arguments of `baton bench`.
 #[derive(Args, Debug)]
@@ -99,6 +104,14 @@ impl Set {
         }
     }
 
+    /// The way between namespaces is short enough to see whether it works, and too long for the rest.
+    fn paths(self) -> &'static [Path] {
+        match self {
+            Self::Headline => &[Path::SameHost, Path::Tcp],
+            Self::Short | Self::Full => &Path::ALL,
+        }
+    }
+
     fn effort(self) -> Effort {
         match self {
             Self::Short => Effort { rounds: 2, seconds: 0.0 },
@@ -139,13 +152,20 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
     effort.rounds = args.rounds.map_or(effort.rounds, |rounds| rounds as usize);
     let folder = args.out.join("lists");
     fs::create_dir_all(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
-    let paths = args.path.map_or(vec![Path::SameHost, Path::Tcp], |path| vec![path]);
+    let paths = args.path.map_or(args.set.paths().to_vec(), |path| vec![path]);
     let progress = progress_bar((cells.len() + 1) as u64 * paths.len() as u64);
     let mut report = Report::default();
     for path in &paths {
         let say = |text: String| progress.set_message(format!("{path}: {text}"));
         say("starting".to_owned());
-        let mut pairs = start(&places, *path, &cells)?;
+        let network = match (*path == Path::TcpNetns).then(Network::new).transpose() {
+            Err(forbidden) if args.path.is_none() => {
+                report.skipped.push(Skipped { path: *path, why: forbidden.to_string() });
+                continue;
+            }
+            network => network?,
+        };
+        let mut pairs = start(&places, *path, network.as_ref(), &cells)?;
         say("round trips, start-up, idle cost".to_owned());
         report.figures.extend(figures::all(&mut pairs, args.set.depth(), &folder)?);
         progress.inc(1);
@@ -154,6 +174,7 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
             report.rows.extend(measure::cell(cell, &mut pairs, effort, &folder)?);
             progress.inc(1);
         }
+        report.figures.extend(descriptors::costs(&report.rows, *path));
     }
     progress.finish_and_clear();
     drop(fs::remove_dir(&folder)); // it stays where something else lies in it
@@ -165,15 +186,20 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
 }
 
 /// A pair of everybody who can take part.
-fn start(places: &Places, path: Path, cells: &[Cell]) -> Result<Vec<Pair>, BenchError> {
+fn start(
+    places: &Places,
+    path: Path,
+    network: Option<&Network>,
+    cells: &[Cell],
+) -> Result<Vec<Pair>, BenchError> {
     let least = (figures::BUFFER_BYTES, figures::BUFFER_BYTES);
     let copies = cells.iter().flat_map(Cell::copies);
-    let (source, destination) = copies.fold(least, |(source, destination), copy| {
+    let buffers = copies.fold(least, |(source, destination), copy| {
         (source.max(copy.source + copy.bytes), destination.max(copy.destination + copy.bytes))
     });
     let mut pairs = Vec::new();
     for entrant in Entrant::all(places, path) {
-        match Pair::start(&entrant, source, destination) {
+        match Pair::start(&entrant, network, buffers) {
             Err(error) if entrant.name.is_peer() => pair::leave_out(&entrant, &error),
             started => pairs.push(started?),
         }
@@ -181,38 +207,22 @@ fn start(places: &Places, path: Path, cells: &[Cell]) -> Result<Vec<Pair>, Bench
     Ok(pairs)
 }
 
-/// Where everything lies: flags say so, or it lies where `make install` or a build puts it, seen from this executable.
+/// Where everything lies.
 fn places(args: &BenchArgs) -> Result<Places, BenchError> {
-    let here =
-        fs::read_link("/proc/self/exe").ok().and_then(|executable| executable.parent().map(PathBuf::from));
-    let here = here.unwrap_or_default();
-    let find = |what, flag, given: &Option<PathBuf>, folders: &[&str], file: &str| {
-        let looked: Vec<PathBuf> = match given {
-            Some(given) => vec![given.clone()],
-            None => folders.iter().map(|folder| here.join(folder)).collect(),
-        };
-        let found = looked.iter().find(|folder| folder.join(file).is_file()).cloned();
-        found.and_then(|folder| std::path::absolute(folder).ok()).ok_or_else(|| {
-            let path = looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-            BenchError::Missing { what, path, flag }
-        })
-    };
-    let drivers = find("baton-bench-agent", "--driver-dir", &args.driver_dir, DRIVERS, "baton-bench-agent")?;
+    let agent = "baton-bench-agent";
+    let given = args.driver_dir.as_ref();
+    let drivers = Wanted { what: agent, flag: "--driver-dir", given, near: DRIVERS, file: agent }.find()?;
     let library = "libtensorrt_llm_nixl_wrapper.so";
+    let given = args.lib_dir.as_ref();
+    let libraries = Wanted { what: library, flag: "--lib-dir", given, near: LIBRARY_FOLDERS, file: library };
+    let (script, given) = ("python/driver.py", args.python_drivers.as_ref());
+    let scripts =
+        Wanted { what: script, flag: "--python-drivers", given, near: PYTHON_DRIVERS, file: script };
     Ok(Places {
-        agent: drivers.join("baton-bench-agent"),
+        agent: drivers.join(agent),
         limit: drivers.join("baton-bench-limit"),
-        library: find(library, "--lib-dir", &args.lib_dir, LIBRARIES, library)?,
-        drivers: match &args.python {
-            Some(_) => find(
-                "python/driver.py",
-                "--python-drivers",
-                &args.python_drivers,
-                PYTHON_DRIVERS,
-                "python/driver.py",
-            )?,
-            None => PathBuf::new(),
-        },
+        library: libraries.find()?,
+        drivers: if args.python.is_some() { scripts.find()? } else { PathBuf::new() },
         python: args.python.clone(),
         binding: args.binding_dir.clone(),
         nixl: args.nixl.clone(),
@@ -232,11 +242,8 @@ fn progress_bar(steps: u64) -> ProgressBar {
 
 /// Where the drivers lie, seen from the `baton` executable,
 const DRIVERS: &[&str] = &["../libexec/baton", "../../build/bin"];
-/// the Python drivers,
+/// and the Python drivers.
 const PYTHON_DRIVERS: &[&str] = &["../libexec/baton/drivers", "../../benches/drivers"];
-/// and the library.
-const LIBRARIES: &[&str] =
-    &["../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu", "../../build/lib"];
 
 const EXAMPLES: &str = "\
 Every implementation has two processes of its own: one owns the source, the other the destination. All of them move

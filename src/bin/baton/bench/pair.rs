@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::driver::Driver;
 use super::entrant::{Entrant, Mover, Way};
 use super::error::BenchError;
+use super::network::{End, Network};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -47,13 +48,21 @@ pub struct Moves {
 }
 
 impl Pair {
-    /// Starts both drivers with buffers of these sizes and has them meet.
+    /// Starts both drivers, in a network of their own where there is one, with buffers of these sizes and has them meet.
     ///
     /// # Errors
     /// As those of [`Driver`].
-    pub fn start(entrant: &Entrant, source_bytes: u64, destination_bytes: u64) -> Result<Self, BenchError> {
-        let start = |side| Driver::start(entrant.command(), format!("{} {side}", entrant.label()));
-        let (mut initiator, mut target) = (start(INITIATOR)?, start(TARGET)?);
+    pub fn start(
+        entrant: &Entrant,
+        network: Option<&Network>,
+        (source_bytes, destination_bytes): (u64, u64),
+    ) -> Result<Self, BenchError> {
+        let start = |side, end| {
+            let command = entrant.command();
+            let command = network.map_or_else(|| entrant.command(), |network| network.place(end, &command));
+            Driver::start(command, format!("{} {side}", entrant.label()))
+        };
+        let (mut initiator, mut target) = (start(INITIATOR, End::Initiator)?, start(TARGET, End::Target)?);
         initiator.tell(&format!("buffer {source_bytes} pattern"))?;
         target.tell(&format!("buffer {destination_bytes} zero"))?;
         let source = word(&initiator.answers("buffer")?, 0);

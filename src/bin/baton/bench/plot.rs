@@ -13,7 +13,7 @@ use super::measure::Row;
 /// # Errors
 /// A file that cannot be written.
 pub fn write(rows: &[Row], folder: &FilePath) -> Result<(), BenchError> {
-    for path in [Path::SameHost, Path::Tcp] {
+    for path in Path::ALL {
         let lines = lines(rows, path);
         if lines.iter().all(|line| line.points.len() < 2) {
             continue;

@@ -18,6 +18,18 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The rest.
     pub figures: Vec<Figure>,
+    /// Paths that this machine does not have.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A path that was not measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Skipped {
+    /// Which.
+    #[serde(flatten)]
+    pub path: Path,
+    /// Why.
+    pub why: String,
 }
 
 impl Report {
@@ -46,7 +58,7 @@ impl Report {
     /// All of it as tables.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for path in [Path::SameHost, Path::Tcp] {
+        for path in Path::ALL {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.path == path).collect();
             if !rows.is_empty() {
                 text += &format!("{path}: GB/s (10^9 bytes), and how many times as fast as each Baton is\n");
@@ -57,7 +69,12 @@ impl Report {
                 text += &format!("{path}: the rest, median / p99\n{}\n\n", others(&figures));
             }
         }
-        text + "~ the rounds of this figure differ by more than a quarter of it"
+        for Skipped { path, why } in &self.skipped {
+            text += &format!("{path}: skipped: {why}\n\n");
+        }
+        text + "~ the rounds of this figure differ by more than a quarter of it\n\
+            by NAME: the limit where an implementation beats the program that looks for it; this one's speed is the limit\n\
+            - does not take part in the cell"
     }
 }
 
@@ -106,7 +123,8 @@ fn title(row: &Row) -> String {
 
 fn speed(row: &Row) -> String {
     let way = if row.way.is_empty() { String::new() } else { format!(" {}", row.way) };
-    format!("{}{:.2}{way}", if row.is_noisy() { "~" } else { "" }, row.gbps)
+    let by = row.held.map(|held| format!(" by {}", held.held_by)).unwrap_or_default();
+    format!("{}{:.2}{way}{by}", if row.is_noisy() { "~" } else { "" }, row.gbps)
 }
 
 /// A line for each figure, with everybody's.
@@ -116,8 +134,8 @@ fn others(figures: &[&Figure]) -> Table {
         if !names.contains(&figure.name) {
             names.push(figure.name);
         }
-        if !whats.contains(&(figure.what, figure.unit)) {
-            whats.push((figure.what, figure.unit));
+        if !whats.contains(&(&*figure.what, figure.unit)) {
+            whats.push((&*figure.what, figure.unit));
         }
     }
     let header = ["", "unit"].into_iter().map(str::to_owned).chain(names.iter().map(Impl::to_string));

@@ -5,12 +5,12 @@ use baton::config::fields::ConfigError;
 use baton::config::model::ModelError;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use thiserror::Error;
 
 use super::seam::Seam;
+use crate::installed::Missing;
 use crate::shape::Layout;
 
 /// Why a demo could not be run to its end.
@@ -81,15 +81,8 @@ pub enum DemoError {
         layout: Layout,
     },
     /// A program or library is not there.
-    #[error("{what} was not found (looked at {}); name its place with {flag}", places(.looked_at))]
-    Missing {
-        /// What is missing.
-        what: &'static str,
-        /// The flag that names its place.
-        flag: &'static str,
-        /// Every place tried.
-        looked_at: Vec<PathBuf>,
-    },
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// The configured slot size cannot be.
     #[error("max_tokens_in_buffer {tokens} is not a multiple of tokens_per_block {tokens_per_block}")]
     UnevenSlot {
@@ -246,8 +239,4 @@ fn why_not(layout: Layout) -> &'static str {
         Layout::Staged => "its runtime sends straight from the pool; use --shape paged",
         Layout::Paged => "its runtime gathers every piece first; use --shape staged",
     }
-}
-
-fn places(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

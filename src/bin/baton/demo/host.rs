@@ -18,6 +18,7 @@ use super::plan::Run;
 use super::programs::{HostProgram, PYTHON, Programs};
 use super::seam::Seam;
 use super::settings::LaneOption;
+use crate::installed::Missing;
 use crate::shape::Layout;
 
 /// Which phase a rank serves.
@@ -226,7 +227,8 @@ impl Drop for Host {
 fn not_started(rank: &str, command: &Command, source: io::Error) -> DemoError {
     let program = command.get_program();
     if program == PYTHON && source.kind() == io::ErrorKind::NotFound {
-        return DemoError::Missing { what: "python3", flag: "--python", looked_at: vec!["PATH".into()] };
+        let looked_at = vec!["PATH".into()];
+        return Missing { what: "python3", flag: "--python", looked_at }.into();
     }
     DemoError::Start { rank: rank.to_owned(), program: program.to_string_lossy().into_owned(), source }
 }

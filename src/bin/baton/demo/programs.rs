@@ -1,13 +1,10 @@
-//! Where the programs of a run lie: the engine host of the seam and the library that it opens.
-//!
-//! Flags say so, or they lie where `make install` or a build puts them, seen from this executable.
+//! The programs of a run: the engine host of the seam and the library that it opens.
 
-use std::fs;
-use std::path::{self, Path, PathBuf};
+use std::path::PathBuf;
 
 use super::DemoArgs;
-use super::error::DemoError;
 use super::seam::Seam;
+use crate::installed::{LIBRARY_FOLDERS, Missing, Wanted};
 
 /// The programs that a run consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,85 +35,54 @@ pub enum HostProgram {
 ///
 /// # Errors
 /// What was not found, every place that was looked at, and the flag that names its place.
-pub fn find(args: &DemoArgs, seam: Seam, library: &'static str) -> Result<Programs, DemoError> {
-    let here = fs::read_link("/proc/self/exe")
-        .ok()
-        .and_then(|executable| executable.parent().map(Path::to_path_buf))
-        .unwrap_or_default();
-    let near = |flag: &Option<PathBuf>, folders: &[&str]| match flag {
-        Some(place) => vec![place.clone()],
-        None => folders.iter().map(|folder| here.join(folder)).collect(),
-    };
+pub fn find(args: &DemoArgs, seam: Seam, library: &'static str) -> Result<Programs, Missing> {
     let host = match seam {
-        Seam::S1 | Seam::S3 => {
-            let places = near(&args.host, &HOSTS);
-            HostProgram::Native(first("the engine host", "--host", places, "")?)
-        }
-        Seam::S2 => HostProgram::Python {
-            python: match &args.python {
-                Some(python) => first("Python", "--python", vec![python.clone()], "")?,
-                None => PathBuf::from(PYTHON), // looked for along PATH when it is started
-            },
-            folder: first(
-                "the Python engine host",
-                "--python-host",
-                near(&args.python_host, &PYTHON_HOSTS),
-                "__main__.py",
-            )?,
-            binding: first(
-                "the Python binding",
-                "--binding-dir",
-                near(&args.binding_dir, &BINDINGS),
-                "tensorrt_llm/__init__.py",
-            )?,
-        },
+        Seam::S1 | Seam::S3 => HostProgram::Native(native_host(args)?),
+        Seam::S2 => python_host(args)?,
     };
-    let library_folder = first(library, "--lib-dir", near(&args.lib_dir, &LIBRARY_FOLDERS), library)?;
-    Ok(Programs { host, library_folder })
+    let wanted = Wanted {
+        what: library,
+        flag: "--lib-dir",
+        given: args.lib_dir.as_ref(),
+        near: LIBRARY_FOLDERS,
+        file: library,
+    };
+    Ok(Programs { host, library_folder: wanted.find()? })
 }
 
-/// The first place that holds `file`, or that is a file itself where that is empty.
-fn first(
-    what: &'static str,
-    flag: &'static str,
-    places: Vec<PathBuf>,
-    file: &str,
-) -> Result<PathBuf, DemoError> {
-    let holds = |place: &&PathBuf| match file {
-        "" => place.is_file(),
-        file => place.join(file).is_file(),
+fn native_host(args: &DemoArgs) -> Result<PathBuf, Missing> {
+    let given = args.host.as_ref();
+    Wanted { what: "the engine host", flag: "--host", given, near: HOSTS, file: "" }.find()
+}
+
+fn python_host(args: &DemoArgs) -> Result<HostProgram, Missing> {
+    let given = args.python.as_ref();
+    let python = Wanted { what: "Python", flag: "--python", given, near: &[], file: "" };
+    let folder = Wanted {
+        what: "the Python engine host",
+        flag: "--python-host",
+        given: args.python_host.as_ref(),
+        near: PYTHON_HOSTS,
+        file: "__main__.py",
     };
-    // Made absolute but not resolved: the library is found under the name of the link, in the link's folder.
-    let found = places.iter().find(holds).and_then(|place| path::absolute(place).ok());
-    found.ok_or(DemoError::Missing { what, flag, looked_at: places })
+    let binding = Wanted {
+        what: "the Python binding",
+        flag: "--binding-dir",
+        given: args.binding_dir.as_ref(),
+        near: BINDINGS,
+        file: "tensorrt_llm/__init__.py",
+    };
+    // An interpreter that is not named is looked for along PATH when it is started.
+    let python = if given.is_some() { python.find()? } else { PathBuf::from(PYTHON) };
+    Ok(HostProgram::Python { python, folder: folder.find()?, binding: binding.find()? })
 }
 
 /// The interpreter where none is named.
 pub const PYTHON: &str = "python3";
 /// Where an installed or a freshly built engine host lies, seen from the `baton` executable.
-const HOSTS: [&str; 3] =
-    ["baton-engine-host", "../libexec/baton/baton-engine-host", "../../build/bin/baton-engine-host"];
+const HOSTS: &[&str] =
+    &["baton-engine-host", "../libexec/baton/baton-engine-host", "../../build/bin/baton-engine-host"];
 /// The same for the Python engine host,
-const PYTHON_HOSTS: [&str; 2] = ["../libexec/baton/python_engine_host", "../../examples/python_engine_host"];
-/// for the binding that it imports,
-const BINDINGS: [&str; 2] = ["../libexec/baton/python", "../../build/python/plain-open"];
-/// and for the library.
-const LIBRARY_FOLDERS: [&str; 6] =
-    [".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu", "../../build/lib"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_program_is_named_with_its_flag() {
-        let error = first("the engine host", "--host", vec!["/nowhere/h".into()], "").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the engine host was not found (looked at /nowhere/h); name its place with --host"
-        );
-        let places = vec!["/nowhere".into(), "/".into()];
-        let error = first("the Python engine host", "--python-host", places, "__main__.py").unwrap_err();
-        assert!(error.to_string().contains("(looked at /nowhere, /); name its place with --python-host"));
-    }
-}
+const PYTHON_HOSTS: &[&str] = &["../libexec/baton/python_engine_host", "../../examples/python_engine_host"];
+/// and for the binding that it imports.
+const BINDINGS: &[&str] = &["../libexec/baton/python", "../../build/python/plain-open"];
