@@ -4,7 +4,8 @@
 //!   mutations of it that a seed makes;
 //! * [`frames`], [`crowds`], [`identity`] and [`places`] meet a real agent over real sockets: what is said, how many
 //!   say it, who they say they are, and where they want to write;
-//! * [`memory`] counts what a thread allocates, so that bounds on memory are bounds and not hopes.
+//! * [`memory`] counts what a thread allocates, so that bounds on memory are bounds and not hopes; [`plans`] holds the
+//!   planner to it.
 
 mod corpora;
 mod crowds;
@@ -13,6 +14,7 @@ mod identity;
 mod memory;
 mod mutation;
 mod places;
+mod plans;
 mod puppet;
 mod seeds;
 #[path = "../../fuzz/src/targets/mod.rs"]
