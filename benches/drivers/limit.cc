@@ -33,8 +33,7 @@ namespace
 
 // Pieces of one side, cut so that a call takes at most IOV_MAX of them and about so many bytes.
 constexpr uint64_t kCallBytes = 1 << 20;
-// What a socket is given at once stays in the cache until the other side has taken it.
-constexpr uint64_t kSocketBytes = 128 << 10;
+constexpr uint64_t kKib = 1 << 10;
 
 // Where a side's address stands, if it is not loopback's.
 constexpr char const* kAddressVariable = "BENCH_ADDRESS";
@@ -193,9 +192,10 @@ void advance(std::vector<iovec>& pieces, size_t& first, size_t done)
     }
 }
 
-// Moves what `io` takes or gives until all of `pieces` is through; asks again and again, as long as it must.
+// Moves what `io` takes or gives until all of `pieces` is through, and uses them up; asks again and again, as long as it
+// must.
 template <typename Io>
-void pump(std::vector<iovec> pieces, Io&& io)
+void pump(std::vector<iovec>& pieces, Io&& io)
 {
     for (size_t first = 0; first < pieces.size();)
     {
@@ -252,7 +252,9 @@ public:
     void prepare(Cell const& cell, uint64_t local, uint64_t remote) override
     {
         mCalls = cut(cell, mIsInitiator, local, remote, kCallBytes);
-        mParcels = cut(cell, mIsInitiator, local, remote, kSocketBytes);
+        mCell = cell;
+        mLocal = local;
+        mParcels.clear();
         auto const fits = [this](Piece const& piece) { return piece.destination + piece.bytes <= mScratch.size(); };
         bool const fit = std::all_of(cell.pieces.begin(), cell.pieces.end(), fits);
         mCopies = fit ? cut(cell, true, local, mScratch.address(), kCallBytes) : std::vector<Call>();
@@ -264,7 +266,7 @@ public:
         {
             if (name == way.name)
             {
-                mWay = way;
+                choose(way);
                 return;
             }
         }
@@ -299,10 +301,7 @@ public:
         {
             return;
         }
-        for (auto const& parcel : mParcels)
-        {
-            pump(parcel.local, [this](msghdr& message) { return ::recvmsg(mStream->fd(), &message, MSG_DONTWAIT); });
-        }
+        pumpAll([this](msghdr& message) { return ::recvmsg(mStream->fd(), &message, MSG_DONTWAIT); });
         if (::send(mStream->fd(), &byte, 1, MSG_NOSIGNAL) != 1)
         {
             failWithErrno("acknowledging");
@@ -329,17 +328,42 @@ private:
         char const* name;
         Kind kind;
         int threads;
+        // What a socket is given or asked for at once. Which is best depends on the machine: what stays in the cache until
+        // the other side has taken it, and what a call costs.
+        uint64_t socketBytes;
     };
 
-    static constexpr std::array<Way, 7> kWays{{
-        {"memcpy1", Kind::kCopy, 1},
-        {"memcpy2", Kind::kCopy, 2},
-        {"writev1", Kind::kWrite, 1},
-        {"writev2", Kind::kWrite, 2},
-        {"readv1", Kind::kRead, 1},
-        {"readv2", Kind::kRead, 2},
-        {"tcp", Kind::kTcp, 1},
+    static constexpr std::array<Way, 9> kWays{{
+        {"memcpy1", Kind::kCopy, 1, 0},
+        {"memcpy2", Kind::kCopy, 2, 0},
+        {"writev1", Kind::kWrite, 1, 0},
+        {"writev2", Kind::kWrite, 2, 0},
+        {"readv1", Kind::kRead, 1, 0},
+        {"readv2", Kind::kRead, 2, 0},
+        {"128k", Kind::kTcp, 1, 128 * kKib},
+        {"512k", Kind::kTcp, 1, 512 * kKib},
+        {"2048k", Kind::kTcp, 1, 2048 * kKib},
     }};
+
+    void choose(Way const& way)
+    {
+        bool const isCut = !mParcels.empty() && mWay.socketBytes == way.socketBytes;
+        mWay = way;
+        if (way.kind == Kind::kTcp && !isCut)
+        {
+            mParcels = cut(mCell, mIsInitiator, mLocal, 0, way.socketBytes);
+        }
+    }
+
+    template <typename Io>
+    void pumpAll(Io&& io)
+    {
+        for (auto const& parcel : mParcels)
+        {
+            mPending.assign(parcel.local.begin(), parcel.local.end());
+            pump(mPending, io);
+        }
+    }
 
     static void copy(Call const& call)
     {
@@ -394,12 +418,7 @@ private:
 
     void sendAll()
     {
-        auto const put = [this](msghdr& message)
-        { return ::sendmsg(mStream->fd(), &message, MSG_NOSIGNAL | MSG_DONTWAIT); };
-        for (auto const& parcel : mParcels)
-        {
-            pump(parcel.local, put);
-        }
+        pumpAll([this](msghdr& message) { return ::sendmsg(mStream->fd(), &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
         char byte = 0;
         ssize_t got = -1;
         while ((got = ::recv(mStream->fd(), &byte, 1, MSG_DONTWAIT)) < 0 && (errno == EAGAIN || errno == EINTR))
@@ -419,8 +438,11 @@ private:
     uint16_t mPort = 0;
     Way mWay = kWays[0];
     Buffer mScratch;
+    Cell mCell;
+    uint64_t mLocal = 0;
     std::vector<Call> mCalls;
     std::vector<Call> mParcels;
+    std::vector<iovec> mPending;
     std::vector<Call> mCopies;
     std::atomic<int> mErrno{0};
     Crew mCrew;

@@ -256,7 +256,11 @@ impl Entrant {
                 Way { name: "readv1", mover: Mover::Target },
                 Way { name: "readv2", mover: Mover::Target },
             ],
-            Path::Tcp | Path::TcpNetns => &[Way { name: "tcp", mover: Mover::InitiatorServed }],
+            Path::Tcp | Path::TcpNetns => &[
+                Way { name: "128k", mover: Mover::InitiatorServed },
+                Way { name: "512k", mover: Mover::InitiatorServed },
+                Way { name: "2048k", mover: Mover::InitiatorServed },
+            ],
         };
         Self {
             name: Impl::Limit,
