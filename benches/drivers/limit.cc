@@ -333,14 +333,13 @@ private:
         uint64_t socketBytes;
     };
 
-    static constexpr std::array<Way, 9> kWays{{
+    static constexpr std::array<Way, 8> kWays{{
         {"memcpy1", Kind::kCopy, 1, 0},
         {"memcpy2", Kind::kCopy, 2, 0},
         {"writev1", Kind::kWrite, 1, 0},
         {"writev2", Kind::kWrite, 2, 0},
         {"readv1", Kind::kRead, 1, 0},
         {"readv2", Kind::kRead, 2, 0},
-        {"128k", Kind::kTcp, 1, 128 * kKib},
         {"512k", Kind::kTcp, 1, 512 * kKib},
         {"2048k", Kind::kTcp, 1, 2048 * kKib},
     }};

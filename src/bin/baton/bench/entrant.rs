@@ -257,7 +257,6 @@ impl Entrant {
                 Way { name: "readv2", mover: Mover::Target },
             ],
             Path::Tcp | Path::TcpNetns => &[
-                Way { name: "128k", mover: Mover::InitiatorServed },
                 Way { name: "512k", mover: Mover::InitiatorServed },
                 Way { name: "2048k", mover: Mover::InitiatorServed },
             ],
