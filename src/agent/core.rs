@@ -53,7 +53,7 @@ pub(super) struct Core {
     due: Vec<bool>,
     /// A batch has been posted since the fabrics were last polled.
     has_posted: bool,
-    /// An endpoint's output has been left unsaid, though its stream takes more.
+    /// As much was written for a peer at last as may wait: there may be more to say.
     has_unsaid: bool,
     /// Calls for another drive, where something is left over and nothing may come that would.
     again: Bell,

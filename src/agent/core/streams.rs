@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::desc::PeerKey;
 use crate::fabric::Credentials;
+use crate::proto::endpoint::OUTPUT_SOFT_LIMIT_BYTES;
 
 use super::super::control::{ControlStream, Intake};
 use super::super::watch::{Interest, Ready, Source};
@@ -106,16 +107,17 @@ impl Core {
     pub(super) fn write_streams(&mut self, now: Instant) -> bool {
         let keys: Vec<_> = self.endpoint.peers_with_output().collect();
         let mut wrote = false;
+        self.has_unsaid = false;
         for key in keys {
             if self.streams.get(&key).is_some_and(ControlStream::has_room) {
                 let bytes = self.endpoint.poll_output(key, now);
                 self.write_stream(key, &bytes);
+                // As much as may wait: there may be more to say, and a stream that takes more calls nobody for it.
+                self.has_unsaid |= bytes.len() >= OUTPUT_SOFT_LIMIT_BYTES;
                 self.endpoint.reuse_output(key, bytes);
                 wrote = true;
             }
         }
-        let has_room = |key| self.streams.get(&key).is_some_and(ControlStream::has_room);
-        self.has_unsaid = self.endpoint.peers_with_output().any(has_room);
         wrote
     }
 
