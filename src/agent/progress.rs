@@ -74,7 +74,20 @@ impl Shared {
         let epoll = core.handle().try_clone_to_owned()?;
         let engine = Engine::new(name.clone(), core, Arc::clone(&signal));
         let (stopped, home) = (AtomicBool::new(false), Home::here()?);
-        Ok(Self { name, settings, unavailable, inbox, engine, crew, signal, stopped, home, pollers, epoll, waker })
+        Ok(Self {
+            name,
+            settings,
+            unavailable,
+            inbox,
+            engine,
+            crew,
+            signal,
+            stopped,
+            home,
+            pollers,
+            epoll,
+            waker,
+        })
     }
 
     /// Whether this process was forked from the one that has the agent: nothing may be touched then, no lock either.

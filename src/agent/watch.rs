@@ -158,7 +158,9 @@ mod tests {
     fn every_source_comes_back_as_itself() {
         let key = PeerKey(u32::MAX);
         let of_peers = [Source::Peer(key), Source::Process(key), Source::Ghost(key)];
-        for source in [Source::Waker, Source::Again, Source::Fabric(3), Source::Lobby(7)].into_iter().chain(of_peers) {
+        for source in
+            [Source::Waker, Source::Again, Source::Fabric(3), Source::Lobby(7)].into_iter().chain(of_peers)
+        {
             assert_eq!(Source::from_data(source.data().u64()), source);
         }
     }

@@ -86,8 +86,10 @@ fn transfers_up_to_the_limit_may_be_unfinished_and_one_more_is_refused() {
     let regions = vec![AnnouncedRegion { region, keys: Vec::new() }];
     let peer = Puppet::meet(&agent, Papers { regions, stream: true, ..Papers::default() });
     load(&agent, &peer);
-    let dram =
-        |addr| DescriptorList { kind: MemoryKind::Dram, descs: vec![Descriptor { addr, len: 8, device: 0 }].into() };
+    let dram = |addr| DescriptorList {
+        kind: MemoryKind::Dram,
+        descs: vec![Descriptor { addr, len: 8, device: 0 }].into(),
+    };
     let request = TransferRequest {
         op: TransferOp::Write,
         local: dram(pool.addr()),

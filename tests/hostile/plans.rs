@@ -19,7 +19,8 @@ fn planning_again_allocates_nothing() {
     let mut plan = Plan::default();
     let mut build = |dst: &[Descriptor]| {
         let side = |party, descs| Side { party, kind: MemoryKind::Dram, descs, regions: &regions };
-        plan.rebuild(side(Party::Local, &ordered), side(Party::Remote, dst), CAPS).expect("inside the region");
+        plan.rebuild(side(Party::Local, &ordered), side(Party::Remote, dst), CAPS)
+            .expect("inside the region");
         assert_eq!(plan.bytes(), COUNT * BYTES);
     };
     assert!(peak_of(|| build(&unordered)) > 0, "the first plan has to have memory from somewhere");

@@ -116,7 +116,10 @@ impl<I> Queue<I> {
 
     /// From now on batches may be pushed for a peer.
     pub fn admit(&mut self, peer: PeerKey, identity: Arc<I>) {
-        self.peers.insert(peer, Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None });
+        self.peers.insert(
+            peer,
+            Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None },
+        );
     }
 
     /// Batches of a peer that have not ended; why there can be none, where it is lost, and `None` where it is not there.
@@ -185,7 +188,9 @@ impl<I> Queue<I> {
             flight.copying -= 1;
             match outcome {
                 Ok(()) => {}
-                Err(error) if error.kind == FabricErrorKind::PeerLost => line.lost = line.lost.take().or(Some(error)),
+                Err(error) if error.kind == FabricErrorKind::PeerLost => {
+                    line.lost = line.lost.take().or(Some(error))
+                }
                 Err(error) => flight.failure = flight.failure.take().or(Some(error)),
             }
         }
@@ -298,7 +303,9 @@ mod tests {
     fn told(queue: &mut Queue<()>) -> Vec<String> {
         std::iter::from_fn(|| queue.news())
             .map(|news| match news {
-                News::Ended(_, OpToken(token), outcome) => format!("{token} {}", if outcome.is_ok() { "done" } else { "failed" }),
+                News::Ended(_, OpToken(token), outcome) => {
+                    format!("{token} {}", if outcome.is_ok() { "done" } else { "failed" })
+                }
                 News::Lost(PeerKey(peer), _) => format!("lost {peer}"),
             })
             .collect()
@@ -346,7 +353,8 @@ mod tests {
         let mut queue = queue(2);
         queue.push(PeerKey(0), OpToken(0), segments(&[BIG]));
         queue.push(PeerKey(1), OpToken(1), segments(&[BIG]));
-        let order: Vec<u32> = (0..6).filter_map(|_| queue.claim(1000)).map(|(piece, _)| piece.peer.0).collect();
+        let order: Vec<u32> =
+            (0..6).filter_map(|_| queue.claim(1000)).map(|(piece, _)| piece.peer.0).collect();
         assert_eq!(order, [0, 1, 0, 1, 0, 1]);
     }
 

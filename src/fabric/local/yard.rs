@@ -184,11 +184,8 @@ fn pull(
         if call.is_full() {
             break;
         }
-        let rest = Segment {
-            src: segment.src + offset,
-            dst: segment.dst + offset,
-            len: segment.len - offset,
-        };
+        let rest =
+            Segment { src: segment.src + offset, dst: segment.dst + offset, len: segment.len - offset };
         offset = 0;
         if !call.push(rest) {
             let detail = format!("{:#x}+{} is no longer registered", segment.dst, segment.len);
@@ -215,7 +212,13 @@ fn advance(piece: &Piece<Identity>, mut at: Place, mut bytes: u64) -> Place {
 }
 
 /// What a failed call says about the peer.
-fn failure(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>, at: Place, errno: Errno) -> FabricError {
+fn failure(
+    puller: &mut Puller,
+    regions: &Regions,
+    piece: &Piece<Identity>,
+    at: Place,
+    errno: Errno,
+) -> FabricError {
     let identity = &*piece.identity;
     if errno == Errno::SRCH || identity.has_ended() {
         return ended();

@@ -50,10 +50,16 @@ impl Endpoint {
             Frame::Heartbeat { said, heard, again } => self.handle_heartbeat(key, said, heard, again, now),
             Frame::Event { number, event } => self.handle_event(key, number, event, now),
             Frame::Pull { id, chunk, heard, segments } => {
-                self.handle_request(key, ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: false });
+                self.handle_request(
+                    key,
+                    ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: false },
+                );
             }
             Frame::Send { id, chunk, heard, segments } => {
-                self.handle_request(key, ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: true });
+                self.handle_request(
+                    key,
+                    ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: true },
+                );
             }
             Frame::Commit(commit) => self.handle_commit(key, &commit, now),
             Frame::Ack { id, events } => self.handle_ack(key, id, events, now),

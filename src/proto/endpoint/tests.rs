@@ -406,8 +406,12 @@ fn transfers_whose_ids_leave_gaps_without_end_cost_the_stream() {
 #[test]
 fn what_is_registered_anew_is_not_touched_for_what_was_there_before() {
     let mut peer = Hostile::up();
-    let request =
-        |chunk, heard, dst| Frame::Pull { id: TransferId(5), chunk, heard, segments: vec![segment(dst, 8)].into() };
+    let request = |chunk, heard, dst| Frame::Pull {
+        id: TransferId(5),
+        chunk,
+        heard,
+        segments: vec![segment(dst, 8)].into(),
+    };
     let add = |peer: &mut Hostile, key, addr| {
         let span = Span { addr, len: 1 << 20 };
         let region = Region { key: RegionKey(key), kind: MemoryKind::Dram, device: 0, span };

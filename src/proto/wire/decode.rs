@@ -4,7 +4,9 @@ use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
 use crate::proto::codec::{DecodeError, Reader};
 use crate::proto::transfer::{RUNS_MAX, Run, Runs};
 
-use super::{Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, SEGMENT_BYTES, Standing, State, VERSION};
+use super::{
+    Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, SEGMENT_BYTES, Standing, State, VERSION,
+};
 
 pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
     Ok(match kind {
