@@ -56,9 +56,9 @@ pub fn all(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Fi
         let measured = match pair.entrant.name {
             Impl::Limit => memory(pair, folder, &mut add),
             name => basics(pair, depth, &small, &mut add).and_then(|()| match name {
-                Impl::Baton => {
-                    crowded(pair, depth, &mut add).and_then(|()| beside(pair, depth, folder, &mut add))
-                }
+                Impl::Baton => parked(pair, depth, &mut add)
+                    .and_then(|()| crowded(pair, depth, &mut add))
+                    .and_then(|()| beside(pair, depth, folder, &mut add)),
                 _ => Ok(()),
             }),
         };
@@ -83,6 +83,13 @@ fn basics(pair: &mut Pair, depth: Depth, small: &FilePath, add: &mut Adder<'_>) 
         add.times("notification, answered", pair.repeat(&note)?);
     }
     add.one("idle, both sides", idle(pair, depth.idle), "% of a core");
+    Ok(())
+}
+
+/// With a target whose host sleeps: its agent's own threads do what there is to do. Others' targets have to poll.
+fn parked(pair: &mut Pair, depth: Depth, add: &mut Adder<'_>) -> Result<(), BenchError> {
+    let way = Way { mover: Mover::Initiator, ..pair.entrant.ways[0] }; // everybody has one
+    add.times("write 4 KiB, target parked", pair.moves(&way, 0.0, depth.round_trips as u64, 1)?.times);
     Ok(())
 }
 
