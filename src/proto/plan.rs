@@ -18,15 +18,18 @@
 //!   is split over chunks of its own, the rest opens the next one.
 //!
 //! Pure and without allocation per descriptor: the vectors are reserved once, and [`Plan::rebuild`] uses
-//! them again. A region is looked up only where a descriptor leaves the region of the one before it.
-//! Source and destination must not overlap each other, as for any copy.
+//! them again. Where a descriptor leaves the region of the one before it, the regions seen so far
+//! are asked first, and the table only for a new one. Source and destination must not overlap each other, as for
+//! any copy.
 
 mod error;
+mod seen;
 
 use std::fmt;
 
 pub use error::PlanError;
 
+use self::seen::{Extent, Seen};
 use super::regions::RegionLookup;
 use crate::desc::{Descriptor, MemoryKind, Segment, Span};
 
@@ -219,28 +222,30 @@ fn extend(open: &mut Segment, s: &Descriptor, d: &Descriptor) -> bool {
 /// One side while it is walked: the region of the last descriptor, which most likely holds the next one.
 struct Cursor<'a, R> {
     side: Side<'a, R>,
-    base: u64,
-    len: u64,
-    device: u32,
+    at: Extent,
+    seen: Seen,
 }
 
 impl<'a, R: RegionLookup> Cursor<'a, R> {
     fn new(side: Side<'a, R>) -> Self {
-        Self { side, base: 0, len: 0, device: 0 }
+        Self { side, at: Extent::default(), seen: Seen::default() }
     }
 
-    /// Whether the region at hand holds `desc`. Implies that it does not wrap.
     #[inline]
     fn holds(&self, desc: &Descriptor) -> bool {
-        let offset = desc.addr.wrapping_sub(self.base);
-        offset < self.len && desc.len <= self.len - offset && desc.device == self.device
+        self.at.holds(desc)
     }
 
-    /// Moves to a region that holds `desc`, unless the one at hand does.
+    /// Moves to a region that holds `desc`.
+    #[inline]
     fn enter(&mut self, index: usize, desc: &Descriptor) -> Result<(), PlanError> {
-        if self.holds(desc) {
-            return Ok(());
-        }
+        self.at = self.seen.nearest(desc.addr);
+        if self.at.holds(desc) { Ok(()) } else { self.look_up(index, desc) }
+    }
+
+    /// Moves to a region that was not seen yet.
+    #[cold]
+    fn look_up(&mut self, index: usize, desc: &Descriptor) -> Result<(), PlanError> {
         let Side { party, kind, regions, .. } = self.side;
         let descriptor = *desc;
         let span = Span { addr: desc.addr, len: desc.len };
@@ -251,7 +256,8 @@ impl<'a, R: RegionLookup> Cursor<'a, R> {
             let miss = regions.explain(kind, desc.device, span);
             return Err(PlanError::OutsideRegion { index, party, kind, descriptor, miss });
         };
-        (self.base, self.len, self.device) = (region.span.addr, region.span.len, region.device);
+        self.at = Extent { base: region.span.addr, len: region.span.len, device: region.device };
+        self.seen.insert(self.at);
         Ok(())
     }
 }
