@@ -24,8 +24,6 @@ pub(super) struct ControlStream {
     blocked: bool,
     max_frame_bytes: usize,
     seal: Option<Seal>,
-    /// Whether the last read took all there was.
-    drained: bool,
     /// Whether the peer has closed its side.
     ended: bool,
     /// Whether the stream was broken by nobody knows whom: the kernel says so once, and shows an end from then on.
@@ -83,7 +81,6 @@ impl ControlStream {
             blocked: false,
             max_frame_bytes: HELLO_MAX_BYTES,
             seal: None,
-            drained: false,
             ended: false,
             reset: false,
             broken: false,
@@ -138,11 +135,6 @@ impl ControlStream {
         std::mem::forget(self.socket);
     }
 
-    /// Whether the last read took all there was: whatever comes after it will make the socket readable again.
-    pub fn is_drained(&self) -> bool {
-        self.drained
-    }
-
     /// Whether the peer has closed its side: nothing of its comes after that.
     pub fn has_ended(&self) -> bool {
         self.ended
@@ -185,9 +177,7 @@ impl ControlStream {
         self.parsed = 0;
         let into = self.seal.as_mut().map_or(&mut self.input, |seal| &mut seal.unopened);
         into.reserve(READ_BYTES);
-        let room = into.capacity() - into.len();
         let outcome = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)));
-        self.drained = outcome.is_ok_and(|count| count < room);
         match outcome {
             Ok(0) => {
                 self.ended |= !self.reset;

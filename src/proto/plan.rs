@@ -18,9 +18,8 @@
 //!   is split over chunks of its own, the rest opens the next one.
 //!
 //! Pure and without allocation per descriptor: the vectors are reserved once, and [`Plan::rebuild`] uses
-//! them again. Where a descriptor leaves the region of the one before it, the regions seen so far
-//! are asked first, and the table only for a new one. Source and destination must not overlap each other, as for
-//! any copy.
+//! them again. Where a descriptor leaves the region of the one before it, the regions seen so far are asked,
+//! and the table only for a new one. Source and destination must not overlap each other, as for any copy.
 
 mod error;
 mod seen;

@@ -15,8 +15,6 @@ use super::Core;
 
 /// What the end of a stream says.
 const CLOSED: &str = "its process closed the connection or ended";
-/// Reads from one control stream before the next one's turn.
-const READS_PER_TURN: usize = 1;
 /// Frames of one control stream before the next one's turn.
 pub(super) const FRAMES_PER_TURN: usize = 1024;
 /// Reads from the stream of a process that has ended: more than a socket holds.
@@ -45,23 +43,13 @@ impl Core {
         }
         let mut frames = FRAMES_PER_TURN;
         self.take_frames(key, &mut frames, now); // those that the last turn has left
-        for _ in 0..READS_PER_TURN {
-            let Some(stream) = self.streams.get_mut(&key).filter(|_| frames > 0) else { return };
-            let intake = stream.fill();
-            self.take_frames(key, &mut frames, now);
-            match intake {
-                Ok(Intake::Some) if self.streams.get(&key).is_some_and(ControlStream::is_drained) => break,
-                Ok(Intake::Some) => {}
-                Ok(Intake::Nothing) => break,
-                Ok(Intake::Closed) => {
-                    self.broken.push((key, CLOSED.into()));
-                    break;
-                }
-                Err(error) => {
-                    self.broken.push((key, why_broken(&error)));
-                    break;
-                }
-            }
+        let Some(stream) = self.streams.get_mut(&key).filter(|_| frames > 0) else { return };
+        let intake = stream.fill(); // one read a turn: what it has left makes the socket ready again
+        self.take_frames(key, &mut frames, now);
+        match intake {
+            Ok(Intake::Some | Intake::Nothing) => {}
+            Ok(Intake::Closed) => self.broken.push((key, CLOSED.into())),
+            Err(error) => self.broken.push((key, why_broken(&error))),
         }
     }
 
