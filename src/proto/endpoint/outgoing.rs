@@ -159,9 +159,10 @@ impl Endpoint {
         let has_room = match mover {
             Mover::Native | Mover::Framed => room,
             Mover::Pulled | Mover::Answered => {
-                *asked += segments.len();
-                let fits = *asked <= SEGMENTS_ASKED_MAX || *asked == segments.len();
-                output_has_room && fits
+                let fits = *asked == 0 || *asked + segments.len() <= SEGMENTS_ASKED_MAX;
+                let has_room = output_has_room && fits;
+                *asked += if has_room { segments.len() } else { 0 };
+                has_room
             }
         };
         if !has_room {
