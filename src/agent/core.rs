@@ -223,8 +223,8 @@ impl Core {
         self.call_others();
     }
 
-    /// Carries out what the endpoint wants, and moves what has been posted with that: what is small is done at once, and
-    /// told at once. Does that so often at most. Returns whether anything was wanted.
+    /// Carries out what the endpoint wants, and takes a step with what has been posted with it: what is small is done at
+    /// once, and told at once. Does that so often at most. Returns whether anything was wanted.
     fn act_and_move(&mut self, rounds: usize, now: Instant) -> bool {
         let mut acted = false;
         for _ in 0..rounds {

@@ -1,4 +1,4 @@
-//! Notifications that wait for the host. An empty look costs one atomic load.
+//! Notifications that wait for the host. To see that there are none costs one atomic load.
 
 use std::collections::HashMap;
 

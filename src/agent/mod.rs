@@ -149,7 +149,7 @@ impl Agent {
         let agent = Self { shared, connection_info, progress, loading: dial::Loading::default() };
         let copier = Arc::clone(&agent.shared);
         // The progress thread copies, too.
-        let hired = agent.shared.crew.hire(agent.shared.settings.copy_threads - 1, move || copier.copy());
+        let hired = agent.shared.crew.hire(agent.shared.settings.copy_threads.saturating_sub(1), move || copier.copy());
         hired.map_err(failed("starting a thread that copies"))?; // dropped, it ends those that have started
         Ok(agent)
     }
@@ -231,6 +231,7 @@ impl Agent {
     pub fn park_for_notifications(&self, deadline: Instant, given_up: impl Fn() -> bool) {
         if !self.shared.is_forked() {
             let is_over = || given_up() || self.shared.has_failed();
+            self.shared.stop_polling();
             self.shared.signal.park_until(deadline, || is_over() || !self.shared.inbox.is_empty());
         }
     }

@@ -47,8 +47,6 @@ pub(super) struct Shared {
     waker: Arc<rustix::fd::OwnedFd>,
 }
 
-/// Bytes moved in one step under the lock.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
 /// Longest park of a waiter before it looks again by itself.
 const WAITER_TICK: Duration = Duration::from_millis(20);
 /// How long shutdown waits for transfers to drain, and then for peers to let go of our memory. Both together, with the
@@ -126,7 +124,7 @@ impl Shared {
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
     pub fn poll(&self) {
-        if !self.is_forked() {
+        if !self.is_forked() && !self.stopped.load(Ordering::Acquire) {
             self.step_as_guest();
         }
     }
@@ -138,7 +136,7 @@ impl Shared {
     }
 
     /// Who polled does so no longer.
-    fn stop_polling(&self) {
+    pub fn stop_polling(&self) {
         if self.pollers.go() {
             self.wake();
         }

@@ -7,8 +7,9 @@
 //! # The contract
 //!
 //! * **Threads.** A fabric is driven by one thread at a time, under its agent's lock: it is `Send`, not
-//!   `Sync`, and needs no locks of its own. No call blocks: work that has to wait is finished by [`Fabric::poll`]. What
-//!   takes long is apart, for any thread: of registering memory ([`Pinning`]), of moving bytes ([`Hand`]).
+//!   `Sync`. No call blocks: work that has to wait is finished by [`Fabric::poll`]. What takes long is apart, for any
+//!   thread: of registering memory ([`Pinning`]), of moving bytes ([`Hand`]). A fabric with hands has locks of its own for
+//!   those, and its calls may wait for as long as a hand takes for a piece.
 //! * **Memory.** [`Fabric::register`] and [`Pinning::pin`] alone are unsafe: their caller promises that the region stays
 //!   mapped until `deregister` returns. In return a fabric checks every *local* address it is handed against
 //!   its registered regions and refuses others with `InvalidRegion`, touching nothing. *Remote* addresses are

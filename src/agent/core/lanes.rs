@@ -8,7 +8,6 @@ use crate::fabric::{Batch, Link, Posted};
 use crate::proto::section::AnnouncedRegion;
 
 use super::super::control::ControlStream;
-use super::super::progress::STEP_BYTES;
 use super::super::tap::Tap;
 use super::Core;
 
@@ -22,13 +21,16 @@ pub(super) struct LostLane {
     error: String,
 }
 
-/// What is copied at once by whoever drives, without handing it to another thread.
+/// Bytes moved in one step under the lock.
+const STEP_BYTES: u64 = 1 << 20;
+/// The same where others copy as well, without the lock: what takes no longer than handing it to another thread.
 const SMALL_BYTES: u64 = 128 << 10;
 /// How long the end of a stream or of a process may be behind that of its links before the link itself is to blame. What
 /// was under way on it has failed at once.
 const LANE_GRACE: Duration = Duration::from_millis(100);
 
 impl Core {
+    /// A step of each fabric that has something to do.
     pub(super) fn poll_fabrics(&mut self, now: Instant) -> bool {
         let mut worked = false;
         self.has_posted = false;
@@ -105,9 +107,8 @@ impl Core {
             return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
         };
         self.due[lane] = true; // as many as there are fabrics
-        self.has_posted = true;
         match fabric.post(peer, batch) {
-            Ok(Posted::Accepted) => {}
+            Ok(Posted::Accepted) => self.has_posted = true,
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),
             Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
         }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::super::crew::Crew;
 use super::super::open::open;
 use super::super::{Agent, AgentConfig};
-use super::{Core, ROUNDS_AT_ONCE, TICK};
+use super::{CREW_LOOK, Core, ROUNDS_AT_ONCE, TICK};
 use crate::config::{EngineSettings, LaneChoice};
 use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferOp};
+use crate::fabric::Hand;
 use crate::proto::endpoint::Submission;
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::AnnouncedRegion;
@@ -139,4 +141,42 @@ fn what_a_step_leaves_over_is_called_for() {
         assert!(steps < 10, "it is called for ever");
     }
     assert_eq!(unsaid(&mut core, now), 0, "all is said");
+}
+
+/// Something to copy, or not.
+struct Heap(AtomicBool);
+
+impl Hand for Heap {
+    fn lend(&self) -> bool {
+        false
+    }
+
+    fn has_work(&self) -> bool {
+        false // every place is taken
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Who copies may leave at any time. The progress thread, which has parked for a tick, is told to look sooner: once.
+#[test]
+fn copies_that_begin_while_the_progress_thread_is_parked_call_it() {
+    let ours = still("ours");
+    let mut core = ours.shared.engine.wreck();
+    let heap = Arc::new(Heap(AtomicBool::new(false)));
+    core.crew = Arc::new(Crew::new(vec![Arc::<Heap>::clone(&heap)], Arc::default(), 2));
+    let now = core.next_tick - TICK;
+    let parked_for = core.longest_park();
+    take_the_call(&core);
+    core.carry_on(now);
+    assert!(!is_called(&core), "nothing is copied");
+    heap.0.store(true, Ordering::Release);
+    core.carry_on(now);
+    assert!(is_called(&core), "it looks in {parked_for:?}");
+    take_the_call(&core);
+    core.carry_on(now);
+    assert!(!is_called(&core), "it knows");
+    assert_eq!(core.longest_park(), Some(CREW_LOOK));
 }
