@@ -149,7 +149,10 @@ impl Agent {
         let agent = Self { shared, connection_info, progress, loading: dial::Loading::default() };
         let copier = Arc::clone(&agent.shared);
         // The progress thread copies, too.
-        let hired = agent.shared.crew.hire(agent.shared.settings.copy_threads.saturating_sub(1), move || copier.copy());
+        let hired = agent
+            .shared
+            .crew
+            .hire(agent.shared.settings.copy_threads.saturating_sub(1), move || copier.copy());
         hired.map_err(failed("starting a thread that copies"))?; // dropped, it ends those that have started
         Ok(agent)
     }
