@@ -110,7 +110,7 @@ bench: python ## Baton beside NIXL, Mooncake and the machine's limits; details i
 	$(MAKE) --no-print-directory build
 	@$(USE_PEERS); $(BATON) bench --lib-dir $(LIBS) --driver-dir build/bin "$${peers[@]}" $(BENCH_FLAGS)
 
-bench-full: BENCH_FLAGS += --set full
+bench-full: override BENCH_FLAGS += --set full
 bench-full: bench ## the same over every size and count up to 512 MiB
 
 gate: ## formatting, lints, the rules of the tree, documentation

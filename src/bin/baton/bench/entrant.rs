@@ -292,6 +292,9 @@ impl Entrant {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(self.arguments.iter().filter(|argument| !argument.is_empty()));
+        if self.name.is_peer() {
+            OTHERS_SETTINGS.iter().for_each(|key| _ = command.env_remove(key));
+        }
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         command
@@ -314,6 +317,20 @@ fn driver(places: &Places, file: &str) -> String {
     places.drivers.join("python").join(file).to_string_lossy().into_owned()
 }
 
+/// What people who run such hosts have set for them.
+const OTHERS_SETTINGS: &[&str] = &[
+    "UCX_TLS",
+    "UCX_NET_DEVICES",
+    "UCX_RNDV_SCHEME",
+    "UCX_RNDV_THRESH",
+    "UCX_ZCOPY_THRESH",
+    "UCX_SOCKADDR_TLS_PRIORITY",
+    "UCX_MEMTYPE_CACHE",
+    "NIXL_PLUGIN_DIR",
+    "NIXL_LOG_LEVEL",
+    "MC_FORCE_TCP",
+    "MC_TRANSFER_TIMEOUT",
+];
 const SERVED: &[Way] = &[Way { name: "", mover: Mover::InitiatorServed }];
 /// A move of 262,144 takes it many seconds.
 const MOONCAKE_DESCRIPTORS_MAX: u64 = 65_536;

@@ -56,13 +56,30 @@ pub fn all(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Fi
         let measured = match pair.entrant.name {
             Impl::Limit => memory(pair, folder, &mut add),
             name => basics(pair, depth, &small, &mut add).and_then(|()| match name {
-                Impl::Baton => parked(pair, depth, &mut add)
-                    .and_then(|()| crowded(pair, depth, &mut add))
-                    .and_then(|()| beside(pair, depth, folder, &mut add)),
+                Impl::Baton => {
+                    parked(pair, depth, &mut add).and_then(|()| beside(pair, depth, folder, &mut add))
+                }
                 _ => Ok(()),
             }),
         };
         pair.outcome(measured)?;
+    }
+    fs::remove_file(&small).map_err(|source| BenchError::File { path: small, source })?;
+    Ok(figures)
+}
+
+/// Measures those whose pairs are of no use for anything else afterwards: seven more agents stay in either process.
+///
+/// # Errors
+/// As those of [`all`].
+pub fn with_crowds(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Figure>, BenchError> {
+    let small = write_list(&Cell::regular(SMALL, 1, Layout::Contiguous), folder)?;
+    let mut figures = Vec::new();
+    let is_asked = |pair: &&mut Pair| pair.entrant.name == Impl::Baton && !pair.entrant.models_only;
+    for pair in pairs.iter_mut().filter(is_asked) {
+        let mut add = Adder { path: pair.entrant.path, name: pair.entrant.name, figures: &mut figures };
+        pair.prepare(&small)?;
+        crowded(pair, depth, &mut add)?;
     }
     fs::remove_file(&small).map_err(|source| BenchError::File { path: small, source })?;
     Ok(figures)

@@ -82,7 +82,7 @@ pub fn cell(
 ) -> Result<Vec<Row>, BenchError> {
     let list = write_list(cell, folder)?;
     let mut runs: Vec<Run<'_>> = Vec::new();
-    for pair in pairs.iter_mut().filter(|pair| !pair.is_left_out && pair.entrant.takes(cell)) {
+    for pair in pairs.iter_mut().filter(|pair| pair.left_out.is_none() && pair.entrant.takes(cell)) {
         let prepared = pair.prepare(&list);
         let rounds = vec![Vec::new(); pair.entrant.ways.len()];
         if pair.outcome(prepared)?.is_some() {
@@ -90,12 +90,12 @@ pub fn cell(
         }
     }
     for _ in 0..effort.rounds {
-        for run in runs.iter_mut().filter(|run| !run.pair.is_left_out) {
+        for run in runs.iter_mut().filter(|run| run.pair.left_out.is_none()) {
             let moved = run.round(effort, inner(cell));
             run.pair.outcome(moved)?;
         }
     }
-    let there = runs.iter().filter(|run| !run.pair.is_left_out);
+    let there = runs.iter().filter(|run| run.pair.left_out.is_none());
     let mut rows: Vec<Row> = there.filter_map(|run| run.best(cell)).collect();
     lift_limit(&mut rows);
     fs::remove_file(&list).map_err(|source| BenchError::File { path: list, source })?;

@@ -160,12 +160,12 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
         say("starting".to_owned());
         let network = match (*path == Path::TcpNetns).then(Network::new).transpose() {
             Err(forbidden) if args.path.is_none() => {
-                report.skipped.push(Skipped { path: *path, why: forbidden.to_string() });
+                report.skipped.push(Skipped { path: *path, name: None, why: forbidden.to_string() });
                 continue;
             }
             network => network?,
         };
-        let mut pairs = start(&places, *path, network.as_ref(), &cells)?;
+        let mut pairs = start(&places, *path, network.as_ref(), &cells, &mut report.skipped)?;
         say("round trips, start-up, idle cost".to_owned());
         report.figures.extend(figures::all(&mut pairs, args.set.depth(), &folder)?);
         progress.inc(1);
@@ -174,6 +174,9 @@ fn compare(args: &BenchArgs) -> Result<(), BenchError> {
             report.rows.extend(measure::cell(cell, &mut pairs, effort, &folder)?);
             progress.inc(1);
         }
+        report.figures.extend(figures::with_crowds(&mut pairs, args.set.depth(), &folder)?);
+        let left_out = pairs.iter().filter_map(|pair| Some((&pair.entrant, pair.left_out.as_ref()?)));
+        report.skipped.extend(left_out.map(|(entrant, why)| Skipped::of(entrant, why)));
         report.figures.extend(descriptors::costs(&report.rows, *path));
     }
     progress.finish_and_clear();
@@ -191,6 +194,7 @@ fn start(
     path: Path,
     network: Option<&Network>,
     cells: &[Cell],
+    skipped: &mut Vec<Skipped>,
 ) -> Result<Vec<Pair>, BenchError> {
     let least = (figures::BUFFER_BYTES, figures::BUFFER_BYTES);
     let copies = cells.iter().flat_map(Cell::copies);
@@ -200,7 +204,7 @@ fn start(
     let mut pairs = Vec::new();
     for entrant in Entrant::all(places, path) {
         match Pair::start(&entrant, network, buffers) {
-            Err(error) if entrant.name.is_peer() => pair::leave_out(&entrant, &error),
+            Err(error) if entrant.name.is_peer() => skipped.push(Skipped::of(&entrant, &error.to_string())),
             started => pairs.push(started?),
         }
     }

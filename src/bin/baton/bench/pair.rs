@@ -16,7 +16,7 @@ pub struct Pair {
     /// What it took to get there.
     pub start: Start,
     /// A peer's that has failed takes part in nothing more.
-    pub is_left_out: bool,
+    pub left_out: Option<String>,
     initiator: Driver,
     target: Driver,
     /// Addresses of the two buffers.
@@ -76,22 +76,21 @@ impl Pair {
         Ok(Self {
             entrant: entrant.clone(),
             start,
-            is_left_out: false,
+            left_out: None,
             initiator,
             target,
             buffers: (source, destination),
         })
     }
 
-    /// What came of a step: where a peer fails, it is said and left out from now on.
+    /// What came of a step: a peer that fails is left out from now on.
     ///
     /// # Errors
     /// A failure of Baton's, or of the machine's.
     pub fn outcome<T>(&mut self, outcome: Result<T, BenchError>) -> Result<Option<T>, BenchError> {
         match outcome {
             Err(error) if self.entrant.name.is_peer() => {
-                self.is_left_out = true;
-                leave_out(&self.entrant, &error);
+                self.left_out = Some(error.to_string());
                 Ok(None)
             }
             outcome => outcome.map(Some),
@@ -170,11 +169,6 @@ impl Pair {
         self.target.ask(&format!("meet {} {} {ours}", names[1], names[0]))?;
         self.initiator.ask(&format!("meet {} {} {theirs}", names[0], names[1])).map(drop)
     }
-}
-
-/// Says that a peer is left out, and why.
-pub fn leave_out(entrant: &Entrant, error: &BenchError) {
-    eprintln!("baton bench: {} is left out on path {}: {error}", entrant.label(), entrant.path);
 }
 
 fn word(words: &[String], at: usize) -> String {

@@ -15,10 +15,11 @@ use super::measure::Row;
 pub fn write(rows: &[Row], folder: &FilePath) -> Result<(), BenchError> {
     for path in Path::ALL {
         let lines = lines(rows, path);
+        let file = folder.join(format!("ratios-{path}.svg"));
+        drop(std::fs::remove_file(&file)); // of another run
         if lines.iter().all(|line| line.points.len() < 2) {
             continue;
         }
-        let file = folder.join(format!("ratios-{path}.svg"));
         let drawn = draw(&lines, path, &file);
         let fault = |error: String| BenchError::File { path: file, source: std::io::Error::other(error) };
         drawn.map_err(|error| fault(error.to_string()))?;
@@ -59,7 +60,10 @@ fn draw(lines: &[Line], path: Path, file: &FilePath) -> Result<(), Box<dyn std::
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
-        .caption(format!("Baton / other, {path}, scattered descriptors"), ("sans-serif", 20))
+        .caption(
+            format!("Baton / other, {path}, scattered descriptors, most of each size"),
+            ("sans-serif", 20),
+        )
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(50)
@@ -72,6 +76,7 @@ fn draw(lines: &[Line], path: Path, file: &FilePath) -> Result<(), Box<dyn std::
         .x_desc("size of a descriptor")
         .y_desc("times as fast")
         .x_label_formatter(&|size| size_text(*size as u64))
+        .y_label_formatter(&|times| format!("{times:.1}"))
         .draw()?;
     for (index, line) in lines.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path as FilePath;
 
 use super::cells::{Layout, size_text};
-use super::entrant::{Impl, Path, Seam};
+use super::entrant::{Entrant, Impl, Path, Seam};
 use super::error::BenchError;
 use super::figures::Figure;
 use super::measure::Row;
@@ -18,18 +18,28 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The rest.
     pub figures: Vec<Figure>,
-    /// Paths that this machine does not have.
+    /// Paths that this machine does not have, and peers that have failed.
     pub skipped: Vec<Skipped>,
 }
 
-/// A path that was not measured.
+/// What was not measured, or not to the end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Skipped {
     /// Which.
     #[serde(flatten)]
     pub path: Path,
+    /// Whom; everybody, where none is named.
+    #[serde(rename = "impl", skip_serializing_if = "Option::is_none")]
+    pub name: Option<Impl>,
     /// Why.
     pub why: String,
+}
+
+impl Skipped {
+    /// An implementation that was left out.
+    pub fn of(entrant: &Entrant, why: &str) -> Self {
+        Self { path: entrant.path, name: Some(entrant.name), why: why.to_owned() }
+    }
 }
 
 impl Report {
@@ -69,8 +79,9 @@ impl Report {
                 text += &format!("{path}: the rest, median / p99\n{}\n\n", others(&figures));
             }
         }
-        for Skipped { path, why } in &self.skipped {
-            text += &format!("{path}: skipped: {why}\n\n");
+        for Skipped { path, name, why } in &self.skipped {
+            let whom = name.map(|name| format!(" {name}")).unwrap_or_default();
+            text += &format!("{path}:{whom} skipped: {why}\n\n");
         }
         text + "~ the rounds of this figure differ by more than a quarter of it\n\
             by NAME: the limit where an implementation beats the program that looks for it; this one's speed is the limit\n\
