@@ -172,18 +172,23 @@ impl Shared {
 
     /// Blocks until `done`, until `deadline`, or until the engine has failed. Drives while there is something to drive.
     pub fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
-        let mut last_work = Instant::now();
+        let (mut last_work, mut polls) = (Instant::now(), false);
         while !self.is_forked() {
             let epoch = self.signal.epoch();
             let is_over = || self.has_failed() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if done() || is_over() {
+                if polls {
+                    self.stop_polling(); // what comes next would wait for the progress thread's next look
+                }
                 return;
             }
             if self.step_as_guest() {
-                last_work = Instant::now();
+                (last_work, polls) = (Instant::now(), true);
             } else if last_work.elapsed() < self.settings.spin {
+                polls = true;
                 std::thread::yield_now(); // where cores are scarce, whoever has work comes first
             } else {
+                polls = false;
                 self.stop_polling();
                 let tick = Instant::now() + WAITER_TICK;
                 self.signal.wait(epoch, deadline.map_or(tick, |deadline| deadline.min(tick)));
