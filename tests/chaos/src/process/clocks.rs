@@ -122,7 +122,7 @@ fn shift(play: &Play<'_, '_>, ns: i64) {
 
 /// As many as a storm is to last for, and as many as it may take.
 const REQUESTS_MIN: u64 = 3;
-const REQUESTS_MAX: u64 = 40;
+const REQUESTS_MAX: u64 = 200;
 /// What the sender has to take of SIGPROF and of SIGCHLD, and the receiver.
 const ENOUGH: [u64; 4] = [50, 5, 50, 5];
 const HOUR_S: i64 = 3600;
