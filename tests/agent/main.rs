@@ -3,6 +3,7 @@
 mod child;
 mod ends;
 mod errors;
+mod forward;
 mod kills;
 mod logged;
 mod many;

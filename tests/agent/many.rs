@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use baton::agent::{Agent, AgentConfig, Mishaps, TransferRequest, TransferState, fabrics_of};
-use baton::desc::{Descriptor, OpToken, PeerKey, RegionKey, TransferOp};
+use baton::desc::{Descriptor, OpToken, PeerKey, TransferOp};
 use baton::error::FabricError;
 use baton::fabric::registry::open;
-use baton::fabric::{Batch, Fabric, Hand, Landing, Limits, Link, Pinning, Posted, Region, Sink};
+use baton::fabric::{Batch, Fabric, Hand, Landing, Link, Posted, Region, Sink};
 
+use crate::forward::hand_on;
 use crate::pair::{Lane, Pair, Pool, WATCHDOG, agent, dram, notifications, settings, unique};
 
 const PEERS: usize = 8;
@@ -162,29 +163,11 @@ struct Watched {
 }
 
 impl Fabric for Watched {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn address(&self) -> Vec<u8> {
-        self.inner.address()
-    }
+    hand_on!();
 
     unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
         // SAFETY: the caller's promise is the callee's.
         unsafe { self.inner.register(region) }
-    }
-
-    fn deregister(&mut self, key: RegionKey) {
-        self.inner.deregister(key);
-    }
-
-    fn pinning(&self) -> Option<Arc<dyn Pinning>> {
-        self.inner.pinning()
     }
 
     fn hand(&self) -> Option<Arc<dyn Hand>> {
@@ -194,14 +177,6 @@ impl Fabric for Watched {
     fn connect(&mut self, peer: PeerKey, link: Link) {
         self.links.0[0].fetch_add(1, Ordering::SeqCst);
         self.inner.connect(peer, link);
-    }
-
-    fn disconnect(&mut self, peer: PeerKey) {
-        self.inner.disconnect(peer);
-    }
-
-    fn import(&mut self, peer: PeerKey, region: &Region, key: Option<&[u8]>) -> Result<(), FabricError> {
-        self.inner.import(peer, region, key)
     }
 
     fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError> {

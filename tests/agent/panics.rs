@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, AgentConfig, NotRunning, Transfer, TransferError, TransferState, fabrics_of};
 use baton::config::EngineSettings;
-use baton::desc::{PeerKey, RegionKey, TransferOp};
+use baton::desc::{PeerKey, TransferOp};
 use baton::error::FabricError;
 use baton::fabric::registry::open;
-use baton::fabric::{Batch, Fabric, Limits, Link, Pinning, Posted, Region, Sink};
+use baton::fabric::{Batch, Fabric, Link, Posted, Region, Sink};
 
+use crate::forward::hand_on;
 use crate::logged;
 use crate::pair::{Lane, Pair, Pool, WATCHDOG, agent, dram, eventually, settings, unique};
 
@@ -59,17 +60,7 @@ struct Fused {
 }
 
 impl Fabric for Fused {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn address(&self) -> Vec<u8> {
-        self.inner.address()
-    }
+    hand_on!();
 
     unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
         assert!(!self.fuse.is(Mood::PanicsInRegister), "{SAID}");
@@ -77,28 +68,8 @@ impl Fabric for Fused {
         unsafe { self.inner.register(region) }
     }
 
-    fn deregister(&mut self, key: RegionKey) {
-        self.inner.deregister(key);
-    }
-
-    fn pinning(&self) -> Option<Arc<dyn Pinning>> {
-        self.inner.pinning()
-    }
-
     fn connect(&mut self, peer: PeerKey, link: Link) {
         self.inner.connect(peer, link);
-    }
-
-    fn carrier(&self, peer: PeerKey) -> &'static str {
-        self.inner.carrier(peer)
-    }
-
-    fn disconnect(&mut self, peer: PeerKey) {
-        self.inner.disconnect(peer);
-    }
-
-    fn import(&mut self, peer: PeerKey, region: &Region, key: Option<&[u8]>) -> Result<(), FabricError> {
-        self.inner.import(peer, region, key)
     }
 
     fn post(&mut self, peer: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
