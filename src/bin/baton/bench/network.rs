@@ -60,7 +60,12 @@ impl Network {
     pub fn place(&self, end: End, command: &Command) -> Command {
         let mut placed = self.keeper(end).inside();
         placed.arg(command.get_program()).args(command.get_args());
-        placed.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => placed.env(key, value),
+                None => placed.env_remove(key),
+            };
+        }
         placed.env(ADDRESS_VARIABLE, end.address());
         placed
     }
@@ -159,7 +164,8 @@ mod tests {
         };
         for (end, address) in [(End::Initiator, "10.77.0.1"), (End::Target, "10.77.0.2")] {
             let mut command = Command::new("sh");
-            command.args(["-c", "echo $BENCH_ADDRESS $WORD; pwd; ip address; ls /sys/class/net"]);
+            command.args(["-c", "echo $BENCH_ADDRESS $WORD$HOME; pwd; ip address; ls /sys/class/net"]);
+            command.env_remove("HOME");
             let text = heard(&network, end, command.env("WORD", "passed on"));
             let here = std::env::current_dir().expect("it exists");
             assert!(text.starts_with(&format!("{address} passed on\n{}\n", here.display())), "{text}");

@@ -59,7 +59,10 @@ impl Pair {
     ) -> Result<Self, BenchError> {
         let start = |side, end| {
             let command = entrant.command();
-            let command = network.map_or_else(|| entrant.command(), |network| network.place(end, &command));
+            let command = match network {
+                Some(network) => network.place(end, &command),
+                None => command,
+            };
             Driver::start(command, format!("{} {side}", entrant.label()))
         };
         let (mut initiator, mut target) = (start(INITIATOR, End::Initiator)?, start(TARGET, End::Target)?);
