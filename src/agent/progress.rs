@@ -182,10 +182,10 @@ impl Shared {
                 }
                 return;
             }
+            polls = true;
             if self.step_as_guest() {
-                (last_work, polls) = (Instant::now(), true);
+                last_work = Instant::now();
             } else if last_work.elapsed() < self.settings.spin {
-                polls = true;
                 std::thread::yield_now(); // where cores are scarce, whoever has work comes first
             } else {
                 polls = false;

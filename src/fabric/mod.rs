@@ -234,8 +234,7 @@ pub trait Fabric: Send {
     /// Moves at most about `budget_bytes` and reports what happened. Returns whether anything did.
     fn poll(&mut self, budget_bytes: u64, sink: &mut dyn Sink) -> bool;
 
-    /// Becomes readable when `poll` has something to do, unless that is what was just posted: whoever posts polls
-    /// afterwards. `None` where the library has no such handle, and the agent then polls by a timer while work is in
-    /// flight.
+    /// Becomes readable when `poll` has something to do; `None` where the library has no such handle, and the agent
+    /// then polls by a timer while work is in flight. See [`Fabric::post`] for what it need not tell.
     fn wake(&self) -> Option<BorrowedFd<'_>>;
 }
