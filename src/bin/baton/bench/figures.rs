@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use std::borrow::Cow;
-use std::fs;
 use std::path::Path as FilePath;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::cells::{Cell, Layout};
 use super::entrant::{Impl, Mover, Path, Way};
 use super::error::BenchError;
-use super::measure::{median_of, write_list};
+use super::measure::{List, median_of};
 use super::pair::Pair;
 
 /// One figure of one implementation.
@@ -49,13 +48,13 @@ pub struct Depth {
 /// # Errors
 /// A driver's, wrong data among them.
 pub fn all(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Figure>, BenchError> {
-    let small = write_list(&Cell::regular(SMALL, 1, Layout::Contiguous), folder)?;
+    let small = List::write(&Cell::regular(SMALL, 1, Layout::Contiguous), folder)?;
     let mut figures = Vec::new();
     for pair in pairs.iter_mut().filter(|pair| !pair.entrant.models_only) {
         let mut add = Adder { path: pair.entrant.path, name: pair.entrant.name, figures: &mut figures };
         let measured = match pair.entrant.name {
             Impl::Limit => memory(pair, folder, &mut add),
-            name => basics(pair, depth, &small, &mut add).and_then(|()| match name {
+            name => basics(pair, depth, small.path(), &mut add).and_then(|()| match name {
                 Impl::Baton => {
                     parked(pair, depth, &mut add).and_then(|()| beside(pair, depth, folder, &mut add))
                 }
@@ -64,7 +63,6 @@ pub fn all(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Fi
         };
         pair.outcome(measured)?;
     }
-    fs::remove_file(&small).map_err(|source| BenchError::File { path: small, source })?;
     Ok(figures)
 }
 
@@ -73,15 +71,14 @@ pub fn all(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Fi
 /// # Errors
 /// As those of [`all`].
 pub fn with_crowds(pairs: &mut [Pair], depth: Depth, folder: &FilePath) -> Result<Vec<Figure>, BenchError> {
-    let small = write_list(&Cell::regular(SMALL, 1, Layout::Contiguous), folder)?;
+    let small = List::write(&Cell::regular(SMALL, 1, Layout::Contiguous), folder)?;
     let mut figures = Vec::new();
     let is_asked = |pair: &&mut Pair| pair.entrant.name == Impl::Baton && !pair.entrant.models_only;
     for pair in pairs.iter_mut().filter(is_asked) {
         let mut add = Adder { path: pair.entrant.path, name: pair.entrant.name, figures: &mut figures };
-        pair.prepare(&small)?;
+        pair.prepare(small.path())?;
         crowded(pair, depth, &mut add)?;
     }
-    fs::remove_file(&small).map_err(|source| BenchError::File { path: small, source })?;
     Ok(figures)
 }
 
@@ -115,8 +112,8 @@ fn memory(pair: &mut Pair, folder: &FilePath, add: &mut Adder<'_>) -> Result<(),
     if pair.entrant.path != Path::SameHost {
         return Ok(());
     }
-    let list = write_list(&Cell::regular(BULK.0, BULK.1, Layout::Stride2), folder)?;
-    pair.prepare(&list)?;
+    let list = List::write(&Cell::regular(BULK.0, BULK.1, Layout::Stride2), folder)?;
+    pair.prepare(list.path())?;
     let ways =
         [("memcpy of 64 KiB pieces, 1 thread", "memcpy1"), ("memcpy of 64 KiB pieces, 2 threads", "memcpy2")];
     for (what, name) in ways {
@@ -125,7 +122,7 @@ fn memory(pair: &mut Pair, folder: &FilePath, add: &mut Adder<'_>) -> Result<(),
         let middle = median_of(times.into_iter().map(|time| time as f64).collect());
         add.one(what, (BULK.0 * BULK.1) as f64 / middle, "GB/s");
     }
-    fs::remove_file(&list).map_err(|source| BenchError::File { path: list, source })
+    Ok(())
 }
 
 /// With seven more pairs of agents in the same two processes.
@@ -141,15 +138,12 @@ fn crowded(pair: &mut Pair, depth: Depth, add: &mut Adder<'_>) -> Result<(), Ben
 
 /// Small writes while the same two agents move in bulk.
 fn beside(pair: &mut Pair, depth: Depth, folder: &FilePath, add: &mut Adder<'_>) -> Result<(), BenchError> {
-    let bulk = write_list(&Cell::regular(BULK.0, BULK.1, Layout::Stride2), folder)?;
+    let bulk = List::write(&Cell::regular(BULK.0, BULK.1, Layout::Stride2), folder)?;
     let control =
-        write_list(&Cell::regular(CONTROL, 1, Layout::Contiguous).moved_by(2 * BULK.0 * BULK.1), folder)?;
-    pair.prepare(&bulk)?;
-    let times = pair.repeat(&format!("beside {} {}", control.display(), depth.beside))?;
+        List::write(&Cell::regular(CONTROL, 1, Layout::Contiguous).moved_by(2 * BULK.0 * BULK.1), folder)?;
+    pair.prepare(bulk.path())?;
+    let times = pair.repeat(&format!("beside {} {}", control.path().display(), depth.beside))?;
     add.times("write 64 KiB beside bulk", times);
-    for path in [bulk, control] {
-        fs::remove_file(&path).map_err(|source| BenchError::File { path, source })?;
-    }
     Ok(())
 }
 

@@ -80,10 +80,10 @@ pub fn cell(
     effort: Effort,
     folder: &FilePath,
 ) -> Result<Vec<Row>, BenchError> {
-    let list = write_list(cell, folder)?;
+    let list = List::write(cell, folder)?;
     let mut runs: Vec<Run<'_>> = Vec::new();
     for pair in pairs.iter_mut().filter(|pair| pair.left_out.is_none() && pair.entrant.takes(cell)) {
-        let prepared = pair.prepare(&list);
+        let prepared = pair.prepare(list.path());
         let rounds = vec![Vec::new(); pair.entrant.ways.len()];
         if pair.outcome(prepared)?.is_some() {
             runs.push(Run { pair, rounds });
@@ -98,7 +98,6 @@ pub fn cell(
     let there = runs.iter().filter(|run| run.pair.left_out.is_none());
     let mut rows: Vec<Row> = there.filter_map(|run| run.best(cell)).collect();
     lift_limit(&mut rows);
-    fs::remove_file(&list).map_err(|source| BenchError::File { path: list, source })?;
     Ok(rows)
 }
 
@@ -161,16 +160,34 @@ fn lift_limit(rows: &mut [Row]) {
     }
 }
 
-/// The list as a file that every driver reads.
-///
-/// # Errors
-/// The system's.
-pub fn write_list(cell: &Cell, folder: &FilePath) -> Result<PathBuf, BenchError> {
-    let path = folder.join(format!("{}x{}-{}.list", cell.size, cell.count, cell.layout));
-    let words = cell.copies().into_iter().flat_map(|copy| [copy.source, copy.destination, copy.bytes]);
-    let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
-    fs::write(&path, bytes).map_err(|source| BenchError::File { path: path.clone(), source })?;
-    Ok(path)
+/// The descriptors of a cell in a file that every driver reads; it goes with this.
+pub struct List {
+    path: PathBuf,
+}
+
+impl List {
+    /// # Errors
+    /// The system's.
+    pub fn write(cell: &Cell, folder: &FilePath) -> Result<Self, BenchError> {
+        let list = Self { path: folder.join(format!("{}x{}-{}.list", cell.size, cell.count, cell.layout)) };
+        let words = cell.copies().into_iter().flat_map(|copy| [copy.source, copy.destination, copy.bytes]);
+        let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        match fs::write(list.path(), bytes) {
+            Ok(()) => Ok(list),
+            Err(source) => Err(BenchError::File { path: list.path.clone(), source }),
+        }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &FilePath {
+        &self.path
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path)); // what cannot be removed stays in the folder of the report
+    }
 }
 
 /// Moves of one sample: what takes microseconds is not timed alone.
