@@ -68,6 +68,8 @@ struct Line<I> {
     prefers_small: bool,
     /// Pieces of it that are being copied.
     copying: usize,
+    /// Batches that have ended, and of which nobody has been told.
+    untold: usize,
     lost: Option<FabricError>,
 }
 
@@ -118,14 +120,22 @@ impl<I> Queue<I> {
     pub fn admit(&mut self, peer: PeerKey, identity: Arc<I>) {
         self.peers.insert(
             peer,
-            Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None },
+            Line {
+                identity,
+                flights: VecDeque::new(),
+                prefers_small: true,
+                copying: 0,
+                untold: 0,
+                lost: None,
+            },
         );
     }
 
-    /// Batches of a peer that have not ended; why there can be none, where it is lost, and `None` where it is not there.
+    /// Batches of a peer whose end has not been told: who does not listen has no room for more, however fast they end.
+    /// Why there can be none, where it is lost, and `None` where it is not there.
     pub fn flights(&self, peer: PeerKey) -> Option<Result<usize, FabricError>> {
         let line = self.peers.get(&peer)?;
-        Some(line.lost.clone().map_or(Ok(line.flights.len()), Err))
+        Some(line.lost.clone().map_or(Ok(line.flights.len() + line.untold), Err))
     }
 
     /// Queues a batch for a peer that is there.
@@ -226,7 +236,13 @@ impl<I> Queue<I> {
 
     /// The next thing to tell.
     pub fn news(&mut self) -> Option<News> {
-        self.news.pop_front()
+        let news = self.news.pop_front()?;
+        if let News::Ended(peer, ..) = &news
+            && let Some(line) = self.peers.get_mut(peer)
+        {
+            line.untold -= 1;
+        }
+        Some(news)
     }
 
     /// Whether there is something to tell.
@@ -241,6 +257,7 @@ impl<I> Queue<I> {
         if let Some(error) = &line.lost {
             self.ring.retain(|key| *key != peer);
             if line.copying == 0 {
+                line.untold += line.flights.len();
                 let tokens = line.flights.drain(..).map(|flight| flight.token);
                 self.news.extend(tokens.map(|token| News::Ended(peer, token, Err(error.clone()))));
                 self.news.push_back(News::Lost(peer, error.clone()));
@@ -249,6 +266,7 @@ impl<I> Queue<I> {
             while let Some(at) = line.flights.iter().position(Flight::is_over)
                 && let Some(flight) = line.flights.remove(at)
             {
+                line.untold += 1;
                 self.news.push_back(News::Ended(peer, flight.token, flight.failure.map_or(Ok(()), Err)));
             }
             if !line.flights.iter().any(Flight::can_be_claimed) {
@@ -330,6 +348,7 @@ mod tests {
             assert!(!queue.settle(piece, Ok(())), "one is still out");
         }
         assert!(queue.settle(&last, Ok(())));
+        assert_eq!(queue.flights(PeerKey(0)), Some(Ok(1)), "it counts until it is told");
         assert_eq!(told(&mut queue), ["7 done"]);
         assert_eq!((queue.copying(), queue.has_work(), queue.flights(PeerKey(0))), (0, false, Some(Ok(0))));
     }
