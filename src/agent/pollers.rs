@@ -15,6 +15,8 @@ pub(super) struct Pollers {
     within: AtomicUsize,
     /// When one last took a step, in nanoseconds after the beginning; 0 where none does.
     last: AtomicU64,
+    /// When one last had something to drive, likewise.
+    last_drive: AtomicU64,
     /// The progress thread waits for them to stop.
     is_spared: AtomicBool,
 }
@@ -32,6 +34,7 @@ impl Default for Pollers {
             begin: Instant::now(),
             within: AtomicUsize::new(0),
             last: AtomicU64::new(0),
+            last_drive: AtomicU64::new(0),
             is_spared: AtomicBool::new(false),
         }
     }
@@ -43,6 +46,12 @@ impl Pollers {
         self.within.fetch_add(1, Ordering::AcqRel);
         let _within = Within(self);
         step()
+    }
+
+    /// One had something to drive. Returns how long ago the last time was.
+    pub fn has_driven(&self) -> Duration {
+        let now = self.begin.elapsed().as_nanos() as u64;
+        Duration::from_nanos(now.saturating_sub(self.last_drive.swap(now, Ordering::AcqRel)))
     }
 
     /// Who polled does so no longer. Returns whether the progress thread waits for that, and has to be called.
@@ -113,6 +122,18 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(begin.elapsed() + Duration::from_micros(50) >= GONE_AFTER);
+    }
+
+    #[test]
+    fn says_how_long_nobody_drove() {
+        let pollers = Pollers::default();
+        while pollers.begin.elapsed() < GONE_AFTER {
+            std::thread::yield_now();
+        }
+        assert!(pollers.has_driven() >= GONE_AFTER, "never yet");
+        let before = pollers.last_drive.load(Ordering::Acquire);
+        let ago = pollers.has_driven();
+        assert_eq!(ago.as_nanos() as u64, pollers.last_drive.load(Ordering::Acquire) - before);
     }
 }
 

@@ -59,6 +59,12 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 /// and the time that its fabrics take to let go.
 const DEATH_MARGIN: Duration = Duration::from_secs(2);
 
+/// What came of a step of a guest.
+struct Step {
+    has_copied: bool,
+    has_driven: bool,
+}
+
 impl Shared {
     pub fn new(
         name: String,
@@ -124,15 +130,25 @@ impl Shared {
 
     /// Somebody polls: drives one bounded step and copies a piece, if there is something to do.
     pub fn poll(&self) {
-        if !self.is_forked() && !self.stopped.load(Ordering::Acquire) {
-            self.step_as_guest();
+        if !self.is_forked() && !self.stopped.load(Ordering::Acquire) && self.step_as_guest().has_driven {
+            self.make_room();
         }
     }
 
-    /// What a thread of the host does while it waits. Returns whether anything happened.
-    fn step_as_guest(&self) -> bool {
+    /// What a thread of the host does while it waits.
+    fn step_as_guest(&self) -> Step {
         let copy = || self.engine.guard(|| self.crew.lend_as_guest()).unwrap_or(false);
-        self.pollers.step(|| copy() | self.lend_a_hand())
+        self.pollers.step(|| Step { has_copied: copy(), has_driven: self.lend_a_hand() })
+    }
+
+    /// After a host that polls without ever sleeping has driven: those whom it has woken come first. Linux takes whoever
+    /// sends over a Unix socket for one that is about to sleep, and may wake the receiver on the same core, where it would
+    /// sit out the host's time slice: milliseconds. Who has heard of us a moment ago does not sleep yet, and as long as
+    /// there is something to copy the core is better used.
+    fn make_room(&self) {
+        if self.pollers.has_driven() > self.settings.spin && !self.crew.is_busy() {
+            std::thread::yield_now();
+        }
     }
 
     /// Who polled does so no longer.
@@ -183,7 +199,8 @@ impl Shared {
                 return;
             }
             polls = true;
-            if self.step_as_guest() {
+            let step = self.step_as_guest();
+            if step.has_copied || step.has_driven {
                 last_work = Instant::now();
             } else if last_work.elapsed() < self.settings.spin {
                 std::thread::yield_now(); // where cores are scarce, whoever has work comes first
