@@ -15,7 +15,7 @@ pub(super) struct Pollers {
     within: AtomicUsize,
     /// When one last took a step, in nanoseconds after the beginning; 0 where none does.
     last: AtomicU64,
-    /// When one last had something to drive, likewise.
+    /// When a host that polls last had something to drive, likewise.
     last_drive: AtomicU64,
     /// The progress thread waits for them to stop.
     is_spared: AtomicBool,
@@ -48,8 +48,8 @@ impl Pollers {
         step()
     }
 
-    /// One had something to drive. Returns how long ago the last time was.
-    pub fn has_driven(&self) -> Duration {
+    /// A host that polls had something to drive. Returns how long before that it last had.
+    pub fn note_drive(&self) -> Duration {
         let now = self.begin.elapsed().as_nanos() as u64;
         Duration::from_nanos(now.saturating_sub(self.last_drive.swap(now, Ordering::AcqRel)))
     }
@@ -130,9 +130,9 @@ mod tests {
         while pollers.begin.elapsed() < GONE_AFTER {
             std::thread::yield_now();
         }
-        assert!(pollers.has_driven() >= GONE_AFTER, "never yet");
+        assert!(pollers.note_drive() >= GONE_AFTER, "never yet");
         let before = pollers.last_drive.load(Ordering::Acquire);
-        let ago = pollers.has_driven();
+        let ago = pollers.note_drive();
         assert_eq!(ago.as_nanos() as u64, pollers.last_drive.load(Ordering::Acquire) - before);
     }
 }

@@ -141,12 +141,13 @@ impl Shared {
         self.pollers.step(|| Step { has_copied: copy(), has_driven: self.lend_a_hand() })
     }
 
-    /// After a host that polls without ever sleeping has driven: those whom it has woken come first. Linux takes whoever
-    /// sends over a Unix socket for one that is about to sleep, and may wake the receiver on the same core, where it would
-    /// sit out the host's time slice: milliseconds. Who has heard of us a moment ago does not sleep yet, and as long as
-    /// there is something to copy the core is better used.
+    /// After a host that polls without ever sleeping has driven: those whom that may have woken come first. Linux takes
+    /// whoever sends over a Unix socket for one that is about to sleep, and may wake the receiver on the same core, where
+    /// it would sit out the host's time slice: milliseconds. Whom we woke is not known here. Where the last drive was a
+    /// moment ago, peers likely spin still, and as long as there is something to copy the core is better used.
     fn make_room(&self) {
-        if self.pollers.has_driven() > self.settings.spin && !self.crew.is_busy() {
+        let pause = self.pollers.note_drive();
+        if pause > self.settings.spin && !self.crew.is_busy() {
             std::thread::yield_now();
         }
     }

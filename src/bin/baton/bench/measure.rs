@@ -172,10 +172,9 @@ impl List {
         let list = Self { path: folder.join(format!("{}x{}-{}.list", cell.size, cell.count, cell.layout)) };
         let words = cell.copies().into_iter().flat_map(|copy| [copy.source, copy.destination, copy.bytes]);
         let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
-        match fs::write(list.path(), bytes) {
-            Ok(()) => Ok(list),
-            Err(source) => Err(BenchError::File { path: list.path.clone(), source }),
-        }
+        fs::write(list.path(), bytes)
+            .map_err(|source| BenchError::File { path: list.path.clone(), source })?;
+        Ok(list)
     }
 
     /// Where it lies.

@@ -209,17 +209,22 @@ fn start(
             started => pairs.push(started?),
         }
     }
-    drop(scattered);
+    drop(std::hint::black_box(scattered));
     Ok(pairs)
 }
 
 /// Memory that nobody is to have, until all pairs have theirs. Linux hands out single free pages before it breaks up larger
 /// pieces, so whoever asks first has a buffer strewn over the machine, which is slower by a tenth than the others'.
-/// A few times what a pair needs, and no more than a quarter of what is free.
+/// A few times what a pair needs, and no more than a quarter of what is free; none where it cannot be had.
 fn scattered_memory(pair_bytes: u64) -> Vec<u8> {
     let system = rustix::system::sysinfo();
     let free_bytes = system.freeram.saturating_mul(system.mem_unit.into());
-    vec![1; (4 * pair_bytes).min(free_bytes / 4) as usize] // not zeros: only pages that are written to are there
+    let bytes = (4 * pair_bytes).min(free_bytes / 4) as usize;
+    let mut memory = Vec::new();
+    if memory.try_reserve_exact(bytes).is_ok() {
+        memory.resize(bytes, 1); // only pages that are written to are there
+    }
+    memory
 }
 
 /// Where everything lies.
