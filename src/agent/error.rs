@@ -249,6 +249,21 @@ impl LoadError {
 /// A transfer cannot be submitted. Nothing has been written.
 #[derive(Debug, Error)]
 pub enum SubmitError {
+    /// Every lane that carries such memory wants keys, and some region has none.
+    #[error(
+        "cannot {op} with agent '{peer}' from or to its {remote} with our {local}: some of that memory can be reached by \
+         no lane in common; the log says why where it was registered"
+    )]
+    OutOfReach {
+        /// Direction.
+        op: crate::desc::TransferOp,
+        /// The peer.
+        peer: String,
+        /// The kind of our memory.
+        local: MemoryKind,
+        /// The kind of the peer's.
+        remote: MemoryKind,
+    },
     /// The descriptors are not a transfer.
     #[error("cannot {op} with agent '{peer}': {source}")]
     Plan {

@@ -236,6 +236,8 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         native_read: limits.native_read,
         native_write: limits.native_write,
         framed: limits.framed,
+        kinds: limits.kinds,
+        selective: limits.selective,
         batches_in_flight: limits.batches_in_flight,
         segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
         bytes_per_chunk: limits.bytes_per_batch.min(CHUNK_MAX_BYTES),

@@ -67,8 +67,11 @@ pub struct Limits {
     pub segments_per_batch: usize,
     /// Bytes in one batch. A single longer segment must be split above.
     pub bytes_per_batch: u64,
-    /// Memory kinds that can be registered.
+    /// Memory kinds that it carries, from each to each.
     pub kinds: &'static [MemoryKind],
+    /// It cannot reach every region: one for which [`Fabric::register`] returns no key bytes may be the near end of a batch
+    /// and not the far end. The fabric has logged why.
+    pub selective: bool,
 }
 
 /// What a fabric needs to reach one peer.

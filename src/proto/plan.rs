@@ -30,7 +30,7 @@ pub use error::PlanError;
 
 use self::seen::{Extent, Seen};
 use super::regions::RegionLookup;
-use crate::desc::{Descriptor, MemoryKind, Segment, Span};
+use crate::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
 
 /// Most descriptors in each list of one transfer.
 pub const MAX_DESCRIPTORS: usize = 1 << 21;
@@ -123,6 +123,12 @@ impl Plan {
     /// Segments that it has room for without another allocation.
     pub fn capacity(&self) -> usize {
         self.segments.capacity()
+    }
+
+    /// What the segments of an operation touch on one side, in order.
+    pub fn spans(&self, op: TransferOp, party: Party) -> impl Iterator<Item = Span> {
+        let is_src = (op == TransferOp::Write) == (party == Party::Local);
+        self.segments.iter().map(move |s| Span { addr: if is_src { s.src } else { s.dst }, len: s.len })
     }
 
     /// Bytes to move.

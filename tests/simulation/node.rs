@@ -35,6 +35,8 @@ impl Node {
             native_read: limits.native_read,
             native_write: limits.native_write,
             framed: limits.framed,
+            kinds: limits.kinds,
+            selective: limits.selective,
             batches_in_flight: limits.batches_in_flight,
             segments_per_chunk: limits.segments_per_batch,
             bytes_per_chunk: limits.bytes_per_batch,

@@ -203,6 +203,7 @@ impl Fabric for LocalFabric {
             segments_per_batch: SEGMENTS_PER_BATCH,
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Dram],
+            selective: false,
         }
     }
 

@@ -103,6 +103,7 @@ const LIMITS: Limits = Limits {
     segments_per_batch: 4096,
     bytes_per_batch: 8 << 20,
     kinds: &[MemoryKind::Dram],
+    selective: false,
 };
 
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.

@@ -72,6 +72,8 @@ impl World {
             native_read: read,
             native_write: write,
             framed,
+            kinds: &[MemoryKind::Dram],
+            selective: false,
             batches_in_flight: 4,
             segments_per_chunk: 8,
             bytes_per_chunk: 0x800,
