@@ -267,7 +267,7 @@ impl Agent {
         drop(core);
         list.descs.iter().all(|d| {
             let span = Span { addr: d.addr, len: d.len };
-            d.len > 0 && regions.containing(list.kind, d.device, span).is_some()
+            d.len > 0 && regions.covers(list.kind, d.device, span)
         })
     }
 

@@ -28,7 +28,14 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// An agent whose engine moves only when somebody drives it.
 fn still(stem: &str) -> Agent {
-    let lanes = LaneChoice { local: true, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+    let lanes = LaneChoice {
+        local: true,
+        ucx: false,
+        cuda: false,
+        stream_unix: false,
+        stream_tcp: false,
+        explicit: true,
+    };
     let settings = EngineSettings {
         lanes,
         interface: Some("lo".into()),
