@@ -71,8 +71,8 @@ pub enum CreateError {
 pub enum RegisterError {
     /// A kind that no lane of this version carries.
     #[error(
-        "registerMemory on agent '{agent}': {kind} memory is not supported yet (descriptor {index}, {descriptor}); \
-         only DRAM is"
+        "registerMemory on agent '{agent}': {kind} memory is not supported (descriptor {index}, {descriptor}); DRAM and \
+         VRAM are, and FILE through the loopback agent"
     )]
     UnsupportedKind {
         /// The agent.
@@ -105,6 +105,18 @@ pub enum RegisterError {
         descriptor: Descriptor,
         /// Why.
         source: MemoryFault,
+    },
+    /// It is not memory of a GPU that this process can use.
+    #[error("registerMemory on agent '{agent}': descriptor {index} (VRAM {descriptor}): {source}")]
+    Gpu {
+        /// The agent.
+        agent: String,
+        /// Which descriptor.
+        index: usize,
+        /// The descriptor.
+        descriptor: Descriptor,
+        /// Why.
+        source: GpuFault,
     },
     /// A fabric will not have it.
     #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]
