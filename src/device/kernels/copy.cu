@@ -20,7 +20,7 @@ constexpr uint32_t kInFlight = 8;
 constexpr uint32_t kInFlightShifted = 4; // of two loads each
 
 // Bytes `shift` to `shift` + 15 of the 32 in `first` and `second`; `shift` is 1 to 15.
-__device__ inline Vector shifted_together(Vector first, Vector second, uint32_t shift)
+__device__ inline Vector shiftedTogether(Vector first, Vector second, uint32_t shift)
 {
     bool const upper = shift >= 8;
     unsigned long long const low = upper ? first.high : first.low;
@@ -34,31 +34,31 @@ __device__ inline Vector shifted_together(Vector first, Vector second, uint32_t 
 // The vectors between head and tail. `src` is `shift` bytes above a multiple of 16.
 //
 // A lane that has nothing left to load loads the last vector once more: loads without conditions all start at once.
-template <bool is_shifted>
-__device__ inline void copy_vectors(uint64_t src, uint64_t dst, uint64_t vectors, uint32_t shift)
+template <bool isShifted>
+__device__ inline void copyVectors(uint64_t src, uint64_t dst, uint64_t vectors, uint32_t shift)
 {
-    constexpr uint32_t in_flight = is_shifted ? kInFlightShifted : kInFlight;
-    constexpr uint32_t round = in_flight * kLanes;
-    src -= is_shifted ? shift : 0;
+    constexpr uint32_t inFlight = isShifted ? kInFlightShifted : kInFlight;
+    constexpr uint32_t round = inFlight * kLanes;
+    src -= isShifted ? shift : 0;
     BATON_ROLLED // a round is long enough; more only costs registers
     while (vectors > 0)
     {
         uint32_t const left = vectors < round ? static_cast<uint32_t>(vectors) : round;
-        Vector first[in_flight];
-        Vector second[in_flight];
+        Vector first[inFlight];
+        Vector second[inFlight];
         BATON_UNROLLED
-        for (uint32_t i = 0; i < in_flight; ++i)
+        for (uint32_t i = 0; i < inFlight; ++i)
         {
             uint32_t const index = i * kLanes + lane();
             uint64_t const at = src + (index < left ? index : left - 1) * sizeof(Vector);
-            first[i] = is_shifted ? load_kept(at) : load<Vector>(at);
-            second[i] = is_shifted ? load_kept(at + sizeof(Vector)) : Vector{};
+            first[i] = isShifted ? loadKept(at) : load<Vector>(at);
+            second[i] = isShifted ? loadKept(at + sizeof(Vector)) : Vector{};
         }
         BATON_UNROLLED
-        for (uint32_t i = 0; i < in_flight; ++i)
+        for (uint32_t i = 0; i < inFlight; ++i)
         {
             uint32_t const index = i * kLanes + lane();
-            Vector const value = is_shifted ? shifted_together(first[i], second[i], shift) : first[i];
+            Vector const value = isShifted ? shiftedTogether(first[i], second[i], shift) : first[i];
             if (index < left)
             {
                 store(dst + index * sizeof(Vector), value);
@@ -70,7 +70,7 @@ __device__ inline void copy_vectors(uint64_t src, uint64_t dst, uint64_t vectors
     }
 }
 
-__device__ inline void copy_segment(BatonSegment segment)
+__device__ inline void copySegment(BatonSegment segment)
 {
     uint64_t const src = address(segment.src, segment.len);
     uint64_t const dst = address(segment.dst, segment.len);
@@ -89,23 +89,23 @@ __device__ inline void copy_segment(BatonSegment segment)
     }
     uint64_t const tail = head + vectors * sizeof(Vector);
 
-    bool const has_head = lane() < head;
-    bool const has_tail = tail + lane() < len;
-    unsigned char const first = has_head ? load<unsigned char>(src + lane()) : 0;
-    unsigned char const last = has_tail ? load<unsigned char>(src + tail + lane()) : 0;
+    bool const hasHead = lane() < head;
+    bool const hasTail = tail + lane() < len;
+    unsigned char const first = hasHead ? load<unsigned char>(src + lane()) : 0;
+    unsigned char const last = hasTail ? load<unsigned char>(src + tail + lane()) : 0;
     if (shift == 0)
     {
-        copy_vectors<false>(src + head, dst + head, vectors, shift);
+        copyVectors<false>(src + head, dst + head, vectors, shift);
     }
     else
     {
-        copy_vectors<true>(src + head, dst + head, vectors, shift);
+        copyVectors<true>(src + head, dst + head, vectors, shift);
     }
-    if (has_head)
+    if (hasHead)
     {
         store(dst + lane(), first);
     }
-    if (has_tail)
+    if (hasTail)
     {
         store(dst + tail + lane(), last);
     }
@@ -122,6 +122,6 @@ extern "C" __global__ void __launch_bounds__(baton::kThreads) baton_copy(BatonSe
         BatonSegment const segment = baton::spread(next);
         index += baton::warps();
         next = baton::fetch(segments, index, count);
-        baton::copy_segment(segment);
+        baton::copySegment(segment);
     }
 }

@@ -4,7 +4,7 @@
 //
 // Sources are read by ld.global.nc: they may be written between launches, never during one, so what a multiprocessor
 // has cached stays true until the launch ends. Everything is touched once: vectors leave nothing in L1 (but see
-// load_kept), and stores are the first to be evicted from L2, where the model's weights would rather be.
+// loadKept), and stores are the first to be evicted from L2, where the model's weights would rather be.
 
 #pragma once
 
@@ -69,7 +69,7 @@ __device__ inline Vector load<Vector>(uint64_t at)
 }
 
 // The same for a vector that a neighbour reads, too: stays in L1.
-__device__ inline Vector load_kept(uint64_t at)
+__device__ inline Vector loadKept(uint64_t at)
 {
     ulonglong2 const value = __ldg(reinterpret_cast<ulonglong2 const*>(at));
     return {value.x, value.y};

@@ -8,7 +8,8 @@
 //     in turn  | row 4        | row 5        | .. |   4 such steps: a tile is 16 rows of 128 bytes
 //
 // Rows above 512 bytes are several tiles wide. The accesses of a block have the widest unit, up to 16 bytes, that
-// divides its two addresses, all strides and the row; rows of KV are multiples of 16 bytes, narrower units are for scales.
+// divides its two addresses, all strides and the row; rows of KV are multiples of 16 bytes, narrower units are for
+// scales.
 
 #pragma once
 
@@ -40,55 +41,55 @@ __device__ inline Digits add(Digits a, Digits b, uint32_t base)
 // How the rows of a block are cut into tiles; the same for all blocks of a launch.
 struct Tiling
 {
-    uint32_t row_lanes; // lanes that share a row: a power of two
-    uint32_t tiles_across; // tiles that share a row
+    uint32_t rowLanes; // lanes that share a row: a power of two
+    uint32_t tilesAcross; // tiles that share a row
     uint32_t tiles; // of a block
 };
 
 __device__ inline Tiling tiling(BatonRows const& rows)
 {
     uint32_t const vectors = (rows.row_bytes + sizeof(Vector) - 1) / sizeof(Vector);
-    uint32_t row_lanes = 1;
-    while (row_lanes < vectors && row_lanes < kLanes)
+    uint32_t rowLanes = 1;
+    while (rowLanes < vectors && rowLanes < kLanes)
     {
-        row_lanes *= 2;
+        rowLanes *= 2;
     }
-    uint32_t const tile_rows = kLanes / row_lanes * kSteps;
-    uint32_t const across = (vectors + row_lanes - 1) / row_lanes;
-    return {row_lanes, across, (rows.heads * rows.tokens + tile_rows - 1) / tile_rows * across};
+    uint32_t const tileRows = kLanes / rowLanes * kSteps;
+    uint32_t const across = (vectors + rowLanes - 1) / rowLanes;
+    return {rowLanes, across, (rows.heads * rows.tokens + tileRows - 1) / tileRows * across};
 }
 
 // Copies a tile of a block by accesses of one unit.
 template <typename Unit>
-__device__ inline void copy_tile(BatonBlock block, BatonRows const& rows, Tiling const& tiling, uint32_t tile)
+__device__ inline void copyTile(BatonBlock block, BatonRows const& rows, Tiling const& tiling, uint32_t tile)
 {
-    uint32_t const across = tile % tiling.tiles_across;
-    uint32_t const begin = across * tiling.row_lanes * sizeof(Vector);
-    uint32_t const width = tiling.row_lanes * sizeof(Vector);
+    uint32_t const across = tile % tiling.tilesAcross;
+    uint32_t const begin = across * tiling.rowLanes * sizeof(Vector);
+    uint32_t const width = tiling.rowLanes * sizeof(Vector);
     uint32_t const end = rows.row_bytes - begin < width ? rows.row_bytes : begin + width;
-    uint32_t const step_rows = kLanes / tiling.row_lanes;
-    uint32_t const first_row = tile / tiling.tiles_across * step_rows * kSteps + lane() / tiling.row_lanes;
-    Digits const step = digits(step_rows, rows.tokens);
+    uint32_t const stepRows = kLanes / tiling.rowLanes;
+    uint32_t const firstRow = tile / tiling.tilesAcross * stepRows * kSteps + lane() / tiling.rowLanes;
+    Digits const step = digits(stepRows, rows.tokens);
 
     // Where the lane's row of each step lies.
     uint64_t src[kSteps];
     uint64_t dst[kSteps];
-    Digits row = digits(first_row, rows.tokens); // head, token
+    Digits row = digits(firstRow, rows.tokens); // head, token
     uint32_t steps = 0;
     BATON_UNROLLED
     for (uint32_t i = 0; i < kSteps; ++i)
     {
-        bool const is_row = row.high < rows.heads;
+        bool const isRow = row.high < rows.heads;
         src[i] = block.src + row.high * rows.src_head_stride + row.low * rows.src_token_stride;
         dst[i] = block.dst + row.high * rows.dst_head_stride + row.low * rows.dst_token_stride;
-        src[i] = is_row ? address(src[i], rows.row_bytes) : 0;
-        dst[i] = is_row ? address(dst[i], rows.row_bytes) : 0;
-        steps += is_row ? 1 : 0;
+        src[i] = isRow ? address(src[i], rows.row_bytes) : 0;
+        dst[i] = isRow ? address(dst[i], rows.row_bytes) : 0;
+        steps += isRow ? 1 : 0;
         row = add(row, step, rows.tokens);
     }
 
-    uint32_t const stride = tiling.row_lanes * sizeof(Unit);
-    for (uint32_t at = begin + lane() % tiling.row_lanes * sizeof(Unit); at < end; at += stride)
+    uint32_t const stride = tiling.rowLanes * sizeof(Unit);
+    for (uint32_t at = begin + lane() % tiling.rowLanes * sizeof(Unit); at < end; at += stride)
     {
         Unit value[kSteps];
         BATON_UNROLLED
@@ -110,29 +111,29 @@ __device__ inline void copy_tile(BatonBlock block, BatonRows const& rows, Tiling
     }
 }
 
-__device__ inline void transform_tile(BatonBlock block, BatonRows const& rows, Tiling const& tiling, uint32_t tile)
+__device__ inline void transformTile(BatonBlock block, BatonRows const& rows, Tiling const& tiling, uint32_t tile)
 {
     uint64_t const all = block.src | block.dst | rows.src_head_stride | rows.src_token_stride | rows.dst_head_stride
         | rows.dst_token_stride | rows.row_bytes;
     if (all % 16 == 0)
     {
-        copy_tile<Vector>(block, rows, tiling, tile);
+        copyTile<Vector>(block, rows, tiling, tile);
     }
     else if (all % 8 == 0)
     {
-        copy_tile<unsigned long long>(block, rows, tiling, tile);
+        copyTile<unsigned long long>(block, rows, tiling, tile);
     }
     else if (all % 4 == 0)
     {
-        copy_tile<unsigned int>(block, rows, tiling, tile);
+        copyTile<unsigned int>(block, rows, tiling, tile);
     }
     else if (all % 2 == 0)
     {
-        copy_tile<unsigned short>(block, rows, tiling, tile);
+        copyTile<unsigned short>(block, rows, tiling, tile);
     }
     else
     {
-        copy_tile<unsigned char>(block, rows, tiling, tile);
+        copyTile<unsigned char>(block, rows, tiling, tile);
     }
 }
 } // namespace baton
@@ -155,6 +156,6 @@ extern "C" __global__ void __launch_bounds__(baton::kThreads)
         uint32_t const tile = at.low;
         at = baton::add(at, stride, tiling.tiles);
         next = baton::fetch(blocks, at.high, count);
-        baton::transform_tile(block, rows, tiling, tile);
+        baton::transformTile(block, rows, tiling, tile);
     }
 }

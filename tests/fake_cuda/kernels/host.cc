@@ -13,23 +13,23 @@ Param param(void** params, unsigned index)
     return *static_cast<Param const*>(params[index]);
 }
 
-void run_copy(void** params)
+void runCopy(void** params)
 {
     baton_copy(param<BatonSegment const*>(params, 0), param<uint32_t>(params, 1));
 }
 
-void run_transform(void** params)
+void runTransform(void** params)
 {
     baton_transform(param<BatonBlock const*>(params, 0), param<uint32_t>(params, 1), param<BatonRows>(params, 2));
 }
 
-void run_threads(void (*kernel)(void**), unsigned grid_x, unsigned block_x, void** params)
+void runThreads(void (*kernel)(void**), unsigned gridX, unsigned blockX, void** params)
 {
-    baton::gridDim.x = grid_x;
-    baton::blockDim.x = block_x;
-    for (baton::blockIdx.x = 0; baton::blockIdx.x < grid_x; ++baton::blockIdx.x)
+    baton::gridDim.x = gridX;
+    baton::blockDim.x = blockX;
+    for (baton::blockIdx.x = 0; baton::blockIdx.x < gridX; ++baton::blockIdx.x)
     {
-        for (baton::threadIdx.x = 0; baton::threadIdx.x < block_x; ++baton::threadIdx.x)
+        for (baton::threadIdx.x = 0; baton::threadIdx.x < blockX; ++baton::threadIdx.x)
         {
             kernel(params);
         }
@@ -42,23 +42,27 @@ void baton_host_set_address(uint64_t (*translate)(uint64_t))
     baton::translation.store(translate, std::memory_order_release);
 }
 
-int baton_host_launch(char const* name, unsigned grid_x, unsigned block_x, void** params)
+int baton_host_launch(char const* name, unsigned gridX, unsigned blockX, void** params)
 {
-    void (*kernel)(void**) = std::strcmp(name, "baton_copy") == 0 ? run_copy
-        : std::strcmp(name, "baton_transform") == 0               ? run_transform
+    void (*kernel)(void**) = std::strcmp(name, "baton_copy") == 0 ? runCopy
+        : std::strcmp(name, "baton_transform") == 0               ? runTransform
                                                                   : nullptr;
-    bool const is_launch = grid_x > 0 && block_x > 0 && block_x <= baton::kThreads && block_x % baton::kLanes == 0;
-    if (kernel == nullptr || !is_launch)
+    bool const isLaunch = gridX > 0 && blockX > 0 && blockX <= baton::kThreads && blockX % baton::kLanes == 0;
+    if (kernel == nullptr || !isLaunch)
     {
         return 1;
     }
     try
     {
-        run_threads(kernel, grid_x, block_x, params);
+        runThreads(kernel, gridX, blockX, params);
     }
     catch (baton::BadAddress const&)
     {
         return 2;
+    }
+    catch (baton::Misaligned const&)
+    {
+        return 3;
     }
     return 0;
 }

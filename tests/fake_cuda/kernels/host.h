@@ -14,7 +14,8 @@ extern "C"
 // are.
 void baton_host_set_address(uint64_t (*translate)(uint64_t));
 
-// Runs kernel `name` on `grid_x` blocks of `block_x` threads (a multiple of 32); `params` as for cuLaunchKernel.
-// 0: it ran; 1: there is no such kernel, or no such launch; 2: it stopped at an address that the device does not have.
-int baton_host_launch(char const* name, unsigned grid_x, unsigned block_x, void** params);
+// Runs kernel `name` on `gridX` blocks of `blockX` threads (a multiple of 32); `params` as for cuLaunchKernel.
+// 0: it ran; 1: there is no such kernel, or no such launch; 2: it stopped at an address that the device does not have;
+// 3: it stopped at an access that a GPU would refuse as misaligned.
+int baton_host_launch(char const* name, unsigned gridX, unsigned blockX, void** params);
 }

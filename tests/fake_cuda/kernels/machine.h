@@ -24,8 +24,12 @@ struct Dim
 // CUDA's names for whose turn it is.
 inline thread_local Dim threadIdx, blockIdx, blockDim, gridDim;
 
-// Thrown where a list names memory that the device does not have, and caught around the launch.
+// Thrown where a GPU would end the launch, and caught around it: a list names memory that the device does not have, or
+// an access is not aligned to its own width.
 struct BadAddress
+{
+};
+struct Misaligned
 {
 };
 
@@ -64,12 +68,22 @@ inline uint64_t address(uint64_t first, uint64_t len)
 }
 
 template <typename Unit>
-Unit load(uint64_t at)
+Unit* aligned(uint64_t at)
 {
-    return *reinterpret_cast<Unit const*>(at); // at its alignment, as on a GPU
+    if (at % alignof(Unit) != 0)
+    {
+        throw Misaligned();
+    }
+    return reinterpret_cast<Unit*>(at);
 }
 
-inline Vector load_kept(uint64_t at)
+template <typename Unit>
+Unit load(uint64_t at)
+{
+    return *aligned<Unit const>(at);
+}
+
+inline Vector loadKept(uint64_t at)
 {
     return load<Vector>(at);
 }
@@ -77,7 +91,7 @@ inline Vector load_kept(uint64_t at)
 template <typename Unit>
 void store(uint64_t at, Unit value)
 {
-    *reinterpret_cast<Unit*>(at) = value;
+    *aligned<Unit>(at) = value;
 }
 
 template <typename Entry>
