@@ -1,0 +1,3 @@
+//! GPU memory.
+
+pub mod kernels;
