@@ -17,6 +17,7 @@ use crate::trust::TrustError;
 
 use super::address::{AdvertiseError, ConnectionInfoError};
 use super::foreign::Foreign;
+use super::gpus::GpuFault;
 use super::mappings::MemoryFault;
 
 /// An agent cannot be created.

@@ -19,7 +19,9 @@ pub enum GpuFault {
     #[error("{0}")]
     NotThere(DeviceError),
     /// It lies on another device than the host says.
-    #[error("the memory lies on device {found}, not on device {said}: pass the ordinal that this process knows it by")]
+    #[error(
+        "the memory lies on device {found}, not on device {said}: pass the ordinal that this process knows it by"
+    )]
     OtherDevice {
         /// The device that the descriptor names.
         said: u32,

@@ -29,6 +29,7 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ghosts;
+mod gpus;
 mod inbox;
 mod lobby;
 pub mod loopback;
@@ -71,6 +72,7 @@ use self::progress::Shared;
 pub use self::counters::{Counters, Mishaps};
 pub use self::error::{CreateError, LoadError, NotRunning, NotifyError, RegisterError, SubmitError};
 pub use self::foreign::Foreign;
+pub use self::gpus::GpuFault;
 pub use self::lobby::Refused;
 pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;

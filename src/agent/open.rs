@@ -20,6 +20,7 @@ use crate::proto::wire::DATA_SPANS_MAX;
 use super::address::{advertised_address, format_connection_info};
 use super::core::Core;
 use super::error::CreateError;
+use super::gpus::Gpus;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
 use super::progress::Shared;
@@ -28,8 +29,6 @@ use super::sockets::{listen_tcp, listen_unix};
 use super::{AgentConfig, EngineSettings};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Bytes of the largest chunk, whatever a fabric would take: bounds what one step can move.
-const CHUNK_MAX_BYTES: u64 = 4 << 20;
 
 /// Opens everything but the progress thread. Returns the connection info too.
 pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError> {
@@ -41,7 +40,7 @@ pub(super) fn open_with(
     config: AgentConfig,
     fabrics: Vec<Box<dyn Fabric>>,
 ) -> Result<(Shared, String), CreateError> {
-    open_over(config, |_, _, _| Ok((fabrics, String::new())))
+    open_over(config, |_, _, _, _| Ok((fabrics, String::new())))
 }
 
 /// The fabrics, and why others cannot be had.
@@ -49,7 +48,7 @@ type Lanes = (Vec<Box<dyn Fabric>>, String);
 
 fn open_over(
     config: AgentConfig,
-    open_lanes: impl FnOnce(&str, &EngineSettings, std::net::IpAddr) -> Result<Lanes, CreateError>,
+    open_lanes: impl FnOnce(&str, &EngineSettings, &Gpus, std::net::IpAddr) -> Result<Lanes, CreateError>,
 ) -> Result<(Shared, String), CreateError> {
     let AgentConfig { name, settings } = config;
     check_name(&name)
@@ -77,7 +76,8 @@ fn open_over(
         "listening; peers are told this address"
     );
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
-    let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
+    let gpus = Gpus::open(&settings);
+    let (fabrics, unavailable) = open_lanes(&name, &settings, &gpus, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
@@ -110,7 +110,7 @@ fn open_over(
     )
     .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");
-    let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
+    let shared = Shared::new(name, settings, unavailable, core, gpus, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
 }
 
@@ -202,7 +202,12 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
 }
 
 /// The fabrics that can be had, and why the others cannot.
-fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Result<Lanes, CreateError> {
+fn open_lanes(
+    name: &str,
+    settings: &EngineSettings,
+    gpus: &Gpus,
+    ip: std::net::IpAddr,
+) -> Result<Lanes, CreateError> {
     let lanes = &settings.lanes;
     let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
     for Opened { name: lane, outcome, .. } in open_fabrics(fabrics_of(settings, ip)) {
@@ -240,7 +245,7 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         selective: limits.selective,
         batches_in_flight: limits.batches_in_flight,
         segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
-        bytes_per_chunk: limits.bytes_per_batch.min(CHUNK_MAX_BYTES),
+        bytes_per_chunk: limits.bytes_per_batch,
     }
 }
 

@@ -351,8 +351,8 @@ fn unpin(pinnings: &[Arc<dyn Pinning>], keys: &[RegionKey]) {
 
 /// Forgets the registrations of a list. Returns their regions, each with its descriptor.
 fn forget(registered: &mut Registered, list: &DescriptorList<'_>) -> Vec<(RegionKey, Descriptor)> {
-    let known = |d: &Descriptor| registered.remove(list.kind, *d).into_iter().map(|key| (key, *d));
-    list.descs.iter().flat_map(known).collect()
+    let mut known = |d: Descriptor| registered.remove(list.kind, d).into_iter().map(move |key| (key, d));
+    list.descs.iter().flat_map(|d| known(*d)).collect()
 }
 
 /// Tells the peers that these regions are revoked.

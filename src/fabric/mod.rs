@@ -34,6 +34,7 @@ pub mod sim;
 pub mod stream;
 pub mod trial;
 pub mod ucx;
+mod wake;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct Limits {
     pub batches_in_flight: usize,
     /// Segments in one batch.
     pub segments_per_batch: usize,
-    /// Bytes in one batch. A single longer segment must be split above.
+    /// Bytes in one batch: bounds what one step can move. A single longer segment must be split above.
     pub bytes_per_batch: u64,
     /// Memory kinds that it carries, from each to each.
     pub kinds: &'static [MemoryKind],

@@ -21,7 +21,6 @@ mod peer;
 mod ptracer;
 mod pull;
 mod queue;
-mod wake;
 mod yard;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,11 +36,11 @@ use crate::error::{FabricError, FabricErrorKind};
 use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
 pub use ptracer::yama_scope;
 
+use super::wake::Wake;
 use nonce::Nonce;
 use peer::Identity;
 use pull::Puller;
 use queue::News;
-use wake::Wake;
 use yard::{Yard, ended};
 
 /// How a local fabric is set up.
@@ -312,8 +311,9 @@ fn error(call: &'static str, kind: FabricErrorKind, errno: Errno, detail: impl I
 
 /// Segments in one batch.
 const SEGMENTS_PER_BATCH: usize = 1 << 16;
-/// Bytes in one batch: no bound of ours, a batch is copied in steps.
-const BYTES_PER_BATCH: u64 = 1 << 40;
+/// Bytes in one batch: small enough for a transfer to be seen coming on, and for peers to take turns. It is copied in
+/// pieces.
+const BYTES_PER_BATCH: u64 = 4 << 20;
 /// How long a peer has to give us leave under Yama.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often we try meanwhile.

@@ -101,7 +101,7 @@ const LIMITS: Limits = Limits {
     same_host_only: true,
     batches_in_flight: 4,
     segments_per_batch: 4096,
-    bytes_per_batch: 8 << 20,
+    bytes_per_batch: 4 << 20,
     kinds: &[MemoryKind::Dram],
     selective: false,
 };
