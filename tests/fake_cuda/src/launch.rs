@@ -11,7 +11,7 @@ use crate::boundary::In;
 use crate::code::{Code, Outcome};
 use crate::context::Context;
 use crate::device::MAX_BLOCK;
-use crate::space::{Access, Agent, Space};
+use crate::space::Space;
 use crate::stream::{self, Work};
 use crate::{calls, module};
 
@@ -47,6 +47,17 @@ thread_local! {
 struct Running {
     space: *const Space,
     context: &'static Context,
+    /// What was found last: a kernel goes back and forth between few pieces of memory.
+    found: [Piece; 4],
+    oldest: usize,
+}
+
+/// Memory that is all in one place: where it begins and ends, and how far from there its bytes are.
+#[derive(Clone, Copy, Default)]
+pub struct Piece {
+    pub begin: u64,
+    pub end: u64,
+    pub away: u64,
 }
 
 /// Tells the kernels whom to ask.
@@ -60,7 +71,7 @@ impl Launch {
         let space = context.driver().space.read();
         let mut parameters: Vec<*mut c_void> =
             self.parameters.iter().map(|words| words.as_ptr().cast_mut().cast()).collect();
-        RUNNING.set(Some(Running { space: &raw const *space, context }));
+        RUNNING.set(Some(Running::new(&space, context)));
         // SAFETY: the name is a text; the parameters are as many, and each as large, as the entry has, and live on. The
         // kernel touches what `address` has given it, which stays mapped while the space is held.
         let result = unsafe {
@@ -96,7 +107,7 @@ pub fn kernel(
     if function.ordinal != stream.context.ordinal {
         return Err(Code::INVALID_HANDLE);
     }
-    if !extra.is_null() || (grid.1, grid.2, block.1, block.2) != (1, 1, 1, 1) {
+    if extra.address() != 0 || (grid.1, grid.2, block.1, block.2) != (1, 1, 1, 1) {
         return Err(Code::NOT_SUPPORTED);
     }
     if grid.0 == 0 || block.0 == 0 || block.0 > MAX_BLOCK {
@@ -130,12 +141,28 @@ pub fn host_function(
     Ok(())
 }
 
+impl Running {
+    fn new(space: &Space, context: &'static Context) -> Self {
+        Self { space: &raw const *space, context, found: [Piece::default(); 4], oldest: 0 }
+    }
+
+    fn piece(&mut self, address: u64) -> Option<Piece> {
+        let known = self.found.iter().find(|piece| (piece.begin..piece.end).contains(&address));
+        if let Some(piece) = known {
+            return Some(*piece);
+        }
+        // SAFETY: `run` holds the space for as long as this is told of.
+        let piece = unsafe { &*self.space }.piece(address, self.context)?;
+        self.found[self.oldest] = piece;
+        self.oldest = (self.oldest + 1) % self.found.len();
+        Some(piece)
+    }
+}
+
 /// Where the byte of a device address is, for the kernel on this thread; 0 where there is none.
 extern "C" fn address(device: u64) -> u64 {
-    let Some(running) = RUNNING.get() else { return 0 };
-    // SAFETY: `run` holds the space for as long as it is told of here.
-    let space = unsafe { &*running.space };
-    // What is to be read cannot be told from what is to be written.
-    let found = space.reach(device, 1, Access::Read, Agent::Kernel, running.context);
-    found.map_or(0, |byte| byte.addr() as u64)
+    let Some(mut running) = RUNNING.get() else { return 0 };
+    let found = running.piece(device).map_or(0, |piece| device + piece.away);
+    RUNNING.set(Some(running));
+    found
 }

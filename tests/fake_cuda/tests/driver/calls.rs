@@ -1,5 +1,5 @@
 //! The driver's functions, looked up in the stand-in as a user of libcuda would.
-#![allow(non_snake_case, reason = "the names of cuda.h")]
+#![allow(non_snake_case, clippy::too_many_arguments, reason = "names and parameters are those of cuda.h")]
 
 use std::ffi::{c_char, c_void};
 use std::sync::OnceLock;

@@ -47,7 +47,8 @@ fn work_is_done_later_and_in_order() {
     ok(cuEventQuery(copied));
     ok(cuLaunchHostFunc(one, hold, (&raw const gate).cast()));
     ok(cuEventRecord(started, one));
-    ok(cuMemcpyDtoDAsync_v2(to, from, bytes.len(), one));
+    ok(cuMemcpyDtoDAsync_v2(to, from, 5000, one));
+    ok(cuMemcpyAsync(to + 5000, from + 5000, 5000, one));
     ok(cuStreamWaitEvent(other, started, 0));
     ok(cuEventRecord(copied, one));
     assert_eq!(cuEventQuery(copied), NOT_READY);
