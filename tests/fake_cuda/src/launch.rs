@@ -3,7 +3,7 @@
 //! The kernels are the product's own sources, compiled for the host (`kernels/host.cc`). They ask [`address`] where the
 //! bytes are of every first and last byte that they come to.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
@@ -39,11 +39,10 @@ unsafe extern "C" {
 }
 
 thread_local! {
-    static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
 /// What the kernel on this thread may touch.
-#[derive(Clone, Copy)]
 struct Running {
     space: *const Space,
     context: &'static Context,
@@ -71,13 +70,13 @@ impl Launch {
         let space = context.driver().space.read();
         let mut parameters: Vec<*mut c_void> =
             self.parameters.iter().map(|words| words.as_ptr().cast_mut().cast()).collect();
-        RUNNING.set(Some(Running::new(&space, context)));
+        RUNNING.replace(Some(Running::new(&space, context)));
         // SAFETY: the name is a text; the parameters are as many, and each as large, as the entry has, and live on. The
         // kernel touches what `address` has given it, which stays mapped while the space is held.
         let result = unsafe {
             baton_host_launch(self.function.name.as_ptr(), self.grid, self.block, parameters.as_mut_ptr())
         };
-        RUNNING.set(None);
+        RUNNING.take();
         match result {
             0 => Ok(()),
             2 => Err(Code::ILLEGAL_ADDRESS),
@@ -161,8 +160,7 @@ impl Running {
 
 /// Where the byte of a device address is, for the kernel on this thread; 0 where there is none.
 extern "C" fn address(device: u64) -> u64 {
-    let Some(mut running) = RUNNING.get() else { return 0 };
-    let found = running.piece(device).map_or(0, |piece| device + piece.away);
-    RUNNING.set(Some(running));
-    found
+    RUNNING.with_borrow_mut(|running| {
+        running.as_mut().and_then(|running| running.piece(device)).map_or(0, |piece| device + piece.away)
+    })
 }
