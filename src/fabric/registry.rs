@@ -5,6 +5,7 @@ use super::Fabric;
 use super::local::{LocalConfig, LocalFabric};
 use super::stream::{StreamConfig, StreamFabric};
 use super::ucx::{UcxConfig, UcxFabric};
+use crate::device::Cuda;
 use crate::error::FabricError;
 
 pub use super::local::yama_scope;
@@ -18,6 +19,8 @@ pub struct RegistryConfig {
     pub ucx: Option<UcxConfig>,
     /// Sockets.
     pub stream: Option<StreamConfig>,
+    /// Where GPU memory is to be carried as well: the driver of this process.
+    pub gpus: Option<&'static Cuda>,
 }
 
 /// A fabric that was asked for, or why it is not to be had.
@@ -40,6 +43,7 @@ impl Opened {
 /// pair agree on a lane.
 pub fn open(config: RegistryConfig) -> Vec<Opened> {
     let mut opened = Vec::new();
+    let gpus = config.gpus;
     if let Some(config) = config.local {
         opened.push(Opened::without_library("local", LocalFabric::open(config)));
     }
@@ -49,7 +53,7 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
     }
     if let Some(config) = config.stream {
-        opened.push(Opened::without_library("stream", StreamFabric::open(config)));
+        opened.push(Opened::without_library("stream", StreamFabric::open(config, gpus)));
     }
     opened
 }
