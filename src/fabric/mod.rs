@@ -28,6 +28,7 @@
 mod bell;
 mod credentials;
 pub mod local;
+mod peer_process;
 mod regions;
 pub mod registry;
 pub mod sim;

@@ -119,7 +119,7 @@ impl LocalFabric {
             return true;
         }
         let watched = outcome.and_then(|()| {
-            self.wake.watch(&peer.identity.pidfd, key).map_err(|errno| {
+            self.wake.watch(&peer.identity.process, key).map_err(|errno| {
                 error("epoll_ctl", FabricErrorKind::NoResource, errno, "cannot watch the peer's process")
             })
         });
@@ -149,7 +149,7 @@ impl LocalFabric {
                 News::Ended(_, token, outcome) => sink.completed(token, outcome),
                 News::Lost(key, error) => {
                     if let Some(peer) = self.peers.get(&key) {
-                        self.wake.forget(&peer.identity.pidfd);
+                        self.wake.forget(&peer.identity.process);
                     }
                     sink.lost(key, error);
                 }
@@ -240,7 +240,7 @@ impl Fabric for LocalFabric {
     fn disconnect(&mut self, peer: PeerKey) {
         self.yard.remove(peer);
         if let Some(gone) = self.peers.remove(&peer) {
-            self.wake.forget(&gone.identity.pidfd);
+            self.wake.forget(&gone.identity.process);
         }
         self.outcomes.retain(|(key, _)| *key != peer);
     }
@@ -278,7 +278,7 @@ impl Fabric for LocalFabric {
             while let Some(key) = self.wake.ended() {
                 any = true;
                 if let Some(peer) = self.peers.get(&key) {
-                    self.wake.forget(&peer.identity.pidfd);
+                    self.wake.forget(&peer.identity.process);
                 }
                 self.yard.change(|queue| queue.lose(key, ended()));
             }
