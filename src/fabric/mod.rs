@@ -29,6 +29,7 @@ mod bell;
 mod credentials;
 pub mod local;
 mod peer_process;
+mod ptracer;
 mod regions;
 pub mod registry;
 pub mod sim;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 
 pub(crate) use self::bell::Bell;
 pub use self::credentials::Credentials;
+pub use self::ptracer::yama_scope;
 pub use crate::desc::Region;
 pub use regions::{LastHit, RegionSet};
 

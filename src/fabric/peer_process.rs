@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{FabricError, FabricErrorKind};
 
+use super::ptracer::{Allowance, yama_scope};
 use super::{Credentials, Link};
 
 /// See the [module](self).
@@ -15,11 +16,13 @@ use super::{Credentials, Link};
 pub(crate) struct PeerProcess {
     pub pid: Pid,
     pidfd: OwnedFd,
+    /// Held while the peer may reach into us; `None` where no leave is needed.
+    _allowance: Option<Allowance>,
 }
 
 impl PeerProcess {
     /// Pins the process that the kernel says is at the other end of a link, if it may be one that `fabric` reaches into:
-    /// of this user, or one that has shown that it has our key.
+    /// of this user, or one that has shown that it has our key. Until it is dropped the peer may reach into us, too.
     pub fn pin(fabric: &'static str, link: &Link) -> Result<Self, FabricError> {
         let pid = admitted(fabric, link.credentials, link.keys.is_some())?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
@@ -35,7 +38,8 @@ impl PeerProcess {
             };
             FabricError::new(fabric, "pidfd_open", kind, errno.raw_os_error(), detail)
         })?;
-        Ok(Self { pid, pidfd })
+        let wants_leave = yama_scope() == Some(1) && pid != rustix::process::getpid();
+        Ok(Self { pid, pidfd, _allowance: wants_leave.then(|| Allowance::new(pid)) })
     }
 
     /// Whether it is this process.

@@ -7,7 +7,7 @@ use super::stream::{StreamConfig, StreamFabric};
 use super::ucx::{UcxConfig, UcxFabric};
 use crate::error::FabricError;
 
-pub use super::local::yama_scope;
+pub use super::yama_scope;
 
 /// Which fabrics to open, and how.
 #[derive(Clone, Debug, Default)]

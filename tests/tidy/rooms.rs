@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// The fabrics. They do not know each other; only the list of modules, the registry and the one place that
 /// fills in the registry's settings name them.
-const FABRICS: &[&str] = &["ucx", "libfabric", "mpi", "local", "stream", "sim"];
+const FABRICS: &[&str] = &["ucx", "libfabric", "mpi", "local", "cuda", "stream", "sim"];
 const NAMES_FABRICS: &[&str] = &["src/fabric/mod.rs", "src/fabric/registry.rs", "src/agent/open.rs"];
 
 /// Crates that one room alone may use.

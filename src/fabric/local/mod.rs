@@ -18,7 +18,6 @@
 
 mod nonce;
 mod peer;
-mod ptracer;
 mod pull;
 mod queue;
 mod yard;
@@ -34,7 +33,6 @@ use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
-pub use ptracer::yama_scope;
 
 use super::wake::Wake;
 use nonce::Nonce;
@@ -98,7 +96,7 @@ impl LocalFabric {
         Ok(Self {
             config,
             nonce: Nonce::new()?,
-            yama_scope: ptracer::yama_scope(),
+            yama_scope: super::yama_scope(),
             puller: Puller::new(),
             peers: BTreeMap::new(),
             connecting: Vec::new(),
@@ -226,7 +224,7 @@ impl Fabric for LocalFabric {
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
-        match Identity::pin(&link, self.yama_scope) {
+        match Identity::pin(&link) {
             Ok(identity) => {
                 let state = State::Connecting { until: Instant::now() + LEAVE_WITHIN };
                 self.peers.insert(peer, Peer { identity: Arc::new(identity), state });

@@ -9,25 +9,20 @@ use crate::fabric::peer_process::PeerProcess;
 
 use super::error;
 use super::nonce::NonceAt;
-use super::ptracer::Allowance;
 use super::pull::{Puller, Regions};
 
 /// A process, pinned: the pid cannot come to mean another one unnoticed.
 pub(super) struct Identity {
     pub process: PeerProcess,
     pub nonce: NonceAt,
-    /// Held while the peer may read us; `None` where no leave is needed.
-    _allowance: Option<Allowance>,
 }
 
 impl Identity {
     /// Pins the process that the kernel says is at the other end. Whether it is the one that wrote the address is
     /// for [`Identity::prove`] to find out.
-    pub fn pin(link: &Link, yama_scope: Option<u32>) -> Result<Self, FabricError> {
+    pub fn pin(link: &Link) -> Result<Self, FabricError> {
         let nonce = NonceAt::parse(&link.address)?;
-        let process = PeerProcess::pin("local", link)?;
-        let leave = yama_scope == Some(1) && !process.is_us();
-        Ok(Self { nonce, _allowance: leave.then(|| Allowance::new(process.pid)), process })
+        Ok(Self { process: PeerProcess::pin("local", link)?, nonce })
     }
 
     /// Reads the nonce where the peer says it is.
