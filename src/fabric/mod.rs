@@ -27,6 +27,7 @@
 
 mod bell;
 mod credentials;
+pub mod cuda;
 pub mod local;
 mod peer_process;
 mod ptracer;
@@ -76,6 +77,9 @@ pub struct Limits {
     /// It cannot reach every region: one for which [`Fabric::register`] returns no key bytes may be the near end of a batch
     /// and not the far end. The fabric has logged why.
     pub selective: bool,
+    /// A side that is linked keeps regions of the other's mapped: their memory is not to be freed before it has let go of
+    /// them.
+    pub maps_regions: bool,
 }
 
 /// What a fabric needs to reach one peer.
