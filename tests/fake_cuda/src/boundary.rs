@@ -94,11 +94,6 @@ impl<T> In<T> {
         In(self.0.cast())
     }
 
-    /// Whether the caller left it out.
-    pub fn is_null(self) -> bool {
-        self.0.is_null()
-    }
-
     /// The address itself.
     pub fn address(self) -> usize {
         self.0.addr()
