@@ -118,13 +118,7 @@ impl<I> Queue<I> {
     pub fn admit(&mut self, peer: PeerKey, identity: Arc<I>) {
         self.peers.insert(
             peer,
-            Line {
-                identity,
-                flights: VecDeque::new(),
-                prefers_small: true,
-                copying: 0,
-                lost: None,
-            },
+            Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None },
         );
     }
 
