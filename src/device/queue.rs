@@ -28,7 +28,7 @@ use super::stream::{Event, Stream, Urgency};
 use super::{Device, DeviceError};
 use crate::desc::Segment;
 
-/// See the [module](self).
+/// Copies on one device, in batches that end in the order in which they were started. One thread at a time; any.
 pub struct CopyQueue {
     device: Arc<Device>,
     copies: Stream,
