@@ -40,7 +40,7 @@ pub(super) fn open_with(
     config: AgentConfig,
     fabrics: Vec<Box<dyn Fabric>>,
 ) -> Result<(Shared, String), CreateError> {
-    open_over(config, |_, _, _, _| Ok((fabrics, String::new())))
+    open_over(config, |_, _, _| Ok((fabrics, String::new())))
 }
 
 /// The fabrics, and why others cannot be had.
@@ -48,7 +48,7 @@ type Lanes = (Vec<Box<dyn Fabric>>, String);
 
 fn open_over(
     config: AgentConfig,
-    open_lanes: impl FnOnce(&str, &EngineSettings, &Gpus, std::net::IpAddr) -> Result<Lanes, CreateError>,
+    open_lanes: impl FnOnce(&str, &EngineSettings, std::net::IpAddr) -> Result<Lanes, CreateError>,
 ) -> Result<(Shared, String), CreateError> {
     let AgentConfig { name, settings } = config;
     check_name(&name)
@@ -77,7 +77,7 @@ fn open_over(
     );
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
     let gpus = Gpus::open(&settings);
-    let (fabrics, unavailable) = open_lanes(&name, &settings, &gpus, advertised.ip)?;
+    let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
@@ -185,12 +185,14 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
 /// The fabrics that `settings` ask for, with listeners on `ip`: what an agent opens, for whoever wants to try the same.
 pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryConfig {
     let lanes = &settings.lanes;
+    let cuda = Gpus::open(settings).cuda();
     RegistryConfig {
         local: lanes.local.then(|| LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() }),
         ucx: lanes.ucx.then(|| UcxConfig {
             library: settings.ucx_library.clone(),
             user_tls: settings.ucx_transports.clone(),
         }),
+        cuda: cuda.filter(|_| lanes.cuda),
         stream: (lanes.stream_unix || lanes.stream_tcp).then(|| StreamConfig {
             unix: lanes.stream_unix,
             tcp: lanes.stream_tcp,
@@ -203,12 +205,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
 }
 
 /// The fabrics that can be had, and why the others cannot.
-fn open_lanes(
-    name: &str,
-    settings: &EngineSettings,
-    gpus: &Gpus,
-    ip: std::net::IpAddr,
-) -> Result<Lanes, CreateError> {
+fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Result<Lanes, CreateError> {
     let lanes = &settings.lanes;
     let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
     for Opened { name: lane, outcome, .. } in
@@ -246,6 +243,7 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         framed: limits.framed,
         kinds: limits.kinds,
         selective: limits.selective,
+        maps_regions: limits.maps_regions,
         batches_in_flight: limits.batches_in_flight,
         segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
         bytes_per_chunk: limits.bytes_per_batch,

@@ -27,7 +27,10 @@
 
 mod bell;
 mod credentials;
+pub mod cuda;
 pub mod local;
+mod peer_process;
+mod ptracer;
 mod regions;
 pub mod registry;
 pub mod sim;
@@ -41,6 +44,7 @@ use std::sync::Arc;
 
 pub(crate) use self::bell::Bell;
 pub use self::credentials::Credentials;
+pub use self::ptracer::yama_scope;
 pub use crate::desc::Region;
 pub use regions::{LastHit, RegionSet};
 
@@ -73,6 +77,9 @@ pub struct Limits {
     /// It cannot reach every region: one for which [`Fabric::register`] returns no key bytes may be the near end of a batch
     /// and not the far end. The fabric has logged why.
     pub selective: bool,
+    /// A side that is linked keeps regions of the other's mapped: their memory is not to be freed before it has let go of
+    /// them.
+    pub maps_regions: bool,
 }
 
 /// What a fabric needs to reach one peer.

@@ -175,10 +175,10 @@ fn a_full_queue_says_so_and_goes_on() {
     let device = device();
     let mut queue = queue(&device);
     let small = Small::new(&device);
-    let segments = small.segments(4096);
+    let segments = small.segments(50);
     let mut token = 0;
-    // SAFETY: within the two buffers, which live until the batches have ended.
     let mut try_start = |queue: &mut CopyQueue| {
+        // SAFETY: within the two buffers, which live until the batches have ended.
         let started = unsafe { queue.start(token, segments.iter().copied()) }.expect("not an error");
         token += u64::from(started == Started::Accepted);
         started

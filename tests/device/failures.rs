@@ -120,3 +120,23 @@ fn without_kernels() {
     let text = made.map(drop).expect_err("told to fail").to_string();
     assert!(text.contains("cuModuleLoadDataEx on device 0: CUDA_ERROR_INVALID_PTX (218)"), "{text}");
 }
+
+#[test]
+fn the_kernels_that_are_brought_along_serve_an_older_driver() {
+    let test = "the_kernels_that_are_brought_along_serve_an_older_driver";
+    if baton::device::kernels::BUILT_PTX.is_none() {
+        eprintln!("{test}: left out, this build had no nvcc");
+    } else if is_fake(test) {
+        in_a_process("failures::with_a_refused_build", &[("FAKE_CUDA_FAIL", "cuModuleLoadDataEx:1:222")]);
+    }
+}
+
+#[test]
+#[ignore = "in a process of its own"]
+fn with_a_refused_build() {
+    let device = device();
+    let buffer = device.alloc(4096).expect("memory");
+    let good = [Segment { src: buffer.span().addr, dst: buffer.span().addr + 64, len: 64 }];
+    // SAFETY: within the buffer.
+    assert_eq!(unsafe { copy(&mut queue(&device), &good) }, Ok(()));
+}

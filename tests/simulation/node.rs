@@ -37,6 +37,7 @@ impl Node {
             framed: limits.framed,
             kinds: limits.kinds,
             selective: limits.selective,
+            maps_regions: limits.maps_regions,
             batches_in_flight: limits.batches_in_flight,
             segments_per_chunk: limits.segments_per_batch,
             bytes_per_chunk: limits.bytes_per_batch,

@@ -18,7 +18,6 @@
 
 mod nonce;
 mod peer;
-mod ptracer;
 mod pull;
 mod queue;
 mod yard;
@@ -34,7 +33,6 @@ use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
-pub use ptracer::yama_scope;
 
 use super::wake::Wake;
 use nonce::Nonce;
@@ -98,7 +96,7 @@ impl LocalFabric {
         Ok(Self {
             config,
             nonce: Nonce::new()?,
-            yama_scope: ptracer::yama_scope(),
+            yama_scope: super::yama_scope(),
             puller: Puller::new(),
             peers: BTreeMap::new(),
             connecting: Vec::new(),
@@ -119,7 +117,7 @@ impl LocalFabric {
             return true;
         }
         let watched = outcome.and_then(|()| {
-            self.wake.watch(&peer.identity.pidfd, key).map_err(|errno| {
+            self.wake.watch(&peer.identity.process, key).map_err(|errno| {
                 error("epoll_ctl", FabricErrorKind::NoResource, errno, "cannot watch the peer's process")
             })
         });
@@ -149,7 +147,7 @@ impl LocalFabric {
                 News::Ended(_, token, outcome) => sink.completed(token, outcome),
                 News::Lost(key, error) => {
                     if let Some(peer) = self.peers.get(&key) {
-                        self.wake.forget(&peer.identity.pidfd);
+                        self.wake.forget(&peer.identity.process);
                     }
                     sink.lost(key, error);
                 }
@@ -203,6 +201,7 @@ impl Fabric for LocalFabric {
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Dram],
             selective: false,
+            maps_regions: false,
         }
     }
 
@@ -226,7 +225,7 @@ impl Fabric for LocalFabric {
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
-        match Identity::pin(&link, self.yama_scope) {
+        match Identity::pin(&link) {
             Ok(identity) => {
                 let state = State::Connecting { until: Instant::now() + LEAVE_WITHIN };
                 self.peers.insert(peer, Peer { identity: Arc::new(identity), state });
@@ -240,7 +239,7 @@ impl Fabric for LocalFabric {
     fn disconnect(&mut self, peer: PeerKey) {
         self.yard.remove(peer);
         if let Some(gone) = self.peers.remove(&peer) {
-            self.wake.forget(&gone.identity.pidfd);
+            self.wake.forget(&gone.identity.process);
         }
         self.outcomes.retain(|(key, _)| *key != peer);
     }
@@ -278,7 +277,7 @@ impl Fabric for LocalFabric {
             while let Some(key) = self.wake.ended() {
                 any = true;
                 if let Some(peer) = self.peers.get(&key) {
-                    self.wake.forget(&peer.identity.pidfd);
+                    self.wake.forget(&peer.identity.process);
                 }
                 self.yard.change(|queue| queue.lose(key, ended()));
             }

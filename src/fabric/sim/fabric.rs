@@ -130,6 +130,7 @@ impl Fabric for SimFabric {
             bytes_per_batch,
             kinds,
             selective: false,
+            maps_regions: false,
         }
     }
 

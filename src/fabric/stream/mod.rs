@@ -338,4 +338,5 @@ const LIMITS: Limits = Limits {
     bytes_per_batch: 1 << 20,
     kinds: &[MemoryKind::Dram],
     selective: false,
+    maps_regions: false,
 };

@@ -104,6 +104,7 @@ const LIMITS: Limits = Limits {
     bytes_per_batch: 4 << 20,
     kinds: &[MemoryKind::Dram],
     selective: false,
+    maps_regions: false,
 };
 
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.

@@ -34,6 +34,8 @@ pub struct LaneSpec {
     pub kinds: &'static [MemoryKind],
     /// Who moves bytes by itself reaches a region of the other side only if that was announced with a key.
     pub selective: bool,
+    /// A side that is linked keeps the other's regions mapped: it has to let go of one before its owner may free it.
+    pub maps_regions: bool,
     /// Batches that may be in flight to one peer.
     pub batches_in_flight: usize,
     /// Segments in a chunk.
@@ -238,12 +240,14 @@ mod tests {
         framed: false,
         kinds: &[Dram],
         selective: false,
+        maps_regions: false,
         batches_in_flight: 2,
         segments_per_chunk: 8,
         bytes_per_chunk: 1 << 20,
     };
     const PUT: LaneSpec = LaneSpec { name: "ucx", native_write: true, ..PULL };
-    const CUDA: LaneSpec = LaneSpec { name: "cuda", kinds: &[Vram], selective: true, ..PULL };
+    const CUDA: LaneSpec =
+        LaneSpec { name: "cuda", kinds: &[Vram], selective: true, maps_regions: true, ..PULL };
     const STREAM: LaneSpec =
         LaneSpec { name: "stream", native_read: false, framed: true, kinds: &[Dram, Vram], ..PULL };
     const ALL: [LaneSpec; 4] = [PULL, PUT, CUDA, STREAM];

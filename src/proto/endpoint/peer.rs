@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{Region, RegionKey, SessionId, TransferId};
+use crate::desc::{MemoryKind, Region, RegionKey, SessionId, TransferId};
 use crate::proto::events::{EventsIn, EventsOut};
 use crate::proto::liveness::Liveness;
 use crate::proto::regions::RegionTable;
@@ -57,7 +57,7 @@ pub struct Peer {
     pub(super) requests: Requests,
     /// Regions of ours that the peer was told of by an event, and the number of that.
     pub(super) told_of: HashMap<RegionKey, u64>,
-    /// Regions of ours that are revoked and that the peer may still write to.
+    /// Regions of ours that are revoked and that the peer has yet to let go of.
     pub(super) revoking: BTreeSet<RegionKey>,
     /// Regions that the peer has revoked and that batches of ours may still touch.
     pub(super) releasing: Vec<Releasing>,
@@ -179,11 +179,14 @@ impl Peer {
         !self.outgoing.is_empty()
     }
 
-    /// Whether the peer may be writing to our memory by itself: it is up, or may be before we know.
-    pub(super) fn may_write(&self, lanes: &[LaneSpec]) -> bool {
+    /// Whether the peer has to let go of memory of this kind before it is ours alone: it may be writing there by itself, or
+    /// have it mapped. It is up, or may be before we know.
+    pub(super) fn holds(&self, kind: MemoryKind, lanes: &[LaneSpec]) -> bool {
+        let reaches =
+            |lane: &LaneSpec| (lane.native_write || lane.maps_regions) && lane.kinds.contains(&kind);
         match self.phase {
-            SessionPhase::Announced => lanes.iter().any(|lane| lane.native_write),
-            SessionPhase::Up => self.lanes.agreed().iter().any(|lane| lanes[*lane].native_write),
+            SessionPhase::Announced => lanes.iter().any(reaches),
+            SessionPhase::Up => self.lanes.agreed().iter().any(|lane| reaches(&lanes[*lane])),
             _ => false,
         }
     }

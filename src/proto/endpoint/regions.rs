@@ -1,6 +1,6 @@
 //! Regions, ours and the peer's: announced, revoked, and let go of once nothing touches them any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::desc::{PeerKey, Region, RegionKey, Span};
@@ -59,7 +59,8 @@ impl Endpoint {
     /// [`Endpoint::region_is_busy`] is false.
     pub fn remove_regions(&mut self, keys: &[RegionKey]) {
         let table = Arc::make_mut(&mut self.regions);
-        keys.iter().for_each(|key| _ = table.remove(*key));
+        let kinds: HashMap<_, _> =
+            keys.iter().filter_map(|key| Some((*key, table.remove(*key)?.kind))).collect();
         let gone: HashSet<RegionKey> = keys.iter().copied().collect();
         forget_unkeyed(&mut self.unkeyed, |key| gone.contains(key));
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
@@ -68,11 +69,11 @@ impl Endpoint {
             let forgets = planted::is(Planted::RevokeUnsaid);
             let is_told =
                 |key: &&RegionKey| !forgets && self.told_to.get(key).is_none_or(|only| only == peer_key);
-            let may_write = peer.may_write(&self.lanes) && !planted::is(Planted::RevokeNotAwaited);
             for key in keys.iter().filter(is_told) {
                 peer.told_of.remove(key);
                 peer.tell(Event::RegionRemove { key: *key });
-                if may_write {
+                let is_held = kinds.get(key).is_some_and(|kind| peer.holds(*kind, &self.lanes));
+                if is_held && !planted::is(Planted::RevokeNotAwaited) {
                     peer.revoking.insert(*key);
                 }
             }

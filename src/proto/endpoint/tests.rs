@@ -19,6 +19,7 @@ pub(super) const LANE: LaneSpec = LaneSpec {
     framed: false,
     kinds: &[MemoryKind::Dram],
     selective: false,
+    maps_regions: false,
     batches_in_flight: 4,
     segments_per_chunk: 8,
     bytes_per_chunk: 1 << 20,

@@ -74,6 +74,7 @@ impl World {
             framed,
             kinds: &[MemoryKind::Dram],
             selective: false,
+            maps_regions: false,
             batches_in_flight: 4,
             segments_per_chunk: 8,
             bytes_per_chunk: 0x800,
