@@ -24,6 +24,7 @@ pub mod agent;
 pub mod config;
 pub mod connection;
 pub mod desc;
+pub mod device;
 pub mod error;
 pub mod fabric;
 pub mod ffi;

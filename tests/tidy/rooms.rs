@@ -99,6 +99,13 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/events.rs", "is called by UCX"),
     ("src/fabric/ucx/memory.rs", "calls UCX on memory named by address"),
     ("src/fabric/ucx/probe.rs", "shares an address between threads"),
+    ("src/device/gpu.rs", "pushes and pops CUDA's context"),
+    ("src/device/memory.rs", "memory that CUDA gives, as slices"),
+    ("src/device/program.rs", "loads and launches kernels"),
+    ("src/device/queue.rs", "states a contract that its callers keep: what a batch of copies touches"),
+    ("src/device/share.rs", "exports and opens CUDA's handles of memory"),
+    ("src/device/stream.rs", "CUDA's streams and events, owned"),
+    ("src/device/vmm.rs", "CUDA's virtual memory management, owned"),
     ("src/panics.rs", "functions that a test's host looks up by name"),
     ("src/ffi/calls.rs", "a function that a test's host looks up by name"),
     ("src/ffi/bridge.rs", "cxx's declarations of C++, and the host's promise about memory"),
@@ -106,8 +113,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/ffi/convert.rs", "reads what C++ passes"),
     ("src/ffi/host_facts.rs", "asks the dynamic loader"),
 ];
-/// Folders whose every file may: raw bindings, and the calls into UCX.
-const UNSAFE_FOLDERS: &[&str] = &["crates/ucx-sys/src/", "src/fabric/ucx/engine/"];
+/// Folders whose every file may: raw bindings, the calls into UCX, and the table of CUDA's driver.
+const UNSAFE_FOLDERS: &[&str] = &["crates/ucx-sys/src/", "src/fabric/ucx/engine/", "src/device/driver/"];
 
 /// Roots of programs and libraries: each denies unsafe code where no leaf allows it.
 const CRATE_ROOTS: &[&str] = &["src/lib.rs", "src/bin/baton/main.rs"];

@@ -1,0 +1,45 @@
+//! Where the libraries are that the build has made.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The stand-in, for `BATON_CUDA_LIBRARY`: it lies with the dependencies of the test that asks.
+///
+/// # Panics
+/// Where there is none: then cargo has not built this crate for the program that asks.
+pub fn library() -> PathBuf {
+    let program = env::current_exe().expect("this program has a path");
+    // A test is in `deps` itself; a program of the package one above, an example beside it.
+    let folders =
+        program.ancestors().skip(1).take(2).flat_map(|folder| [folder.to_owned(), folder.join("deps")]);
+    let places: Vec<PathBuf> = folders.map(|folder| folder.join("libfake_cuda.so")).collect();
+    let found = places.iter().find(|place| place.exists());
+    found
+        .unwrap_or_else(|| panic!("no libfake_cuda.so: {places:?}; `cargo build -p fake-cuda` makes one"))
+        .clone()
+}
+
+/// A folder that holds the stand-in as `libcuda.so.1`, for `LD_LIBRARY_PATH`.
+///
+/// # Panics
+/// Where there is none.
+pub fn driver_folder() -> PathBuf {
+    let folder = PathBuf::from(env!("OUT_DIR")).join("driver");
+    let link = folder.join("libcuda.so.1");
+    assert!(
+        link.exists(),
+        "{} leads nowhere; `cargo build -p fake-cuda` makes what it names",
+        link.display()
+    );
+    folder
+}
+
+/// A libcuda that lacks nearly every function, to be refused.
+///
+/// # Panics
+/// Where there is none.
+pub fn old_library() -> PathBuf {
+    let library = PathBuf::from(env!("OUT_DIR")).join("libcuda_old.so");
+    assert!(library.exists(), "no {}; `cargo build -p fake-cuda` makes one", library.display());
+    library
+}
