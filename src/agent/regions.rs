@@ -33,6 +33,12 @@ impl Registered {
         self.keys.entry((kind, descriptor)).or_default().push(key);
     }
 
+    /// The descriptors of a kind, each once, with the keys of the regions that one registration of it made.
+    pub fn of_kind(&self, kind: MemoryKind) -> impl Iterator<Item = (Descriptor, &[RegionKey])> {
+        let of_kind = self.keys.iter().filter(move |((of, _), _)| *of == kind);
+        of_kind.filter_map(|((_, memory), keys)| Some((*memory, std::slice::from_ref(keys.last()?))))
+    }
+
     /// Forgets one registration of a descriptor and returns its key.
     pub fn remove(&mut self, kind: MemoryKind, descriptor: Descriptor) -> Option<RegionKey> {
         let keys = self.keys.get_mut(&(kind, descriptor))?;
@@ -57,6 +63,9 @@ mod tests {
             registered.insert(MemoryKind::Dram, descriptor, key);
         }
         assert_eq!(registered.len(), 2);
+        let once: Vec<_> = registered.of_kind(MemoryKind::Dram).collect();
+        assert_eq!(once, [(descriptor, &[RegionKey(2)][..])]);
+        assert_eq!(registered.of_kind(MemoryKind::Vram).count(), 0);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), Some(RegionKey(2)));
         assert_eq!(registered.remove(MemoryKind::Vram, descriptor), None);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), Some(RegionKey(1)));
