@@ -4,8 +4,9 @@
 //! Compiles the GPU's kernels to PTX, too, if the machine has an nvcc: the one that `BATON_NVCC` names, or the first of
 //! `PATH`, `CUDA_HOME` and `/usr/local/cuda`. Nobody needs one: the PTX that is committed beside them does the same.
 
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts by the environment")]
+
 use std::env;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,10 +40,10 @@ fn kernels() {
         }
         None => "None",
     };
-    let mut text = String::new();
-    writeln!(text, "/// The PTX that this build made of the kernels, if there was an nvcc.")
-        .expect("a string grows");
-    writeln!(text, "pub const BUILT_PTX: Option<&str> = {value};").expect("a string grows");
+    let text = format!(
+        "/// The PTX that this build made of the kernels, if there was an nvcc.\n\
+         pub const BUILT_PTX: Option<&str> = {value};\n"
+    );
     fs::write(out.join("built_ptx.rs"), text).expect("OUT_DIR can be written");
 }
 

@@ -207,7 +207,7 @@ mod tests {
                 .collect();
             let total = lens.iter().sum();
             let item_bytes = item_bytes(total);
-            prop_assert!((4096..=65536).contains(&item_bytes) && item_bytes % 128 == 0);
+            prop_assert!((4096..=65536).contains(&item_bytes) && item_bytes.is_multiple_of(128));
 
             let mut list = vec![Entry::default(); items_at_most(segments.len(), total, item_bytes)];
             let items = write_items(segments.iter().copied(), item_bytes, &mut list);

@@ -64,10 +64,11 @@ mod tests {
         assert_eq!([ring.take(4), ring.take(3)], [Some(0), Some(4)]);
         assert_eq!(ring.take(2), None);
         ring.give_back();
-        assert_eq!(ring.take(2), Some(0), "not in the one that is left at the end");
-        assert_eq!(ring.take(2), None);
+        assert_eq!(ring.take(5), None, "one is free at the end and four at the start");
+        assert_eq!([ring.take(3), ring.take(2), ring.take(1)], [Some(0), None, Some(3)]);
+        assert_eq!(ring.take(1), None);
         ring.give_back();
-        assert_eq!(ring.take(4), Some(2));
+        assert_eq!(ring.take(4), Some(4));
     }
 
     proptest! {

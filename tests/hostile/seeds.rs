@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use baton::config::variables::Variable;
 use baton::desc::{MemoryKind, Region, RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
+use baton::device::{HandleKind, SharedHandle};
 use baton::fabric::stream::StreamAddress;
 use baton::fabric::ucx;
 use baton::proto::blob::Blob;
@@ -206,6 +207,11 @@ fn lanes(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     add("ucx_wire", "sealed-address", ucx::fuzzing::sealed(&address));
     add("ucx_wire", "key", b"BUXK\x01\x03\0abc".to_vec());
     add("ucx_wire", "sealed-key", ucx::fuzzing::sealed(b"BUXK\x01\x03\0abc"));
+    let whole = Span { addr: 0x7f00_0020_0000, len: 2 << 20 };
+    for kind in [HandleKind::Ipc([0x5a; 64]), HandleKind::Fd(17), HandleKind::Fabric([0xa5; 64])] {
+        let name = kind.name().to_lowercase().replace(' ', "-");
+        add("gpu_handle", &name, SharedHandle { kind, uuid: [6; 16], whole }.encode());
+    }
 }
 
 /// What goes over a stream under a key: an opening, its answer, records.

@@ -16,6 +16,7 @@ pub mod data_header;
 pub mod doctor;
 pub mod endpoint;
 pub mod environment;
+pub mod gpu_handle;
 pub mod rendezvous;
 pub mod sealed_handshake;
 pub mod sealed_records;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tcp_store", run: tcp_store::run },
     Target { name: "stream_frame", run: stream_frame::run },
     Target { name: "ucx_wire", run: ucx_wire::run },
+    Target { name: "gpu_handle", run: gpu_handle::run },
     Target { name: "config_file", run: config_file::run },
     Target { name: "environment", run: environment::run },
     Target { name: "connection_info", run: connection_info::run },

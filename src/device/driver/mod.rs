@@ -47,7 +47,7 @@ impl Driver {
     /// and starts it.
     pub fn open(override_path: Option<&Path>) -> Result<Self, DeviceError> {
         let library = load(override_path)?;
-        let path = path_of(&library);
+        let path = path_of(&library).unwrap_or_else(|| override_path.unwrap_or(Path::new(SONAME)).to_owned());
         let missing = |symbol: &'static str| {
             let detail = format!(
                 "{} has no function {symbol}: it is no CUDA driver, or one before CUDA {}",
@@ -140,23 +140,21 @@ fn dlopen(name: &OsStr, extra_flags: i32) -> Result<Library, libloading::Error> 
     unsafe { Library::open(Some(name), unix::RTLD_NOW | unix::RTLD_LOCAL | extra_flags) }
 }
 
-fn path_of(library: &Library) -> PathBuf {
-    let unknown = || PathBuf::from(SONAME);
+/// The file that the library is, if it is a driver.
+fn path_of(library: &Library) -> Option<PathBuf> {
     // SAFETY: only the function's address is used; it is never called as this type.
-    let Ok(symbol) = (unsafe { library.get::<unsafe extern "C" fn()>(b"cuInit\0") }) else {
-        return unknown();
-    };
+    let symbol = unsafe { library.get::<unsafe extern "C" fn()>(b"cuInit\0") }.ok()?;
     // SAFETY: all fields are plain data for which zero is valid.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: `info` is a valid place to write to; any address may be asked about.
     let known = unsafe { libc::dladdr(*symbol as *const c_void, &mut info) };
     if known == 0 || info.dli_fname.is_null() {
-        return unknown();
+        return None;
     }
     // SAFETY: not null, and the loader's own C string, which lives as long as the library: for ever.
     let name = unsafe { CStr::from_ptr(info.dli_fname) };
     let path = PathBuf::from(name.to_string_lossy().into_owned());
-    path.canonicalize().unwrap_or(path)
+    Some(path.canonicalize().unwrap_or(path))
 }
 
 #[cfg(test)]

@@ -22,10 +22,6 @@ macro_rules! functions {
         }
 
         impl Functions {
-            /// The symbols, in the order of the table.
-            #[cfg(test)]
-            pub const SYMBOLS: &[&str] = &[$($symbol),*];
-
             /// Resolves all of them; the name of the first that is missing otherwise.
             pub fn load(library: &Library) -> Result<Self, &'static str> {
                 Ok(Self {

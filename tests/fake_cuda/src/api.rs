@@ -67,6 +67,7 @@ driver! {
     within fn cuCtxEnablePeerAccess(peer: usize, flags: u32) = context::enable_peer_access;
     within fn cuCtxDisablePeerAccess(peer: usize) = context::disable_peer_access;
     within fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) = context::stream_priorities;
+    ready fn cuThreadExchangeStreamCaptureMode(mode: Out<u32>) = context::exchange_capture_mode;
     within fn cuCtxSynchronize() = context::synchronize;
     within fn cuFlushGPUDirectRDMAWrites(target: u32, scope: u32) = context::flush_remote_writes;
 

@@ -32,6 +32,15 @@ impl<T> Out<T> {
     }
 }
 
+impl Out<u32> {
+    /// Hands the value over, and takes what was there.
+    pub fn exchange(self, value: u32) -> Outcome<u32> {
+        let old = In(self.0.cast_const()).value()?;
+        self.set(value)?;
+        Ok(old)
+    }
+}
+
 impl Out<c_char> {
     /// Writes as much of the text as `len` bytes hold, with a NUL at the end.
     pub fn set_text(self, text: &str, len: i32) -> Outcome {
@@ -83,11 +92,6 @@ impl<T> In<T> {
     /// The same place as values of another type.
     pub fn cast<U>(self) -> In<U> {
         In(self.0.cast())
-    }
-
-    /// Whether the caller left it out.
-    pub fn is_null(self) -> bool {
-        self.0.is_null()
     }
 
     /// The address itself.

@@ -38,6 +38,7 @@ thread_local! {
     // Nothing that needs to be dropped: destructors of a thread may still call.
     static STACK: Cell<[usize; DEPTH]> = const { Cell::new([0; DEPTH]) };
     static HEIGHT: Cell<usize> = const { Cell::new(0) };
+    static CAPTURE_MODE: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Context {
@@ -220,6 +221,17 @@ pub fn disable_peer_access(context: &'static Context, peer: usize) -> Outcome {
 pub fn stream_priorities(_: &'static Context, least: Out<i32>, greatest: Out<i32>) -> Outcome {
     least.set_if_wanted(stream::LEAST_PRIORITY);
     greatest.set_if_wanted(stream::GREATEST_PRIORITY);
+    Ok(())
+}
+
+/// There are no captures here that a thread could spoil: what it asks for is only remembered.
+pub fn exchange_capture_mode(_: &'static Driver, mode: Out<u32>) -> Outcome {
+    const MODES: std::ops::RangeInclusive<u32> = 0..=2;
+    let wanted = mode.exchange(CAPTURE_MODE.get())?;
+    if !MODES.contains(&wanted) {
+        return Err(Code::INVALID_VALUE);
+    }
+    CAPTURE_MODE.set(wanted);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use crate::boundary::In;
 use crate::code::{Code, Outcome};
 use crate::context::Context;
-use crate::space::{Access, Agent};
+use crate::space::Access;
 use crate::stream::{self, Work};
 
 /// Bytes to be moved.
@@ -48,9 +48,8 @@ enum Side {
 impl Copy {
     pub fn run(&self, context: &'static Context) -> Outcome {
         let space = context.driver().space.read();
-        let reach = |address, access| {
-            space.reach(address, self.len, access, Agent::Copy, context).ok_or(Code::ILLEGAL_ADDRESS)
-        };
+        let reach =
+            |address, access| space.reach(address, self.len, access, context).ok_or(Code::ILLEGAL_ADDRESS);
         let source: *const u8 = match &self.source {
             Source::Reachable(address) => reach(*address, Access::Read)?.cast_const().cast(),
             Source::Read(bytes) => bytes.as_ptr(),
@@ -72,7 +71,7 @@ impl Copy {
 impl Fill {
     pub fn run(&self, context: &'static Context) -> Outcome {
         let space = context.driver().space.read();
-        let reached = space.reach(self.address, self.len, Access::Write, Agent::Copy, context);
+        let reached = space.reach(self.address, self.len, Access::Write, context);
         let bytes: *mut u8 = reached.ok_or(Code::ILLEGAL_ADDRESS)?.cast();
         let len = usize::try_from(self.len).map_err(|_| Code::INVALID_VALUE)?;
         // SAFETY: mapped for `len` bytes, and stays so while the space is held.
@@ -185,7 +184,7 @@ fn is_reachable(
         (true, _, Side::Host) | (false, false, Side::Device) => Err(Code::INVALID_VALUE),
         (false, false, _) => Ok(false),
         _ => {
-            let reached = space.reach(address, len, access, Agent::Copy, context);
+            let reached = space.reach(address, len, access, context);
             reached.map(|_| true).ok_or(Code::INVALID_VALUE)
         }
     }

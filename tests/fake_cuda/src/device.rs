@@ -94,7 +94,7 @@ pub fn attribute(driver: &'static Driver, value: Out<i32>, attribute: u32, ordin
         117 => 1,                                // their writes can be flushed by the host
         118 => 0,                                // and have to be
         128 => i32::from(settings().has_fabric), // shared by handles of a fabric
-        1..=LAST => 0,
+        other if (1..=LAST).contains(&other) => 0,
         _ => return Err(Code::INVALID_VALUE),
     })
 }

@@ -3,7 +3,7 @@
 //! The kernels are the product's own sources, compiled for the host (`kernels/host.cc`). They ask [`address`] where the
 //! bytes are of every first and last byte that they come to.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::boundary::In;
 use crate::code::{Code, Outcome};
 use crate::context::Context;
 use crate::device::MAX_BLOCK;
-use crate::space::{Access, Agent, Space};
+use crate::space::Space;
 use crate::stream::{self, Work};
 use crate::{calls, module};
 
@@ -39,14 +39,24 @@ unsafe extern "C" {
 }
 
 thread_local! {
-    static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
 /// What the kernel on this thread may touch.
-#[derive(Clone, Copy)]
 struct Running {
     space: *const Space,
     context: &'static Context,
+    /// What was found last: a kernel goes back and forth between few pieces of memory.
+    found: [Piece; 4],
+    oldest: usize,
+}
+
+/// Memory that is all in one place: where it begins and ends, and how far from there its bytes are.
+#[derive(Clone, Copy, Default)]
+pub struct Piece {
+    pub begin: u64,
+    pub end: u64,
+    pub away: u64,
 }
 
 /// Tells the kernels whom to ask.
@@ -60,13 +70,13 @@ impl Launch {
         let space = context.driver().space.read();
         let mut parameters: Vec<*mut c_void> =
             self.parameters.iter().map(|words| words.as_ptr().cast_mut().cast()).collect();
-        RUNNING.set(Some(Running { space: &raw const *space, context }));
+        RUNNING.replace(Some(Running::new(&space, context)));
         // SAFETY: the name is a text; the parameters are as many, and each as large, as the entry has, and live on. The
         // kernel touches what `address` has given it, which stays mapped while the space is held.
         let result = unsafe {
             baton_host_launch(self.function.name.as_ptr(), self.grid, self.block, parameters.as_mut_ptr())
         };
-        RUNNING.set(None);
+        RUNNING.take();
         match result {
             0 => Ok(()),
             2 => Err(Code::ILLEGAL_ADDRESS),
@@ -96,7 +106,7 @@ pub fn kernel(
     if function.ordinal != stream.context.ordinal {
         return Err(Code::INVALID_HANDLE);
     }
-    if !extra.is_null() || (grid.1, grid.2, block.1, block.2) != (1, 1, 1, 1) {
+    if extra.address() != 0 || (grid.1, grid.2, block.1, block.2) != (1, 1, 1, 1) {
         return Err(Code::NOT_SUPPORTED);
     }
     if grid.0 == 0 || block.0 == 0 || block.0 > MAX_BLOCK {
@@ -130,12 +140,27 @@ pub fn host_function(
     Ok(())
 }
 
+impl Running {
+    fn new(space: &Space, context: &'static Context) -> Self {
+        Self { space: &raw const *space, context, found: [Piece::default(); 4], oldest: 0 }
+    }
+
+    fn piece(&mut self, address: u64) -> Option<Piece> {
+        let known = self.found.iter().find(|piece| (piece.begin..piece.end).contains(&address));
+        if let Some(piece) = known {
+            return Some(*piece);
+        }
+        // SAFETY: `run` holds the space for as long as this is told of.
+        let piece = unsafe { &*self.space }.piece(address, self.context)?;
+        self.found[self.oldest] = piece;
+        self.oldest = (self.oldest + 1) % self.found.len();
+        Some(piece)
+    }
+}
+
 /// Where the byte of a device address is, for the kernel on this thread; 0 where there is none.
 extern "C" fn address(device: u64) -> u64 {
-    let Some(running) = RUNNING.get() else { return 0 };
-    // SAFETY: `run` holds the space for as long as it is told of here.
-    let space = unsafe { &*running.space };
-    // What is to be read cannot be told from what is to be written.
-    let found = space.reach(device, 1, Access::Read, Agent::Kernel, running.context);
-    found.map_or(0, |byte| byte.addr() as u64)
+    RUNNING.with_borrow_mut(|running| {
+        running.as_mut().and_then(|running| running.piece(device)).map_or(0, |piece| device + piece.away)
+    })
 }

@@ -17,6 +17,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::backing::{Handle, Physical};
 use crate::code::{Code, Outcome};
 use crate::context::Context;
+use crate::launch::Piece;
 
 const SPAN: u64 = 1 << 38;
 /// What chunks are mapped in, and where allocations begin.
@@ -86,7 +87,7 @@ pub enum Access {
 
 /// Who does it. A copy reaches other devices by itself; a kernel needs peer access.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
+enum Agent {
     Copy,
     Kernel,
 }
@@ -230,15 +231,8 @@ impl Space {
         (address - base < range.len).then_some((*base, range))
     }
 
-    /// Where the bytes of all these addresses are, if the agent may do that to them.
-    pub fn reach(
-        &self,
-        address: u64,
-        len: u64,
-        access: Access,
-        agent: Agent,
-        context: &Context,
-    ) -> Option<*mut c_void> {
+    /// Where the bytes of all these addresses are, if a copy may do that to them.
+    pub fn reach(&self, address: u64, len: u64, access: Access, context: &Context) -> Option<*mut c_void> {
         let end = address.checked_add(len)?;
         if let Some((base, range)) = self.host_range(address) {
             return (end <= base + range.len).then_some(address as *mut c_void);
@@ -246,7 +240,7 @@ impl Space {
         let mut at = address;
         loop {
             let (base, range) = self.range(at)?;
-            if !range.admits(access, agent, context) {
+            if !range.admits(access, Agent::Copy, context) {
                 return None;
             }
             at = base + range.len;
@@ -254,6 +248,16 @@ impl Space {
                 return Some(alias(address));
             }
         }
+    }
+
+    /// The piece of memory around an address that a kernel may read. What it reads cannot be told from what it writes.
+    pub fn piece(&self, address: u64, context: &Context) -> Option<Piece> {
+        if let Some((base, range)) = self.host_range(address) {
+            return Some(Piece { begin: base, end: base + range.len, away: 0 });
+        }
+        let (base, range) = self.range(address)?;
+        let may = range.admits(Access::Read, Agent::Kernel, context);
+        may.then_some(Piece { begin: base, end: base + range.len, away: SPAN })
     }
 
     /// Drops all that the context of a device has allocated and opened.
