@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::desc::{PeerKey, SessionId};
+use crate::desc::{MemoryKind, PeerKey, SessionId};
 use crate::proto::blob::Blob;
 use crate::proto::endpoint::{CROSSED, KEY_WANTED, PEERS_MAX, Standing};
 use crate::proto::section::{Endpoint, Section};
@@ -217,9 +217,10 @@ impl Agent {
     fn finish_load(&self, name: &str, key: PeerKey) -> Result<bool, LoadError> {
         let mut core = self.engine_core()?;
         let Some(peer) = core.endpoint.peer(key) else { return Ok(false) };
-        let reasons = peer.lane_reasons(core.endpoint.lanes());
-        let lane = peer.lane().and_then(|lane| core.fabrics.get(lane)).map(|fabric| fabric.carrier(key));
-        let Some(lane) = lane else {
+        let reasons = peer.lanes().reasons(core.endpoint.lanes());
+        let dram = core.carrier(key, MemoryKind::Dram);
+        let vram = core.carrier(key, MemoryKind::Vram);
+        let Some(lane) = dram.or(vram) else {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
             // It would be in the way of the next load, which may find a lane.
@@ -228,7 +229,7 @@ impl Agent {
             let reasons = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LoadError::NoLane { peer: name.into(), reasons });
         };
-        tracing::info!(agent = self.name(), peer = name, lane, reason = reasons, "peer loaded");
+        tracing::info!(agent = self.name(), peer = name, lane, vram, reason = reasons, "peer loaded");
         core.endpoint.mark_loaded(key);
         core.drive(Instant::now());
         drop(core);

@@ -17,6 +17,7 @@ use crate::trust::TrustError;
 
 use super::address::{AdvertiseError, ConnectionInfoError};
 use super::foreign::Foreign;
+use super::gpus::GpuFault;
 use super::mappings::MemoryFault;
 
 /// An agent cannot be created.
@@ -71,8 +72,8 @@ pub enum CreateError {
 pub enum RegisterError {
     /// A kind that no lane of this version carries.
     #[error(
-        "registerMemory on agent '{agent}': {kind} memory is not supported yet (descriptor {index}, {descriptor}); \
-         only DRAM is"
+        "registerMemory on agent '{agent}': {kind} memory is not supported (descriptor {index}, {descriptor}); DRAM and \
+         VRAM are, and FILE through the loopback agent"
     )]
     UnsupportedKind {
         /// The agent.
@@ -105,6 +106,18 @@ pub enum RegisterError {
         descriptor: Descriptor,
         /// Why.
         source: MemoryFault,
+    },
+    /// It is not memory of a GPU that this process can use.
+    #[error("registerMemory on agent '{agent}': descriptor {index} (VRAM {descriptor}): {source}")]
+    Gpu {
+        /// The agent.
+        agent: String,
+        /// Which descriptor.
+        index: usize,
+        /// The descriptor.
+        descriptor: Descriptor,
+        /// Why.
+        source: GpuFault,
     },
     /// A fabric will not have it.
     #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]
@@ -249,6 +262,21 @@ impl LoadError {
 /// A transfer cannot be submitted. Nothing has been written.
 #[derive(Debug, Error)]
 pub enum SubmitError {
+    /// Every lane that carries such memory wants keys, and some region has none.
+    #[error(
+        "cannot {op} with agent '{peer}' from or to its {remote} with our {local}: some of that memory can be reached by \
+         no lane in common; the log says why where it was registered"
+    )]
+    OutOfReach {
+        /// Direction.
+        op: crate::desc::TransferOp,
+        /// The peer.
+        peer: String,
+        /// The kind of our memory.
+        local: MemoryKind,
+        /// The kind of the peer's.
+        remote: MemoryKind,
+    },
     /// The descriptors are not a transfer.
     #[error("cannot {op} with agent '{peer}': {source}")]
     Plan {

@@ -29,6 +29,7 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ghosts;
+mod gpus;
 mod inbox;
 mod lobby;
 pub mod loopback;
@@ -61,7 +62,7 @@ use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
 use crate::fabric::Fabric;
 use crate::proto::endpoint::Submission;
-use crate::proto::plan::{Party, PlanCaps, Side};
+use crate::proto::plan::{Party, Plan, Side};
 use crate::proto::regions::{RegionLookup, RegionTable};
 use crate::proto::stock;
 
@@ -72,6 +73,7 @@ use self::progress::Shared;
 pub use self::counters::{Counters, Mishaps};
 pub use self::error::{CreateError, LoadError, NotRunning, NotifyError, RegisterError, SubmitError};
 pub use self::foreign::Foreign;
+pub use self::gpus::GpuFault;
 pub use self::lobby::Refused;
 pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
@@ -269,7 +271,7 @@ impl Agent {
         drop(core);
         list.descs.iter().all(|d| {
             let span = Span { addr: d.addr, len: d.len };
-            d.len > 0 && regions.containing(list.kind, d.device, span).is_some()
+            d.len > 0 && regions.covers(list.kind, d.device, span)
         })
     }
 
@@ -367,34 +369,34 @@ impl Agent {
 
     /// Plans outside the lock, against the tables as they are now.
     fn plan_request(&self, request: &TransferRequest<'_>) -> Result<Submission, SubmitError> {
-        let (ours, theirs, caps, mut plan) = {
+        let TransferRequest { op, local, remote, peer, sync_message } = request;
+        let (ours, theirs, routes, mut plan) = {
             let mut core = self.engine_core()?;
-            let (_, peer) = core.endpoint.loaded_peer(&request.peer)?;
-            let lane = peer.lane().and_then(|lane| core.endpoint.lanes().get(lane)).copied();
-            let caps = PlanCaps {
-                segments_per_chunk: lane.map_or(1, |lane| lane.segments_per_chunk),
-                bytes_per_chunk: lane.map_or(u64::MAX, |lane| lane.bytes_per_chunk),
-            };
-            (core.endpoint.regions(), peer.regions(), caps, core.endpoint.spare_plan())
+            let (_, loaded) = core.endpoint.loaded_peer(peer)?;
+            let theirs = loaded.regions();
+            let routes = core.endpoint.routes(peer, *op, [local.kind, remote.kind])?;
+            (core.endpoint.regions(), theirs, routes, core.endpoint.spare_plan())
         };
-        let local = side(Party::Local, &request.local, &ours);
-        let remote = side(Party::Remote, &request.remote, &theirs);
-        let (src, dst) = match request.op {
-            TransferOp::Read => (remote, local),
-            TransferOp::Write => (local, remote),
+        let touched = |plan: &Plan, party| match party {
+            Party::Local => touched(&ours, plan.spans(*op, party)),
+            Party::Remote => touched(&theirs, plan.spans(*op, party)),
         };
-        plan.rebuild(src, dst, caps).map_err(|source| SubmitError::Plan {
-            op: request.op,
-            peer: request.peer.clone(),
-            source,
-        })?;
-        Ok(Submission {
-            peer: request.peer.clone(),
-            op: request.op,
-            plan,
-            regions: touched(&ours, &request.local),
-            sync_message: request.sync_message.clone(),
-        })
+        for route in routes.iter() {
+            let near = side(Party::Local, local, &ours);
+            let far = side(Party::Remote, remote, &theirs);
+            let (src, dst) = if *op == TransferOp::Read { (far, near) } else { (near, far) };
+            plan.rebuild(src, dst, route.caps).map_err(|source| SubmitError::Plan {
+                op: *op,
+                peer: peer.clone(),
+                source,
+            })?;
+            if routes.reaches(route, |party| touched(&plan, party)) {
+                let regions = touched(&plan, Party::Local);
+                let (peer, sync_message) = (peer.clone(), sync_message.clone());
+                return Ok(Submission { peer, op: *op, lane: route.lane, plan, regions, sync_message });
+            }
+        }
+        Err(SubmitError::OutOfReach { op: *op, peer: peer.clone(), local: local.kind, remote: remote.kind })
     }
 }
 
@@ -412,16 +414,13 @@ fn side<'a>(party: Party, list: &'a DescriptorList<'_>, regions: &'a RegionTable
     Side { party, kind: list.kind, descs: &list.descs, regions }
 }
 
-/// The regions of ours that a list touches, each once. A region is looked up where a descriptor leaves the one of that
-/// before it.
-fn touched(regions: &RegionTable, list: &DescriptorList<'_>) -> Vec<RegionKey> {
+/// The regions that spans touch, each once. A region is looked up where a span leaves the one of that before it.
+fn touched(regions: &RegionTable, spans: impl Iterator<Item = Span>) -> Vec<RegionKey> {
     let mut keys = Vec::new();
     let mut last: Option<&Region> = None;
-    for d in &*list.descs {
-        let span = Span { addr: d.addr, len: d.len };
-        let same = last.filter(|last| last.device == d.device && last.span.holds(span));
-        if same.is_none() {
-            last = regions.containing(list.kind, d.device, span);
+    for span in spans {
+        if last.is_none_or(|last| !last.span.holds(span)) {
+            last = regions.holding(span);
             keys.extend(last.map(|region| region.key));
         }
     }

@@ -20,6 +20,7 @@ use crate::proto::wire::DATA_SPANS_MAX;
 use super::address::{advertised_address, format_connection_info};
 use super::core::Core;
 use super::error::CreateError;
+use super::gpus::Gpus;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
 use super::progress::Shared;
@@ -28,8 +29,6 @@ use super::sockets::{listen_tcp, listen_unix};
 use super::{AgentConfig, EngineSettings};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Bytes of the largest chunk, whatever a fabric would take: bounds what one step can move.
-const CHUNK_MAX_BYTES: u64 = 4 << 20;
 
 /// Opens everything but the progress thread. Returns the connection info too.
 pub(super) fn open(config: AgentConfig) -> Result<(Shared, String), CreateError> {
@@ -77,6 +76,7 @@ fn open_over(
         "listening; peers are told this address"
     );
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
+    let gpus = Gpus::open(&settings);
     let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
@@ -110,7 +110,7 @@ fn open_over(
     )
     .map_err(system("watching sockets"))?;
     let wake = system("making a wake-up handle");
-    let shared = Shared::new(name, settings, unavailable, core, inbox, signal).map_err(wake)?;
+    let shared = Shared::new(name, settings, unavailable, core, gpus, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
 }
 
@@ -185,12 +185,14 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
 /// The fabrics that `settings` ask for, with listeners on `ip`: what an agent opens, for whoever wants to try the same.
 pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryConfig {
     let lanes = &settings.lanes;
+    let cuda = Gpus::open(settings).cuda();
     RegistryConfig {
         local: lanes.local.then(|| LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() }),
         ucx: lanes.ucx.then(|| UcxConfig {
             library: settings.ucx_library.clone(),
             user_tls: settings.ucx_transports.clone(),
         }),
+        cuda: cuda.filter(|_| lanes.cuda),
         stream: (lanes.stream_unix || lanes.stream_tcp).then(|| StreamConfig {
             unix: lanes.stream_unix,
             tcp: lanes.stream_tcp,
@@ -236,9 +238,12 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         native_read: limits.native_read,
         native_write: limits.native_write,
         framed: limits.framed,
+        kinds: limits.kinds,
+        selective: limits.selective,
+        maps_regions: limits.maps_regions,
         batches_in_flight: limits.batches_in_flight,
         segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
-        bytes_per_chunk: limits.bytes_per_batch.min(CHUNK_MAX_BYTES),
+        bytes_per_chunk: limits.bytes_per_batch,
     }
 }
 

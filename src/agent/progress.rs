@@ -21,6 +21,7 @@ use super::core::Core;
 use super::crew::Crew;
 use super::engine::{CoreGuard, Engine};
 use super::ghosts::PROOF_WITHIN;
+use super::gpus::Gpus;
 use super::inbox::Inbox;
 use super::pollers::Pollers;
 use super::process::Home;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub settings: EngineSettings,
     /// Lanes that were wanted and cannot be had here, and why.
     pub unavailable: String,
+    pub gpus: Gpus,
     pub inbox: Arc<Inbox>,
     pub engine: Engine,
     pub crew: Arc<Crew>,
@@ -71,6 +73,7 @@ impl Shared {
         settings: EngineSettings,
         unavailable: String,
         core: Core,
+        gpus: Gpus,
         inbox: Arc<Inbox>,
         signal: Arc<Signal>,
     ) -> std::io::Result<Self> {
@@ -82,6 +85,7 @@ impl Shared {
             name,
             settings,
             unavailable,
+            gpus,
             inbox,
             engine,
             crew,
@@ -345,8 +349,14 @@ mod tests {
     const WATCHDOG: Duration = Duration::from_secs(20);
 
     fn agent(spin: Duration) -> Agent {
-        let lanes =
-            LaneChoice { local: false, ucx: false, stream_unix: true, stream_tcp: false, explicit: true };
+        let lanes = LaneChoice {
+            local: false,
+            ucx: false,
+            cuda: false,
+            stream_unix: true,
+            stream_tcp: false,
+            explicit: true,
+        };
         let settings =
             EngineSettings { lanes, spin, interface: Some("lo".into()), ..EngineSettings::default() };
         Agent::new(AgentConfig { name: format!("progress-{}", std::process::id()), settings })

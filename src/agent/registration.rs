@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span};
-use crate::error::FabricError;
-use crate::fabric::Pinning;
+use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::{Fabric, Pinning};
 use crate::proto::endpoint::Standing;
 use crate::proto::regions::check_region;
 use crate::proto::section::{AnnouncedRegion, FabricKey};
 
 use super::core::Core;
+use super::engine::CoreGuard;
+use super::regions::Registered;
 use super::{Agent, DescriptorList, NotRunning, RegisterError, mappings};
 
 /// How long deregistration waits for what is in flight.
@@ -72,20 +74,50 @@ impl Agent {
         only: Option<&str>,
     ) -> Result<(), RegisterError> {
         self.check_running()?;
-        for (index, descriptor) in list.descs.iter().enumerate() {
-            self.check_registrable(list.kind, index, *descriptor)?;
-        }
+        let pieces = self.pieces(list)?;
         self.release_quarantined();
         // SAFETY: the caller's promise is the callee's.
-        let mut pinned = unsafe { self.pin(list) }?;
-        let mut done = 0;
-        while done < list.descs.len() {
-            if let Err(error) = self.announce_some(list, only, &mut done, &mut pinned) {
-                self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..done].into() });
+        let mut pinned = unsafe { self.pin(list, pieces) }?;
+        let mut announced = Announced::default();
+        while !pinned.regions.is_empty() {
+            if let Err(error) = self.announce_some(list, only, &mut announced, &mut pinned) {
+                self.take_back(list, announced);
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Undoes what was announced of a list before the rest of it failed.
+    fn take_back(&self, list: &DescriptorList<'_>, announced: Announced) {
+        let Announced { descs, keys } = announced;
+        self.deregister(&DescriptorList { kind: list.kind, descs: list.descs[..descs].into() });
+        let Some(failed) = list.descs.get(descs).copied() else { return };
+        let regions: Vec<_> = keys.into_iter().map(|key| (key, failed)).collect();
+        if let Ok(mut core) = self.shared.engine.lock() {
+            revoke_below(&mut core, &regions);
+        } // an engine that has failed quarantines them
+        self.let_go_of(&regions);
+    }
+
+    /// What becomes a region each, with the number of its descriptor: the descriptors themselves and, of GPU memory, what
+    /// backs them.
+    fn pieces(&self, list: &DescriptorList<'_>) -> Result<Vec<(usize, Descriptor)>, RegisterError> {
+        let mut pieces = Vec::with_capacity(list.descs.len());
+        for (index, descriptor) in list.descs.iter().copied().enumerate() {
+            self.check_registrable(list.kind, index, descriptor)?;
+            match list.kind {
+                MemoryKind::Vram => {
+                    let backing = self.shared.gpus.pieces(descriptor).map_err(|source| {
+                        let agent = self.name().to_owned();
+                        RegisterError::Gpu { agent, index, descriptor, source }
+                    })?;
+                    pieces.extend(backing.into_iter().map(|piece| (index, piece)));
+                }
+                _ => pieces.push((index, descriptor)),
+            }
+        }
+        Ok(pieces)
     }
 
     /// Revokes memory: peers are told, transfers that use it are broken off, and what is in flight is
@@ -107,13 +139,8 @@ impl Agent {
         self.release_quarantined();
         let mut core = self.shared.engine.lock().ok()?;
         let registered = &mut core.registered;
-        let known = |d: &Descriptor| registered.remove(list.kind, *d).map(|key| (key, *d));
-        let regions: Vec<_> = list.descs.iter().filter_map(known).collect();
-        let keys: Vec<_> = regions.iter().map(|(key, _)| *key).collect();
-        core.attempt(|core| {
-            core.endpoint.remove_regions(&keys);
-            core.drive(Instant::now())
-        });
+        let regions = forget(registered, list);
+        revoke_below(&mut core, &regions);
         Some(regions)
     }
 
@@ -157,8 +184,7 @@ impl Agent {
     fn abandon_memory(&self, list: &DescriptorList<'_>) {
         let regions: Vec<_> = {
             let mut wreck = self.shared.engine.wreck();
-            let known = |d: &Descriptor| wreck.registered.remove(list.kind, *d).map(|key| (key, *d));
-            list.descs.iter().filter_map(known).collect()
+            forget(&mut wreck.registered, list)
         };
         self.quarantine_all(&regions);
     }
@@ -203,7 +229,7 @@ impl Agent {
     }
 
     fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
-        if kind != MemoryKind::Dram {
+        if !matches!(kind, MemoryKind::Dram | MemoryKind::Vram) {
             let agent = self.name().into();
             return Err(RegisterError::UnsupportedKind { agent, kind, index, descriptor: d });
         }
@@ -214,55 +240,63 @@ impl Agent {
         })
     }
 
-    /// Pins a list, without the lock.
+    /// Pins the pieces of a list, without the lock.
     ///
     /// # Safety
     /// As for [`Agent::register`].
-    unsafe fn pin(&self, list: &DescriptorList<'_>) -> Result<Pinned, RegisterError> {
+    unsafe fn pin(
+        &self,
+        list: &DescriptorList<'_>,
+        pieces: Vec<(usize, Descriptor)>,
+    ) -> Result<Pinned, RegisterError> {
         let (keys, pinnings) = {
             let mut core = self.running_core()?;
-            let keys: Vec<_> = list.descs.iter().map(|_| core.registered.next_key()).collect();
+            let keys: Vec<_> = pieces.iter().map(|_| core.registered.next_key()).collect();
             (keys, core.pinnings.clone())
         };
-        let regions = keys.into_iter().zip(&*list.descs).map(|(key, d)| region(list.kind, *d, key)).collect();
+        let keyed = keys.into_iter().zip(pieces);
+        let regions = keyed.map(|(key, (index, piece))| (index, region(list.kind, piece, key))).collect();
         let pinned = Pinned { pinnings, regions };
-        for (index, region) in pinned.regions.iter().enumerate() {
+        for (index, region) in &pinned.regions {
             for pinning in &pinned.pinnings {
                 // SAFETY: the caller vouches for this very span until deregister returns, which unpins it last, or
                 // quarantines it and says so.
-                unsafe { pinning.pin(region) }.map_err(|source| self.unregistrable(list, index, source))?;
+                unsafe { pinning.pin(region) }.map_err(|source| self.unregistrable(list, *index, source))?;
             }
         }
         Ok(pinned)
     }
 
-    /// Registers the next few regions below and announces them; `done` counts them, `pinned` lets go of them.
+    /// Registers the next few regions below and announces them; `announced` counts them, `pinned` lets go of them.
     fn announce_some(
         &self,
         list: &DescriptorList<'_>,
         only: Option<&str>,
-        done: &mut usize,
+        announced: &mut Announced,
         pinned: &mut Pinned,
     ) -> Result<(), RegisterError> {
         let mut core = self.running_core()?;
         for _ in 0..ANNOUNCED_PER_TURN {
-            let Some(region) = pinned.regions.front().copied() else { break };
+            let Some((index, region)) = pinned.regions.front().copied() else { break };
             let keys = register_below(&mut core, &region);
-            let keys = keys.map_err(|source| self.unregistrable(list, *done, source))?;
-            let announced = AnnouncedRegion { region, keys };
+            let keys = keys.map_err(|source| self.unregistrable(list, index, source))?;
+            let news = AnnouncedRegion { region, keys };
             // Loaded or not: a peer that has loaded us may be asked to write before we have loaded it.
             let standing = only.map(|name| core.endpoint.standing(name));
             let added = match standing {
-                Some(Standing::Up(key)) => core.endpoint.add_region_for(key, announced),
-                _ => core.endpoint.add_region(announced),
+                Some(Standing::Up(key)) => core.endpoint.add_region_for(key, news),
+                _ => core.endpoint.add_region(news),
             };
             added.map_err(|source| {
                 core.deregister_below(&[region.key]);
-                RegisterError::BadRegion { agent: self.name().to_owned(), index: *done, source }
+                RegisterError::BadRegion { agent: self.name().to_owned(), index, source }
             })?;
-            core.registered.insert(list.kind, list.descs[*done], region.key);
+            announced.keys.push(region.key);
             pinned.regions.pop_front();
-            *done += 1;
+            if pinned.regions.front().is_none_or(|(next, _)| *next != index) {
+                core.registered.insert(list.kind, list.descs[index], std::mem::take(&mut announced.keys));
+                announced.descs = index + 1;
+            }
         }
         core.drive(Instant::now());
         drop(core);
@@ -278,12 +312,22 @@ impl Agent {
 /// Regions on their way to being registered. Those that are left are unpinned when it is dropped.
 struct Pinned {
     pinnings: Vec<Arc<dyn Pinning>>,
-    regions: VecDeque<Region>,
+    /// Each with the number of its descriptor.
+    regions: VecDeque<(usize, Region)>,
+}
+
+/// How far a list has been announced.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Descriptors that are, all of them,
+    descs: usize,
+    /// and the regions of the one that is next.
+    keys: Vec<RegionKey>,
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let keys: Vec<_> = self.regions.iter().map(|region| region.key).collect();
+        let keys: Vec<_> = self.regions.iter().map(|(_, region)| region.key).collect();
         unpin(&self.pinnings, &keys);
     }
 }
@@ -305,10 +349,30 @@ fn unpin(pinnings: &[Arc<dyn Pinning>], keys: &[RegionKey]) {
     }
 }
 
+/// Forgets the registrations of a list. Returns their regions, each with its descriptor.
+fn forget(registered: &mut Registered, list: &DescriptorList<'_>) -> Vec<(RegionKey, Descriptor)> {
+    let mut known = |d: Descriptor| registered.remove(list.kind, d).into_iter().map(move |key| (key, d));
+    list.descs.iter().flat_map(|d| known(*d)).collect()
+}
+
+/// Tells the peers that these regions are revoked.
+fn revoke_below(core: &mut CoreGuard<'_>, regions: &[(RegionKey, Descriptor)]) {
+    let keys: Vec<_> = regions.iter().map(|(key, _)| *key).collect();
+    core.attempt(|core| {
+        core.endpoint.remove_regions(&keys);
+        core.drive(Instant::now())
+    });
+}
+
 /// Registers a region with every fabric that takes its kind; none keeps it if one fails.
 fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, FabricError> {
     let mut keys = Vec::new();
-    for index in 0..core.fabrics.len() {
+    let takes = |fabric: &dyn Fabric| fabric.limits().kinds.contains(&region.kind);
+    let takers = (0..core.fabrics.len()).filter(|index| takes(&*core.fabrics[*index])).collect::<Vec<_>>();
+    if takers.is_empty() {
+        return Err(no_lane_for(region.kind));
+    }
+    for (done, index) in takers.iter().copied().enumerate() {
         // SAFETY: the caller of Agent::register vouches for this very span until deregister returns, which
         // deregisters it here first (or quarantines it, when it says so).
         let registered = unsafe { core.fabrics[index].register(region) };
@@ -316,12 +380,17 @@ fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, Fa
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => keys.push(FabricKey { fabric: index as u8, bytes }),
             Err(error) => {
-                core.fabrics[..index].iter_mut().for_each(|fabric| fabric.deregister(region.key));
+                takers[..done].iter().for_each(|taker| core.fabrics[*taker].deregister(region.key));
                 return Err(error);
             }
         }
     }
     Ok(keys)
+}
+
+fn no_lane_for(kind: MemoryKind) -> FabricError {
+    let detail = format!("none of this agent's lanes carries {kind} memory; see BATON_LANES");
+    FabricError::new("agent", "register", FabricErrorKind::Unsupported, 0, detail)
 }
 
 fn region(kind: MemoryKind, descriptor: Descriptor, key: RegionKey) -> Region {

@@ -34,6 +34,8 @@ pub struct EngineSettings {
     pub connect_timeout: Duration,
     /// The libucp to open instead of the system's.
     pub ucx_library: Option<PathBuf>,
+    /// The libcuda to open instead of the driver's.
+    pub cuda_library: Option<PathBuf>,
     /// `UCX_TLS`: the transports that the user allows UCX.
     pub ucx_transports: Option<String>,
     /// UCX was asked for by name: its absence is [`backend::ucx_unavailable`], not a fallback.
@@ -54,6 +56,7 @@ impl Default for EngineSettings {
             stall_timeout: Duration::from_millis(30_000),
             connect_timeout: Duration::from_millis(5000),
             ucx_library: None,
+            cuda_library: None,
             ucx_transports: None,
             ucx_required: false,
             secret: None,
@@ -99,6 +102,7 @@ impl EngineSettings {
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
             ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
+            cuda_library: environment.setting("BATON_CUDA_LIBRARY")?.map(PathBuf::from),
             ucx_transports: ucx_transports(environment),
             ucx_required: nixl.explicit && lanes.ucx,
             secret: trust::secret(environment)?,
@@ -255,6 +259,7 @@ mod tests {
             ("BATON_STALL_TIMEOUT_MS", "600000"),
             ("BATON_CONNECT_TIMEOUT_MS", "250"),
             ("BATON_UCX_LIBRARY", "/opt/ucx/lib/libucp.so.0"),
+            ("BATON_CUDA_LIBRARY", "/opt/cuda/libcuda.so.1"),
             ("TRTLLM_NIXL_INTERFACE", "ib0"),
             ("TRTLLM_NIXL_PORT", "18515"),
         ])
@@ -266,6 +271,7 @@ mod tests {
         assert_eq!(settings.stall_timeout, Duration::from_secs(600));
         assert_eq!(settings.connect_timeout, Duration::from_millis(250));
         assert_eq!(settings.ucx_library, Some(PathBuf::from("/opt/ucx/lib/libucp.so.0")));
+        assert_eq!(settings.cuda_library, Some(PathBuf::from("/opt/cuda/libcuda.so.1")));
         assert_eq!(settings.interface.as_deref(), Some("ib0"));
         assert_eq!(settings.port, 18515);
         assert_eq!(warnings, [] as [&str; 0]);
@@ -278,13 +284,13 @@ mod tests {
                 "BATON_LANES",
                 "locl,ucx",
                 "BATON_LANES=\"locl,ucx\" is not usable: unknown lane \"locl\" (did you mean \"local\"?); \
-                 valid: local, ucx, libfabric, mpi, stream, stream-unix, stream-tcp",
+                 valid: local, ucx, cuda, libfabric, mpi, stream, stream-unix, stream-tcp",
             ),
             (
                 "BATON_LANES",
                 "mpi",
                 "BATON_LANES=\"mpi\" is not usable: it leaves no lane that this version has; valid: local, \
-                 ucx, libfabric, mpi, stream, stream-unix, stream-tcp",
+                 ucx, cuda, libfabric, mpi, stream, stream-unix, stream-tcp",
             ),
             (
                 "BATON_TRTLLM_ABI",

@@ -10,6 +10,8 @@ pub struct LaneChoice {
     pub local: bool,
     /// One-sided writes through UCX's native transports.
     pub ucx: bool,
+    /// Same host, GPU memory: the owner of the destination copies out of the peer's, mapped by CUDA IPC.
+    pub cuda: bool,
     /// Baton's stream over a Unix socket.
     pub stream_unix: bool,
     /// Baton's stream over TCP.
@@ -20,7 +22,14 @@ pub struct LaneChoice {
 
 impl Default for LaneChoice {
     fn default() -> Self {
-        LaneChoice { local: true, ucx: true, stream_unix: true, stream_tcp: true, explicit: false }
+        LaneChoice {
+            local: true,
+            ucx: true,
+            cuda: true,
+            stream_unix: true,
+            stream_tcp: true,
+            explicit: false,
+        }
     }
 }
 
@@ -30,6 +39,7 @@ impl LaneChoice {
         [
             (self.local, "local"),
             (self.ucx, "ucx"),
+            (self.cuda, "cuda"),
             (self.stream_unix, "stream-unix"),
             (self.stream_tcp, "stream-tcp"),
         ]
@@ -47,8 +57,14 @@ impl LaneChoice {
         warnings: &mut Vec<String>,
     ) -> Result<LaneChoice, SettingError> {
         let Some(list) = environment.setting(LANES)? else { return Ok(LaneChoice::default()) };
-        let mut choice =
-            LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+        let mut choice = LaneChoice {
+            local: false,
+            ucx: false,
+            cuda: false,
+            stream_unix: false,
+            stream_tcp: false,
+            explicit: true,
+        };
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             choice.add(name, list, warnings)?;
         }
@@ -64,6 +80,7 @@ impl LaneChoice {
         match name {
             "local" => self.local = true,
             "ucx" => self.ucx = true,
+            "cuda" => self.cuda = true,
             "stream" => (self.stream_unix, self.stream_tcp) = (true, true),
             "stream-unix" => self.stream_unix = true,
             "stream-tcp" => self.stream_tcp = true,
@@ -81,7 +98,8 @@ impl LaneChoice {
 }
 
 const LANES: &str = "BATON_LANES";
-const LANE_NAMES: [&str; 7] = ["local", "ucx", "libfabric", "mpi", "stream", "stream-unix", "stream-tcp"];
+const LANE_NAMES: [&str; 8] =
+    ["local", "ucx", "cuda", "libfabric", "mpi", "stream", "stream-unix", "stream-tcp"];
 
 #[cfg(test)]
 mod tests {
@@ -98,6 +116,7 @@ mod tests {
         let table: &[(&str, &[&str])] = &[
             ("stream", &["stream-unix", "stream-tcp"]),
             ("ucx", &["ucx"]),
+            ("stream-unix,cuda", &["cuda", "stream-unix"]),
             ("stream-unix,local", &["local", "stream-unix"]),
             ("local,,local,", &["local"]),
             ("libfabric,stream-tcp", &["stream-tcp"]),

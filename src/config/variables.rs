@@ -82,7 +82,7 @@ pub const VARIABLES: &[Variable] = &[
     baton(
         "BATON_LANES",
         "local,ucx,stream",
-        "lanes that may carry data: local, ucx, libfabric, mpi, stream (both of stream-unix, stream-tcp); a list without a stream has no fallback",
+        "lanes that may carry data: local, ucx, cuda, libfabric, mpi, stream (both of stream-unix, stream-tcp); a list without a stream has no fallback",
     ),
     baton(
         "BATON_TRTLLM_ABI",
@@ -116,6 +116,7 @@ pub const VARIABLES: &[Variable] = &[
         "",
         "file with the key (64 hex digits) that peers must have too: authenticates and encrypts all but RDMA payload",
     ),
+    baton("BATON_CUDA_LIBRARY", "libcuda.so.1", "path of the libcuda to open instead of the driver's"),
     baton("BATON_UCX_LIBRARY", "libucp.so.0", "path of the libucp to open instead of the system's"),
     baton(
         "BATON_RENDEZVOUS",

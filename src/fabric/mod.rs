@@ -27,19 +27,24 @@
 
 mod bell;
 mod credentials;
+pub mod cuda;
 pub mod local;
+mod peer_process;
+mod ptracer;
 mod regions;
 pub mod registry;
 pub mod sim;
 pub mod stream;
 pub mod trial;
 pub mod ucx;
+mod wake;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub(crate) use self::bell::Bell;
 pub use self::credentials::Credentials;
+pub use self::ptracer::yama_scope;
 pub use crate::desc::Region;
 pub use regions::{LastHit, RegionSet};
 
@@ -65,10 +70,16 @@ pub struct Limits {
     pub batches_in_flight: usize,
     /// Segments in one batch.
     pub segments_per_batch: usize,
-    /// Bytes in one batch. A single longer segment must be split above.
+    /// Bytes in one batch: bounds what one step can move. A single longer segment must be split above.
     pub bytes_per_batch: u64,
-    /// Memory kinds that can be registered.
+    /// Memory kinds that it carries, from each to each.
     pub kinds: &'static [MemoryKind],
+    /// It cannot reach every region: one for which [`Fabric::register`] returns no key bytes may be the near end of a batch
+    /// and not the far end. The fabric has logged why.
+    pub selective: bool,
+    /// A side that is linked keeps regions of the other's mapped: their memory is not to be freed before it has let go of
+    /// them.
+    pub maps_regions: bool,
 }
 
 /// What a fabric needs to reach one peer.

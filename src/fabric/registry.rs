@@ -2,12 +2,14 @@
 //! here and nowhere else.
 
 use super::Fabric;
+use super::cuda::CudaFabric;
 use super::local::{LocalConfig, LocalFabric};
 use super::stream::{StreamConfig, StreamFabric};
 use super::ucx::{UcxConfig, UcxFabric};
+use crate::device::Cuda;
 use crate::error::FabricError;
 
-pub use super::local::yama_scope;
+pub use super::yama_scope;
 
 /// Which fabrics to open, and how.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct RegistryConfig {
     pub local: Option<LocalConfig>,
     /// UCX, where it has native lanes.
     pub ucx: Option<UcxConfig>,
+    /// Same host, GPU memory: the destination's owner maps it and copies.
+    pub cuda: Option<&'static Cuda>,
     /// Sockets.
     pub stream: Option<StreamConfig>,
 }
@@ -47,6 +51,11 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         let outcome = UcxFabric::open(config);
         let library = outcome.as_ref().ok().map(UcxFabric::library);
         opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
+    }
+    if let Some(cuda) = config.cuda {
+        let mut cuda_fabric = Opened::without_library("cuda", CudaFabric::open(cuda));
+        cuda_fabric.library = Some(cuda.library().to_owned());
+        opened.push(cuda_fabric);
     }
     if let Some(config) = config.stream {
         opened.push(Opened::without_library("stream", StreamFabric::open(config)));

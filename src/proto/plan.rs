@@ -6,8 +6,10 @@
 //!        pair, check, merge, cut
 //! ```
 //!
-//! * **Pair.** `src[i]` is copied to `dst[i]`; both must be of one non-zero length and each must lie inside
-//!   one registered region of its side.
+//! * **Pair.** `src[i]` is copied to `dst[i]`; both must be of one non-zero length and each must lie in
+//!   registered regions of its side.
+//! * **Split.** What crosses from one region into the next is cut there: a pool of GPU memory is one registration to the
+//!   host and a region for each chunk that backs it.
 //! * **Merge.** Neighbours in the list that touch on *both* sides, inside the same two regions, become one
 //!   segment; runs that ascend and runs that descend (block pools hand out both) merge alike.
 //! * **Order.** The given order stays, lists are never sorted. So the pass is linear, and where destinations
@@ -30,7 +32,7 @@ pub use error::PlanError;
 
 use self::seen::{Extent, Seen};
 use super::regions::RegionLookup;
-use crate::desc::{Descriptor, MemoryKind, Segment, Span};
+use crate::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
 
 /// Most descriptors in each list of one transfer.
 pub const MAX_DESCRIPTORS: usize = 1 << 21;
@@ -125,6 +127,12 @@ impl Plan {
         self.segments.capacity()
     }
 
+    /// What the segments of an operation touch on one side, in order.
+    pub fn spans(&self, op: TransferOp, party: Party) -> impl Iterator<Item = Span> {
+        let is_src = (op == TransferOp::Write) == (party == Party::Local);
+        self.segments.iter().map(move |s| Span { addr: if is_src { s.src } else { s.dst }, len: s.len })
+    }
+
     /// Bytes to move.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -182,8 +190,12 @@ impl Plan {
             bytes = bytes.checked_add(s.len).ok_or(PlanError::TooLarge { index })?;
             let same_regions = from.holds(s) & to.holds(d);
             if !same_regions {
-                from.enter(index, s)?;
-                to.enter(index, d)?;
+                if !(from.enter(s) && to.enter(d)) {
+                    let done = open.take();
+                    done.map_or(Ok(()), |done| cutter.take(done, index))?;
+                    cross(&mut from, &mut to, index, &mut cutter)?;
+                    continue;
+                }
             } else if let Some(open) = &mut open
                 && extend(open, s, d)
             {
@@ -235,30 +247,74 @@ impl<'a, R: RegionLookup> Cursor<'a, R> {
         self.at.holds(desc)
     }
 
-    /// Moves to a region that holds `desc`.
+    /// Moves to a region that holds `desc`; false where no single one does.
     #[inline]
-    fn enter(&mut self, index: usize, desc: &Descriptor) -> Result<(), PlanError> {
+    fn enter(&mut self, desc: &Descriptor) -> bool {
         self.at = self.seen.nearest(desc.addr);
-        if self.at.holds(desc) { Ok(()) } else { self.look_up(index, desc) }
+        self.at.holds(desc) || self.look_up(desc)
     }
 
     /// Moves to a region that was not seen yet.
     #[cold]
-    fn look_up(&mut self, index: usize, desc: &Descriptor) -> Result<(), PlanError> {
-        let Side { party, kind, regions, .. } = self.side;
-        let descriptor = *desc;
+    fn look_up(&mut self, desc: &Descriptor) -> bool {
         let span = Span { addr: desc.addr, len: desc.len };
-        if span.end().is_none() {
-            return Err(PlanError::Wraps { index, party, descriptor });
-        }
-        let Some(region) = regions.containing(kind, desc.device, span) else {
-            let miss = regions.explain(kind, desc.device, span);
-            return Err(PlanError::OutsideRegion { index, party, kind, descriptor, miss });
+        let Some(region) = self.side.regions.containing(self.side.kind, desc.device, span) else {
+            return false;
         };
         self.at = Extent { base: region.span.addr, len: region.span.len, device: region.device };
         self.seen.insert(self.at);
+        true
+    }
+
+    /// Whether all of a descriptor lies in regions.
+    fn check_reach(&self, index: usize) -> Result<(), PlanError> {
+        let mut done = 0;
+        while done < self.side.descs[index].len {
+            done += self.reach(index, done)?;
+        }
         Ok(())
     }
+
+    /// How many bytes of a descriptor behind the first `done` ones lie in one region.
+    fn reach(&self, index: usize, done: u64) -> Result<u64, PlanError> {
+        let Side { party, kind, descs, regions } = self.side;
+        let descriptor = descs[index];
+        let Some(end) = descriptor.end() else {
+            return Err(PlanError::Wraps { index, party, descriptor });
+        };
+        let at = descriptor.addr + done;
+        if let Some(region) = regions.reaching(kind, descriptor.device, at) {
+            return Ok(region.span.end().unwrap_or(end).min(end) - at);
+        }
+        let miss =
+            regions.explain(kind, descriptor.device, Span { addr: descriptor.addr, len: descriptor.len });
+        Err(PlanError::OutsideRegion { index, party, kind, descriptor, miss })
+    }
+}
+
+/// Cuts a pair where either side crosses from one region into the next.
+#[cold]
+fn cross<S: RegionLookup, D: RegionLookup>(
+    from: &mut Cursor<'_, S>,
+    to: &mut Cursor<'_, D>,
+    index: usize,
+    cutter: &mut Cutter<'_>,
+) -> Result<(), PlanError> {
+    let (s, d) = (from.side.descs[index], to.side.descs[index]);
+    from.check_reach(index)?;
+    to.check_reach(index)?;
+    let mut done = 0;
+    while done < s.len {
+        let len = from.reach(index, done)?.min(to.reach(index, done)?);
+        if cutter.plan.segments.len() >= MAX_SEGMENTS {
+            return Err(PlanError::TooLarge { index });
+        }
+        cutter.take(Segment { src: s.addr + done, dst: d.addr + done, len }, index)?;
+        done += len;
+    }
+    // What comes next is not merged with a part of this.
+    (from.at, to.at) = (Extent::default(), Extent::default());
+    Ok(())
 }
 
 /// Cuts finished segments into chunks.

@@ -28,6 +28,20 @@ pub trait RegionLookup {
     /// A region of this kind and device that holds all of `span`.
     fn containing(&self, kind: MemoryKind, device: u32, span: Span) -> Option<&Region>;
 
+    /// Of the regions of this kind and device that hold the byte at `addr`, the one that ends last.
+    fn reaching(&self, kind: MemoryKind, device: u32, addr: u64) -> Option<&Region>;
+
+    /// Whether regions of this kind and device, one or several side by side, hold all of `span`.
+    fn covers(&self, kind: MemoryKind, device: u32, span: Span) -> bool {
+        let Some(end) = span.end() else { return false };
+        let mut at = span.addr;
+        while at < end {
+            let Some(region) = self.reaching(kind, device, at) else { return false };
+            at = region.span.end().unwrap_or(end);
+        }
+        true
+    }
+
     /// Why no region holds `span`, for the error that says so.
     fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss;
 }
@@ -171,6 +185,10 @@ impl RegionTable {
 impl RegionLookup for RegionTable {
     fn containing(&self, kind: MemoryKind, device: u32, span: Span) -> Option<&Region> {
         containing(self.space(kind, device)?, span)
+    }
+
+    fn reaching(&self, kind: MemoryKind, device: u32, addr: u64) -> Option<&Region> {
+        self.space(kind, device)?.farthest(addr).filter(|region| end_of(region) > addr)
     }
 
     fn explain(&self, kind: MemoryKind, device: u32, span: Span) -> Miss {

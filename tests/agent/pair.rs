@@ -28,7 +28,14 @@ pub fn unique(stem: &str) -> String {
 }
 
 pub fn settings(lane: Lane) -> EngineSettings {
-    let none = LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+    let none = LaneChoice {
+        local: false,
+        ucx: false,
+        cuda: false,
+        stream_unix: false,
+        stream_tcp: false,
+        explicit: true,
+    };
     let lanes = match lane {
         Lane::Local => LaneChoice { local: true, ..none },
         Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },

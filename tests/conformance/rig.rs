@@ -153,12 +153,12 @@ impl<H: Harness> Rig<H> {
 
     /// New registered memory of a node, filled with a pattern of its own and announced to its peers.
     pub fn memory(&mut self, node: usize, len: usize) -> Mem {
-        let memory = Memory::new(len);
+        let mut memory = Memory::new(Self::kind(node), len);
         let salt = self.next_region as usize;
         memory.fill(|at| pattern(salt, at));
         let span = memory.span();
-        let region = self.region(span);
-        let key_bytes = self.register(node, &region).expect("DRAM registers");
+        let region = self.region(node, span);
+        let key_bytes = self.register(node, &region).expect("a kind within the limits registers");
         self.nodes[node].held.push(Held { region, key_bytes, memory });
         let index = self.nodes[node].held.len() - 1;
         let peers: Vec<usize> = self.nodes[node].peers.iter().map(|(to, _)| *to).collect();
@@ -166,11 +166,16 @@ impl<H: Harness> Rig<H> {
         Mem { node, index, span }
     }
 
-    /// A region over `span` with a new key, not registered yet.
-    pub fn region(&mut self, span: Span) -> Region {
+    /// What memory a node has.
+    pub fn kind(node: usize) -> MemoryKind {
+        H::KINDS[node % 2]
+    }
+
+    /// A region of a node over `span` with a new key, not registered yet.
+    pub fn region(&mut self, node: usize, span: Span) -> Region {
         let key = RegionKey(self.next_region);
         self.next_region += 1;
-        Region { key, kind: MemoryKind::Dram, device: 0, span }
+        Region { key, kind: Self::kind(node), device: 0, span }
     }
 
     /// Registers a region whose span is memory of this rig (or which the fabric has to refuse).

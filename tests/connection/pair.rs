@@ -156,7 +156,14 @@ pub fn open(stem: &str, lane: Lane, port: u16) -> Connections {
 /// The same under a name.
 pub fn open_as(name: &str, lane: Lane, port: u16) -> Connections {
     let name = name.to_owned();
-    let none = LaneChoice { local: false, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+    let none = LaneChoice {
+        local: false,
+        ucx: false,
+        cuda: false,
+        stream_unix: false,
+        stream_tcp: false,
+        explicit: true,
+    };
     let lanes = match lane {
         Lane::Local => LaneChoice { local: true, ..none },
         Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },

@@ -87,7 +87,7 @@ pub fn planned(
         TransferOp::Read => plan(remote, local, caps),
         TransferOp::Write => plan(local, remote, caps),
     }?;
-    Ok(Submission { peer: peer.into(), op, plan, regions, sync_message })
+    Ok(Submission { peer: peer.into(), op, lane: 0, plan, regions, sync_message })
 }
 
 /// The regions of ours that a list touches.

@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// The fabrics. They do not know each other; only the list of modules, the registry and the one place that
 /// fills in the registry's settings name them.
-const FABRICS: &[&str] = &["ucx", "libfabric", "mpi", "local", "stream", "sim"];
+const FABRICS: &[&str] = &["ucx", "libfabric", "mpi", "local", "cuda", "stream", "sim"];
 const NAMES_FABRICS: &[&str] = &["src/fabric/mod.rs", "src/fabric/registry.rs", "src/agent/open.rs"];
 
 /// Crates that one room alone may use.
@@ -83,6 +83,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/agent/registration.rs", "hands the caller's promise about memory to the fabrics"),
     ("src/fabric/mod.rs", "declares the promise about memory"),
     ("src/fabric/local/mod.rs", "hands the promise on to its leaf"),
+    ("src/fabric/cuda/mod.rs", "implements the trait's unsafe method; no block"),
+    ("src/fabric/cuda/shelf.rs", "implements the trait's unsafe method; no block"),
     ("src/fabric/sim/fabric.rs", "hands the promise on to its leaf"),
     ("src/fabric/sim/mod.rs", "states a contract that its callers keep"),
     ("src/fabric/ucx/mod.rs", "hands the promise on to its leaf"),
@@ -92,6 +94,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/agent/process.rs", "fork handlers and signal masks"),
     ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
     ("src/connection/rendezvous/libmpi.rs", "calls the MPI that the host has loaded"),
+    ("src/fabric/cuda/launch.rs", "copies of a GPU into memory named by address"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
     ("src/fabric/sim/memory.rs", "copies between memories named by address"),
     ("src/fabric/credentials.rs", "SO_PEERCRED with process id 0 as a value"),

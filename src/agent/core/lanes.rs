@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{PeerKey, RegionKey};
+use crate::desc::{MemoryKind, PeerKey, RegionKey, TransferOp};
 use crate::fabric::{Batch, Link, Posted};
 use crate::proto::section::AnnouncedRegion;
 
@@ -85,6 +85,14 @@ impl Core {
                 fabric.connect(key, Link { address, link_id, credentials, keys });
             }
         }
+    }
+
+    /// What carries this kind of memory between a peer and us, as its fabric says.
+    pub(in crate::agent) fn carrier(&self, key: PeerKey, kind: MemoryKind) -> Option<&'static str> {
+        let lanes = self.endpoint.peer(key)?.lanes();
+        let mut carrying = lanes.carrying(self.endpoint.lanes(), TransferOp::Write, [kind, kind]);
+        let (lane, ..) = carrying.next()?;
+        self.fabrics.get(lane).map(|fabric| fabric.carrier(key))
     }
 
     pub(super) fn import(&mut self, key: PeerKey, announced: &AnnouncedRegion) {

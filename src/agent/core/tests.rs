@@ -28,7 +28,14 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// An agent whose engine moves only when somebody drives it.
 fn still(stem: &str) -> Agent {
-    let lanes = LaneChoice { local: true, ucx: false, stream_unix: false, stream_tcp: false, explicit: true };
+    let lanes = LaneChoice {
+        local: true,
+        ucx: false,
+        cuda: false,
+        stream_unix: false,
+        stream_tcp: false,
+        explicit: true,
+    };
     let settings = EngineSettings {
         lanes,
         interface: Some("lo".into()),
@@ -74,7 +81,7 @@ fn pair() -> (Agent, Agent) {
 /// Submits a write that the peer is to pull, without a step of the engine.
 fn submit(core: &mut Core, peer: &str, now: Instant) {
     let (_, loaded) = core.endpoint.loaded_peer(peer).expect("it is loaded");
-    let lane = core.endpoint.lanes()[loaded.lane().expect("a lane")];
+    let lane = core.endpoint.lanes()[loaded.lanes().agreed()[0]];
     let descs: Vec<_> =
         (0..PIECES).map(|at| Descriptor { addr: ADDR + 128 * at, len: 64, device: 0 }).collect();
     let (ours, theirs) = (core.endpoint.regions(), loaded.regions());
@@ -83,7 +90,7 @@ fn submit(core: &mut Core, peer: &str, now: Instant) {
         PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
     let plan = plan(side(Party::Local, &*ours), side(Party::Remote, &*theirs), caps).expect("a plan");
     let (op, regions) = (TransferOp::Write, vec![RegionKey(1)]);
-    let submission = Submission { peer: peer.into(), op, plan, regions, sync_message: None };
+    let submission = Submission { peer: peer.into(), op, lane: 0, plan, regions, sync_message: None };
     core.endpoint.submit(submission, now).expect("it is taken");
 }
 

@@ -18,10 +18,8 @@
 
 mod nonce;
 mod peer;
-mod ptracer;
 mod pull;
 mod queue;
-mod wake;
 mod yard;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,13 +33,12 @@ use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, TransferOp};
 use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
-pub use ptracer::yama_scope;
 
+use super::wake::Wake;
 use nonce::Nonce;
 use peer::Identity;
 use pull::Puller;
 use queue::News;
-use wake::Wake;
 use yard::{Yard, ended};
 
 /// How a local fabric is set up.
@@ -99,7 +96,7 @@ impl LocalFabric {
         Ok(Self {
             config,
             nonce: Nonce::new()?,
-            yama_scope: ptracer::yama_scope(),
+            yama_scope: super::yama_scope(),
             puller: Puller::new(),
             peers: BTreeMap::new(),
             connecting: Vec::new(),
@@ -120,7 +117,7 @@ impl LocalFabric {
             return true;
         }
         let watched = outcome.and_then(|()| {
-            self.wake.watch(&peer.identity.pidfd, key).map_err(|errno| {
+            self.wake.watch(&peer.identity.process, key).map_err(|errno| {
                 error("epoll_ctl", FabricErrorKind::NoResource, errno, "cannot watch the peer's process")
             })
         });
@@ -150,7 +147,7 @@ impl LocalFabric {
                 News::Ended(_, token, outcome) => sink.completed(token, outcome),
                 News::Lost(key, error) => {
                     if let Some(peer) = self.peers.get(&key) {
-                        self.wake.forget(&peer.identity.pidfd);
+                        self.wake.forget(&peer.identity.process);
                     }
                     sink.lost(key, error);
                 }
@@ -203,6 +200,8 @@ impl Fabric for LocalFabric {
             segments_per_batch: SEGMENTS_PER_BATCH,
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Dram],
+            selective: false,
+            maps_regions: false,
         }
     }
 
@@ -226,7 +225,7 @@ impl Fabric for LocalFabric {
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
-        match Identity::pin(&link, self.yama_scope) {
+        match Identity::pin(&link) {
             Ok(identity) => {
                 let state = State::Connecting { until: Instant::now() + LEAVE_WITHIN };
                 self.peers.insert(peer, Peer { identity: Arc::new(identity), state });
@@ -240,7 +239,7 @@ impl Fabric for LocalFabric {
     fn disconnect(&mut self, peer: PeerKey) {
         self.yard.remove(peer);
         if let Some(gone) = self.peers.remove(&peer) {
-            self.wake.forget(&gone.identity.pidfd);
+            self.wake.forget(&gone.identity.process);
         }
         self.outcomes.retain(|(key, _)| *key != peer);
     }
@@ -278,7 +277,7 @@ impl Fabric for LocalFabric {
             while let Some(key) = self.wake.ended() {
                 any = true;
                 if let Some(peer) = self.peers.get(&key) {
-                    self.wake.forget(&peer.identity.pidfd);
+                    self.wake.forget(&peer.identity.process);
                 }
                 self.yard.change(|queue| queue.lose(key, ended()));
             }
@@ -311,8 +310,9 @@ fn error(call: &'static str, kind: FabricErrorKind, errno: Errno, detail: impl I
 
 /// Segments in one batch.
 const SEGMENTS_PER_BATCH: usize = 1 << 16;
-/// Bytes in one batch: no bound of ours, a batch is copied in steps.
-const BYTES_PER_BATCH: u64 = 1 << 40;
+/// Bytes in one batch: small enough for a transfer to be seen coming on, and for peers to take turns. It is copied in
+/// pieces.
+const BYTES_PER_BATCH: u64 = 4 << 20;
 /// How long a peer has to give us leave under Yama.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often we try meanwhile.

@@ -165,7 +165,7 @@ fn copy(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>) -> Resu
             Err(errno) => return Err(failure(puller, regions, piece, at, errno)),
         }
     }
-    if identity.has_ended() { Err(ended()) } else { Ok(()) }
+    if identity.process.has_ended() { Err(ended()) } else { Ok(()) }
 }
 
 /// One call from `at` on: the bytes that it was to bring, and what it brought.
@@ -193,7 +193,7 @@ fn pull(
         }
         wanted += rest.len;
     }
-    Ok((wanted, call.pull(piece.identity.pid.as_raw_pid(), &piece.identity.nonce)))
+    Ok((wanted, call.pull(piece.identity.process.pid.as_raw_pid(), &piece.identity.nonce)))
 }
 
 /// `bytes` further than `at`.
@@ -220,17 +220,17 @@ fn failure(
     errno: Errno,
 ) -> FabricError {
     let identity = &*piece.identity;
-    if errno == Errno::SRCH || identity.has_ended() {
+    if errno == Errno::SRCH || identity.process.has_ended() {
         return ended();
     }
     if errno != Errno::FAULT {
-        return refused(identity.pid, errno);
+        return refused(identity.process.pid, errno);
     }
     if identity.prove(puller, regions).is_err() {
         return closed(identity);
     }
     let at = piece.segments.get(at.segment).map_or(0, |segment| segment.src + at.offset);
-    let detail = format!("the peer (process {}) has no readable memory at {at:#x}", identity.pid);
+    let detail = format!("the peer (process {}) has no readable memory at {at:#x}", identity.process.pid);
     error(READV, FabricErrorKind::InvalidRegion, errno, detail)
 }
 
@@ -245,6 +245,6 @@ fn unfinished() -> FabricError {
 }
 
 fn closed(identity: &Identity) -> FabricError {
-    let detail = format!("process {} has closed its agent or runs another program", identity.pid);
+    let detail = format!("process {} has closed its agent or runs another program", identity.process.pid);
     FabricError::new("local", READV, FabricErrorKind::PeerLost, 0, detail)
 }

@@ -129,6 +129,8 @@ impl Fabric for SimFabric {
             segments_per_batch,
             bytes_per_batch,
             kinds,
+            selective: false,
+            maps_regions: false,
         }
     }
 

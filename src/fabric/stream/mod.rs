@@ -297,4 +297,6 @@ const LIMITS: Limits = Limits {
     segments_per_batch: 1024,
     bytes_per_batch: 1 << 20,
     kinds: &[MemoryKind::Dram],
+    selective: false,
+    maps_regions: false,
 };

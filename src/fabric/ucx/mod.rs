@@ -101,8 +101,10 @@ const LIMITS: Limits = Limits {
     same_host_only: true,
     batches_in_flight: 4,
     segments_per_batch: 4096,
-    bytes_per_batch: 8 << 20,
+    bytes_per_batch: 4 << 20,
     kinds: &[MemoryKind::Dram],
+    selective: false,
+    maps_regions: false,
 };
 
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::desc::{OpToken, PeerKey, Region, Segment, Span, TransferId, TransferOp};
+use crate::desc::{MemoryKind, OpToken, PeerKey, Region, Segment, Span, TransferId, TransferOp};
 use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::{Runs, TransferError};
 
@@ -143,12 +143,24 @@ pub enum CommandError {
         reason: String,
     },
     /// No lane to the peer can do this.
-    #[error("no lane to peer '{name}' can {op} ({reasons})")]
+    #[error("no lane to peer '{name}' can {op} from or to its {remote} with our {local} ({reasons})")]
     NoLane {
         /// The name.
         name: String,
         /// What was wanted.
         op: TransferOp,
+        /// The kind of our memory.
+        local: MemoryKind,
+        /// The kind of the peer's.
+        remote: MemoryKind,
+        /// What is wrong with each lane.
+        reasons: String,
+    },
+    /// The peer has come back since the transfer was planned, and over other lanes.
+    #[error("the lane that a transfer to peer '{name}' was planned for is gone ({reasons}); submit it again")]
+    LaneGone {
+        /// The name.
+        name: String,
         /// What is wrong with each lane.
         reasons: String,
     },

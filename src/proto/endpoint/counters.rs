@@ -30,7 +30,7 @@ impl Endpoint {
         for peer in self.peers.values() {
             sum.outgoing += peer.outgoing.len();
             sum.incoming += peer.incoming.len();
-            sum.posted += peer.posted;
+            sum.posted += peer.lanes.posted();
             sum.requests += peer.requests.len();
             sum.revoking += peer.revoking.len();
             sum.releasing += peer.releasing.len();

@@ -103,7 +103,7 @@ impl Peer {
 
     /// Says which lanes are up on our side. `again` asks for the peer's word, too.
     pub(super) fn say_ready(&mut self, again: bool) {
-        let lanes = self.announced.clone();
+        let lanes = self.lanes.announced().to_vec();
         self.say(&Frame::Ready { lanes, again });
     }
 }

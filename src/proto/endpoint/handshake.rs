@@ -10,7 +10,7 @@ use crate::proto::section::Section;
 use crate::proto::session::{SessionEvent, SessionPhase};
 use crate::proto::wire::{Frame, Hello, MAJOR_FIELD, RefuseReason, VERSION};
 
-use super::peer::LaneState;
+use super::lanes::LaneState;
 use super::{Action, Endpoint, PEERS_MAX, Peer};
 
 /// The reason of a stream that closed only because both sides dialed at once.
@@ -50,22 +50,14 @@ impl Endpoint {
     pub fn handle_lane(&mut self, key: PeerKey, lane: &str, outcome: Result<(), String>) {
         let Some(index) = self.lanes.iter().position(|spec| spec.name == lane) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let Some(state) = peer.lane_states.get_mut(index) else { return };
-        if matches!(state, LaneState::Down(_)) {
-            return; // the peer has been told that it is not to be had
-        }
-        let now = match outcome {
-            Ok(()) => LaneState::Up,
-            Err(reason) => LaneState::Down(reason),
-        };
-        let was = std::mem::replace(state, now);
-        let broke = was == LaneState::Up && *state != LaneState::Up;
+        let Some(was) = peer.lanes.change(index, outcome) else { return };
+        let broke = was == LaneState::Up && !peer.lanes.is_up(index);
         // Until both sides are up, the peer may have settled on any lane that we have announced.
-        let counts = peer.lane == Some(index) || peer.phase == SessionPhase::Announced;
+        let counts = peer.lanes.agreed().contains(&index) || peer.phase == SessionPhase::Announced;
         if was == LaneState::Pending {
             self.announce_when_settled(key);
         } else if broke && counts {
-            let reasons = peer.lane_reasons(&self.lanes);
+            let reasons = peer.lanes.reasons(&self.lanes);
             self.close(key, &format!("its lane broke ({reasons})"));
         }
     }
@@ -209,14 +201,7 @@ impl Endpoint {
         let announced = std::mem::take(&mut section.regions);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let theirs: Vec<_> = section.fabrics.iter().map(|fabric| fabric.name.clone()).collect();
-        peer.lane_states = self
-            .lanes
-            .iter()
-            .map(|lane| match theirs.iter().any(|name| name == lane.name) {
-                true => LaneState::Pending,
-                false => LaneState::Down("the peer does not offer it".into()),
-            })
-            .collect();
+        peer.lanes.begin(&self.lanes, &theirs);
         peer.section = Some(section);
         peer.liveness.came_on(now);
         let link_id = peer.link_id;
@@ -229,12 +214,11 @@ impl Endpoint {
 
     fn announce_when_settled(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.phase != SessionPhase::Linking || peer.lane_states.contains(&LaneState::Pending) {
+        if peer.phase != SessionPhase::Linking || peer.lanes.is_pending() {
             return;
         }
         let Ok(phase) = peer.phase.on(SessionEvent::LanesSettled) else { return };
-        let up = self.lanes.iter().zip(&peer.lane_states).filter(|(_, state)| **state == LaneState::Up);
-        peer.announced = up.map(|(lane, _)| lane.name).collect();
+        peer.lanes.announce(&self.lanes);
         peer.phase = phase;
         peer.say_ready(false);
         self.come_up_when_ready(key);
@@ -242,9 +226,7 @@ impl Endpoint {
 
     pub(super) fn handle_ready(&mut self, key: PeerKey, lanes: &[&str], again: bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.their_lanes.is_none() {
-            peer.their_lanes = Some(lanes.iter().map(|lane| (*lane).to_owned()).collect());
-        }
+        peer.lanes.note_ready(lanes);
         if again && matches!(peer.phase, SessionPhase::Announced | SessionPhase::Up) {
             peer.say_ready(false); // ours was lost
         }
@@ -263,13 +245,11 @@ impl Endpoint {
 
     fn come_up_when_ready(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let (SessionPhase::Announced, Some(theirs)) = (peer.phase, &peer.their_lanes) else { return };
+        if peer.phase != SessionPhase::Announced || !peer.lanes.are_known() {
+            return;
+        }
         let Ok(phase) = peer.phase.on(SessionEvent::BothReady) else { return };
-        let both =
-            self.lanes.iter().zip(&peer.lane_states).position(|(lane, state)| {
-                *state == LaneState::Up && theirs.iter().any(|name| name == lane.name)
-            });
-        peer.lane = both;
+        peer.lanes.agree(&self.lanes);
         peer.phase = phase;
         self.actions.push_back(Action::Up { peer: key });
     }

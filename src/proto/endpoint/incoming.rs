@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
 use crate::proto::plan::MAX_SEGMENTS;
-use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPhase};
+use crate::proto::regions::RegionTable;
+use crate::proto::transfer::{Committed, End, Incoming, IncomingEvent, IncomingPhase, Mover};
 use crate::proto::wire::{Commit, DataHeader, Frame};
 
-use super::outgoing::lane_has_room;
 use super::requests::ChunkRequest;
 use super::{
     Action, Endpoint, Flight, FlightKind, MESSAGE_MAX_BYTES, Peer, Placement, TRANSFERS_PER_PEER_MAX,
@@ -50,16 +50,12 @@ impl Endpoint {
             Frame::Heartbeat { said, heard, again } => self.handle_heartbeat(key, said, heard, again, now),
             Frame::Event { number, event } => self.handle_event(key, number, event, now),
             Frame::Pull { id, chunk, heard, segments } => {
-                self.handle_request(
-                    key,
-                    ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: false },
-                );
+                let (segments, answer) = (segments.into_owned(), false);
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer, lane: 0 });
             }
             Frame::Send { id, chunk, heard, segments } => {
-                self.handle_request(
-                    key,
-                    ChunkRequest { id, chunk, heard, segments: segments.into_owned(), answer: true },
-                );
+                let (segments, answer) = (segments.into_owned(), true);
+                self.handle_request(key, ChunkRequest { id, chunk, heard, segments, answer, lane: 0 });
             }
             Frame::Commit(commit) => self.handle_commit(key, &commit, now),
             Frame::Ack { id, events } => self.handle_ack(key, id, events, now),
@@ -75,8 +71,9 @@ impl Endpoint {
     }
 
     /// A chunk to pull (a write of the peer's) or to send (a read).
-    fn handle_request(&mut self, key: PeerKey, request: ChunkRequest) {
+    fn handle_request(&mut self, key: PeerKey, mut request: ChunkRequest) {
         let ChunkRequest { id, chunk, answer, .. } = request;
+        let lane = self.lane_of_request(key, &request);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.ended.end(id).is_some() {
             return;
@@ -97,16 +94,40 @@ impl Endpoint {
         }
         incoming.in_flight += 1;
         incoming.progress.note(heard);
+        let Some(lane) = lane else {
+            self.drop_flight(key, id, 1);
+            return self.fault(key, id, format!("no lane in common serves chunk {chunk}"));
+        };
+        (incoming.lane, request.lane) = (Some(lane), lane);
         if !peer.requests.push(request) {
             self.drop_flight(key, id, 1);
             self.fault(key, id, format!("chunk {chunk} is one too many: too much waits already"));
         }
     }
 
-    /// Posts requested chunks while the lane has room.
+    /// The lane that the peer means: the first that serves such a request between those kinds of memory. What lies nowhere
+    /// is found out when its turn comes.
+    fn lane_of_request(&self, key: PeerKey, request: &ChunkRequest) -> Option<usize> {
+        let peer = self.peers.get(&key)?;
+        let (op, mover) = match request.answer {
+            true => (TransferOp::Read, Mover::Answered),
+            false => (TransferOp::Write, Mover::Pulled),
+        };
+        let kind = |regions: &RegionTable, addr, len| {
+            regions.holding(Span { addr, len }).map_or(MemoryKind::Dram, |region| region.kind)
+        };
+        let first = request.segments.first().copied().unwrap_or(Segment { src: 0, dst: 0, len: 0 });
+        let (ours, theirs) = if request.answer { (first.src, first.dst) } else { (first.dst, first.src) };
+        let kinds = [kind(&self.regions, ours, first.len), kind(&peer.regions, theirs, first.len)];
+        let mut serving = peer.lanes.carrying(&self.lanes, op, kinds);
+        serving.find(|(_, _, by)| *by == mover).map(|(lane, ..)| lane)
+    }
+
+    /// Posts requested chunks while their lanes have room.
     pub(super) fn pump_requests(&mut self, key: PeerKey) {
-        while let Some(peer) = self.peers.get_mut(&key).filter(|peer| lane_has_room(&self.lanes, peer)) {
-            let Some(request) = peer.requests.pop() else { return };
+        while let Some(peer) = self.peers.get_mut(&key) {
+            let has_room = |lane| peer.lanes.has_room(&self.lanes, lane);
+            let Some(request) = peer.requests.pop(has_room) else { return };
             let tag = peer.tag();
             let alive = peer.incoming.get(&request.id).map(|incoming| incoming.phase);
             if alive != Some(IncomingPhase::Receiving) {
@@ -124,7 +145,7 @@ impl Endpoint {
     }
 
     fn post_request(&mut self, key: PeerKey, request: ChunkRequest, regions: Vec<RegionKey>, tag: u64) {
-        let ChunkRequest { id, chunk, segments, answer, .. } = request;
+        let ChunkRequest { id, chunk, segments, answer, lane, .. } = request;
         let bytes = segments.iter().map(|segment| segment.len).sum();
         let (kind, op, header) = match answer {
             true => {
@@ -133,17 +154,16 @@ impl Endpoint {
             }
             false => (FlightKind::PullPost, TransferOp::Read, Vec::new()),
         };
-        let token = OpToken(self.take_off(Flight { peer: key, id, chunk, bytes, kind, regions }));
+        let token = OpToken(self.take_off(Flight { peer: key, lane, id, chunk, bytes, kind, regions }));
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.posted += 1;
-        let lane = peer.lane.unwrap_or_default(); // invariant: lane_has_room was true, so there is a lane
+        peer.lanes.note_posted(lane);
         self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
     }
 
     /// The regions of ours that a request touches: the destination of a pull, the source of an answer. It has to
-    /// be within our own lane's bounds.
+    /// be within our own bounds of its lane.
     fn check_request(&self, key: PeerKey, request: &ChunkRequest) -> Result<Vec<RegionKey>, String> {
-        let lane = self.peers.get(&key).and_then(|peer| self.lanes.get(peer.lane?));
+        let lane = self.lanes.get(request.lane);
         let bytes = request.segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len));
         let fits = lane.zip(bytes).is_some_and(|(lane, bytes)| {
             bytes <= lane.bytes_per_chunk && request.segments.len() <= lane.segments_per_chunk
@@ -171,6 +191,7 @@ impl Endpoint {
 
     fn place_write(&mut self, key: PeerKey, header: DataHeader, payload: u64) -> Placement {
         let DataHeader { id, heard, chunk, spans, .. } = header;
+        let lane = self.lanes.iter().position(|spec| spec.framed);
         let Some(peer) = self.peers.get_mut(&key) else { return Placement::Discard };
         if peer.ended.end(id).is_some() {
             return Placement::Discard;
@@ -180,6 +201,7 @@ impl Endpoint {
             return Placement::Discard;
         };
         incoming.arrived = incoming.arrived.saturating_add(1);
+        incoming.lane = incoming.lane.or(lane);
         if incoming.phase != IncomingPhase::Receiving {
             self.settle_incoming(key, id);
             return Placement::Discard;
@@ -200,7 +222,8 @@ impl Endpoint {
                     incoming.in_flight += 1;
                 }
                 let kind = FlightKind::WriteLanding;
-                let flight = Flight { peer: key, id, chunk, bytes: payload, kind, regions };
+                let lane = lane.unwrap_or_default(); // invariant: it has come over one
+                let flight = Flight { peer: key, lane, id, chunk, bytes: payload, kind, regions };
                 Placement::Scatter { ticket: self.take_off(flight), spans }
             }
             Err(text) => {

@@ -22,12 +22,14 @@ mod events;
 mod fence_tests;
 mod handshake;
 mod incoming;
+mod lanes;
 #[cfg(test)]
 mod many_tests;
 mod outgoing;
 mod peer;
 mod regions;
 mod requests;
+mod routes;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -53,8 +55,10 @@ pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
 pub use counters::Counters;
 pub use handshake::{CROSSED, KEY_WANTED};
+pub use lanes::{LaneSpec, PeerLanes, Unkeyed};
 pub use outgoing::Submission;
-pub use peer::{LaneSpec, Peer};
+pub use peer::Peer;
+pub use routes::{Route, Routes};
 
 /// Who we are, as peers see it. Its regions are kept up to date by the endpoint.
 #[derive(Clone, Debug)]
@@ -72,6 +76,8 @@ pub struct Endpoint {
     lanes: Vec<LaneSpec>,
     deadlines: Deadlines,
     regions: Arc<RegionTable>,
+    /// Those of them that some lane does not reach.
+    unkeyed: Arc<Unkeyed>,
     /// Regions that one peer alone has been told of.
     told_to: HashMap<RegionKey, PeerKey>,
     peers: BTreeMap<PeerKey, Peer>,
@@ -93,6 +99,8 @@ pub struct Endpoint {
 #[derive(Debug)]
 struct Flight {
     peer: PeerKey,
+    /// The lane that it is on.
+    lane: usize,
     id: TransferId,
     chunk: u32,
     bytes: u64,
@@ -154,6 +162,7 @@ impl Endpoint {
             lanes,
             deadlines,
             regions: Arc::default(),
+            unkeyed: Arc::default(),
             told_to: HashMap::new(),
             peers: BTreeMap::new(),
             names: HashMap::new(),
@@ -357,7 +366,7 @@ impl Endpoint {
     pub fn handle_completed(&mut self, token: OpToken, outcome: Result<(), String>, now: Instant) {
         let Some(flight) = self.flights.remove(&token.0) else { return };
         if let Some(peer) = self.peers.get_mut(&flight.peer) {
-            peer.posted = peer.posted.saturating_sub(1);
+            peer.lanes.note_completed(flight.lane);
         }
         match flight.kind {
             FlightKind::OutgoingPost => self.outgoing_flight_done(&flight, outcome, now),

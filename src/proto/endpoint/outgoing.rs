@@ -11,7 +11,7 @@ use crate::proto::transfer::{
 use crate::proto::wire::DataHeader;
 
 use super::{
-    Action, CommandError, Endpoint, Flight, FlightKind, PLANS_KEPT, Peer, Placement, SEGMENTS_ASKED_MAX,
+    Action, CommandError, Endpoint, Flight, FlightKind, PLANS_KEPT, Placement, SEGMENTS_ASKED_MAX,
     SEGMENTS_KEPT, SMALL_BYTES, TRANSFERS_PER_PEER_MAX, check_message,
 };
 
@@ -22,7 +22,9 @@ pub struct Submission {
     pub peer: String,
     /// Direction.
     pub op: TransferOp,
-    /// Chunks within the agreed lane's bounds.
+    /// The lane that it takes: one of [`Endpoint::routes`].
+    pub lane: usize,
+    /// Chunks within that lane's bounds.
     pub plan: Plan,
     /// Our regions that the plan touches.
     pub regions: Vec<RegionKey>,
@@ -33,12 +35,14 @@ pub struct Submission {
 impl Endpoint {
     /// Starts a transfer. [`Action::Ended`] tells its end, exactly once.
     pub fn submit(&mut self, submission: Submission, now: Instant) -> Result<TransferId, CommandError> {
-        let Submission { peer: name, op, plan, regions, sync_message } = submission;
+        let Submission { peer: name, op, lane, plan, regions, sync_message } = submission;
         check_message(&name, sync_message.as_deref().unwrap_or_default())?;
         let (key, peer) = self.loaded_peer(&name)?;
-        let Some(mover) = peer.mover(&self.lanes, op) else {
-            let reasons = peer.lane_reasons(&self.lanes);
-            return Err(CommandError::NoLane { name, op, reasons });
+        // The peer may have come back since its lanes were looked at.
+        let spec = self.lanes.get(lane).filter(|_| peer.lanes.agreed().contains(&lane));
+        let Some(mover) = spec.and_then(|spec| spec.mover(op)) else {
+            let reasons = peer.lanes.reasons(&self.lanes);
+            return Err(CommandError::LaneGone { name, reasons });
         };
         let count = peer.outgoing.len();
         if count >= TRANSFERS_PER_PEER_MAX {
@@ -53,6 +57,7 @@ impl Endpoint {
         let transfer = Outgoing {
             id,
             op,
+            lane,
             mover,
             plan,
             regions,
@@ -147,17 +152,16 @@ impl Endpoint {
     /// Issues the next chunk of a transfer; false when there is none or no room. `asked` segments wait at the peer.
     fn issue_chunk(&mut self, key: PeerKey, id: TransferId, asked: &mut usize, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
-        let room = lane_has_room(&self.lanes, peer);
         let output_has_room = peer.output_has_room();
-        let (lane, tag, heard) = (peer.lane, peer.tag(), peer.events_heard());
+        let (tag, heard) = (peer.tag(), peer.events_heard());
         let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue())
         else {
             return false;
         };
-        let (chunk, mover, op) = (transfer.next_chunk, transfer.mover, transfer.op);
+        let (chunk, mover, op, lane) = (transfer.next_chunk, transfer.mover, transfer.op, transfer.lane);
         let Some(segments) = transfer.plan.chunk(chunk as usize) else { return false };
         let has_room = match mover {
-            Mover::Native | Mover::Framed => room,
+            Mover::Native | Mover::Framed => peer.lanes.has_room(&self.lanes, lane),
             Mover::Pulled | Mover::Answered => {
                 let fits = *asked == 0 || *asked + segments.len() <= SEGMENTS_ASKED_MAX;
                 let has_room = output_has_room && fits;
@@ -178,16 +182,15 @@ impl Endpoint {
                 let segments = segments.to_vec();
                 transfer.next_chunk += chunks_at_once(chunk);
                 transfer.in_flight += 1;
-                peer.posted += 1;
+                peer.lanes.note_posted(lane);
                 let header = match mover {
                     Mover::Framed => write_header((tag, heard), id, chunk, &segments),
                     _ => Vec::new(),
                 };
                 let bytes = segments.iter().map(|segment| segment.len).sum();
                 let kind = FlightKind::OutgoingPost;
-                let flight = Flight { peer: key, id, chunk, bytes, kind, regions: Vec::new() };
+                let flight = Flight { peer: key, lane, id, chunk, bytes, kind, regions: Vec::new() };
                 let token = OpToken(self.take_off(flight));
-                let lane = lane.unwrap_or_default(); // invariant: a mover was chosen, so there is a lane
                 self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
             }
         }
@@ -293,7 +296,7 @@ impl Endpoint {
         }
         transfer.in_flight += 1;
         let kind = FlightKind::AnswerLanding;
-        let flight = Flight { peer: key, id, chunk, bytes, kind, regions: Vec::new() };
+        let flight = Flight { peer: key, lane: transfer.lane, id, chunk, bytes, kind, regions: Vec::new() };
         Placement::Scatter { ticket: self.take_off(flight), spans }
     }
 
@@ -343,11 +346,6 @@ impl Endpoint {
 /// How many chunks are issued as one.
 fn chunks_at_once(chunk: u32) -> u32 {
     if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 }
-}
-
-/// Whether the agreed lane takes another batch to this peer.
-pub(super) fn lane_has_room(lanes: &[super::LaneSpec], peer: &Peer) -> bool {
-    peer.lane.and_then(|lane| lanes.get(lane)).is_some_and(|lane| peer.posted < lane.batches_in_flight)
 }
 
 fn write_header((link, heard): (u64, u64), id: TransferId, chunk: u32, segments: &[Segment]) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::desc::{Region, RegionKey, SessionId, TransferId, TransferOp};
+use crate::desc::{MemoryKind, Region, RegionKey, SessionId, TransferId};
 use crate::proto::events::{EventsIn, EventsOut};
 use crate::proto::liveness::Liveness;
 use crate::proto::regions::RegionTable;
@@ -15,38 +15,9 @@ use crate::proto::transfer::{End, EndedIds, Incoming, Mover, Outgoing, Runs};
 use crate::proto::wire::{Event, Frame, Standing, State};
 
 use super::events::Beat;
+use super::lanes::{LaneSpec, PeerLanes, Unkeyed};
 use super::requests::Requests;
 use super::{OUTPUT_KEPT_BYTES, OUTPUT_SOFT_LIMIT_BYTES, TRANSFERS_PER_PEER_MAX};
-
-/// What the protocol has to know of a lane: the abilities and bounds of the fabric behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneSpec {
-    /// The fabric's name.
-    pub name: &'static str,
-    /// It reads on its own.
-    pub native_read: bool,
-    /// It writes on its own.
-    pub native_write: bool,
-    /// It carries frames that the receiver places.
-    pub framed: bool,
-    /// Batches that may be in flight to one peer.
-    pub batches_in_flight: usize,
-    /// Segments in a chunk.
-    pub segments_per_chunk: usize,
-    /// Bytes in a chunk.
-    pub bytes_per_chunk: u64,
-}
-
-/// The state of one lane to one peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum LaneState {
-    /// Still connecting.
-    Pending,
-    /// Connected on our side.
-    Up,
-    /// Not to be had, and why.
-    Down(String),
-}
 
 /// All that an endpoint knows of one peer, for the life of one control stream.
 #[derive(Debug)]
@@ -60,10 +31,9 @@ pub struct Peer {
     /// It has shown that it has our key.
     pub(super) authenticated: bool,
     pub(super) regions: Arc<RegionTable>,
-    pub(super) lane_states: Vec<LaneState>,
-    pub(super) their_lanes: Option<Vec<String>>,
-    /// The agreed lane, once up; `None` where there is none in common.
-    pub(super) lane: Option<usize>,
+    /// Those of its regions that some lane does not reach.
+    pub(super) unkeyed: Arc<Unkeyed>,
+    pub(super) lanes: PeerLanes,
     pub(super) loaded_by_us: bool,
     pub(super) loaded_by_them: bool,
     /// When a transfer of ours to it last ended.
@@ -75,8 +45,6 @@ pub struct Peer {
     pub(super) events_out: EventsOut,
     pub(super) events_in: EventsIn,
     pub(super) beat: Beat,
-    /// The lanes that our READY names.
-    pub(super) announced: Vec<&'static str>,
     pub(super) outgoing: BTreeMap<TransferId, Outgoing>,
     pub(super) incoming: BTreeMap<TransferId, Incoming>,
     /// The peer's transfers that are over.
@@ -87,11 +55,9 @@ pub struct Peer {
     pub(super) issued_small: bool,
     /// Chunks the peer has asked for and that wait for room on the lane.
     pub(super) requests: Requests,
-    /// Batches of ours in flight on the lane.
-    pub(super) posted: usize,
     /// Regions of ours that the peer was told of by an event, and the number of that.
     pub(super) told_of: HashMap<RegionKey, u64>,
-    /// Regions of ours that are revoked and that the peer may still write to.
+    /// Regions of ours that are revoked and that the peer has yet to let go of.
     pub(super) revoking: BTreeSet<RegionKey>,
     /// Regions that the peer has revoked and that batches of ours may still touch.
     pub(super) releasing: Vec<Releasing>,
@@ -119,9 +85,8 @@ impl Peer {
             section: None,
             authenticated: false,
             regions: Arc::default(),
-            lane_states: Vec::new(),
-            their_lanes: None,
-            lane: None,
+            unkeyed: Arc::default(),
+            lanes: PeerLanes::default(),
             loaded_by_us: false,
             loaded_by_them: false,
             last_end: None,
@@ -130,14 +95,12 @@ impl Peer {
             events_out: EventsOut::default(),
             events_in: EventsIn::default(),
             beat: Beat::new(now),
-            announced: Vec::new(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             ended: EndedIds::new(TRANSFERS_PER_PEER_MAX),
             submitted: 0,
             issued_small: false,
             requests: Requests::default(),
-            posted: 0,
             told_of: HashMap::new(),
             revoking: BTreeSet::new(),
             releasing: Vec::new(),
@@ -175,9 +138,9 @@ impl Peer {
         Arc::clone(&self.regions)
     }
 
-    /// The agreed lane, as an index into the endpoint's lanes.
-    pub fn lane(&self) -> Option<usize> {
-        self.lane
+    /// The lanes to it.
+    pub fn lanes(&self) -> &PeerLanes {
+        &self.lanes
     }
 
     /// Whether our host has it loaded.
@@ -185,9 +148,9 @@ impl Peer {
         self.loaded_by_us
     }
 
-    /// Whether it has come as far as to agree on a lane.
+    /// Whether it has come as far as to agree on lanes.
     pub fn has_been_up(&self) -> bool {
-        self.their_lanes.is_some()
+        self.lanes.are_known()
     }
 
     /// Whether either side has the other loaded, or anything is unfinished: a region that it may still write to needs its
@@ -216,40 +179,23 @@ impl Peer {
         !self.outgoing.is_empty()
     }
 
-    /// What is to be said of each lane to it, for errors and logs.
-    pub fn lane_reasons(&self, lanes: &[LaneSpec]) -> String {
-        let theirs = self.their_lanes.as_deref().unwrap_or_default();
-        let reasons = lanes.iter().zip(&self.lane_states).map(|(lane, state)| match state {
-            LaneState::Pending => format!("{}: still connecting", lane.name),
-            LaneState::Down(reason) => format!("{}: {reason}", lane.name),
-            LaneState::Up if !theirs.iter().any(|name| name == lane.name) => {
-                format!("{}: not up on the peer's side", lane.name)
-            }
-            LaneState::Up => format!("{}: up", lane.name),
-        });
-        reasons.collect::<Vec<_>>().join("; ")
-    }
-
-    /// Whether the peer may be writing to our memory by itself: it is up, or may be before we know.
-    pub(super) fn may_write(&self, lanes: &[LaneSpec]) -> bool {
+    /// Whether the peer has to let go of memory of this kind before it is ours alone: it may be writing there by itself, or
+    /// have it mapped. It is up, or may be before we know.
+    pub(super) fn holds(&self, kind: MemoryKind, lanes: &[LaneSpec]) -> bool {
+        let reaches =
+            |lane: &LaneSpec| (lane.native_write || lane.maps_regions) && lane.kinds.contains(&kind);
         match self.phase {
-            SessionPhase::Announced => lanes.iter().any(|lane| lane.native_write),
-            SessionPhase::Up => {
-                self.lane.and_then(|lane| lanes.get(lane)).is_some_and(|lane| lane.native_write)
-            }
+            SessionPhase::Announced => lanes.iter().any(reaches),
+            SessionPhase::Up => self.lanes.agreed().iter().any(|lane| reaches(&lanes[*lane])),
             _ => false,
         }
     }
 
-    /// Whether the peer may be moving bytes by itself, on the agreed lane or, before we know which that is, on any that we
+    /// Whether the peer may be moving bytes by itself, on an agreed lane or, before we know which those are, on any that we
     /// have announced; then also whether it pulls what we write to it.
     pub(super) fn moves_by_itself(&self, lanes: &[LaneSpec]) -> Option<bool> {
-        let may_be_agreed = |index: usize, lane: &LaneSpec| match self.lane {
-            Some(agreed) => agreed == index,
-            None => self.their_lanes.is_none() && self.announced.contains(&lane.name),
-        };
-        let lanes = lanes.iter().enumerate().filter(|(index, lane)| may_be_agreed(*index, lane));
-        let native = lanes.filter(|(_, lane)| lane.native_read || lane.native_write);
+        let relied_on = lanes.iter().enumerate().filter(|(index, _)| self.lanes.may_be_agreed(lanes, *index));
+        let native = relied_on.filter(|(_, lane)| lane.native_read || lane.native_write);
         native.map(|(_, lane)| !lane.native_write).reduce(|one, other| one | other)
     }
 
@@ -261,12 +207,6 @@ impl Peer {
     /// Whether a batch of this transfer of ours is on its way.
     pub(super) fn is_moving(&self, id: TransferId) -> bool {
         self.outgoing.get(&id).is_some_and(|transfer| transfer.in_flight > 0)
-    }
-
-    /// Who would move an operation on the agreed lane.
-    pub(super) fn mover(&self, lanes: &[LaneSpec], op: TransferOp) -> Option<Mover> {
-        let lane = lanes.get(self.lane?)?;
-        Mover::choose(op, lane.native_read, lane.native_write, lane.framed)
     }
 
     /// The tag that frames of this stream carry.

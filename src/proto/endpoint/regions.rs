@@ -1,6 +1,6 @@
 //! Regions, ours and the peer's: announced, revoked, and let go of once nothing touches them any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::desc::{PeerKey, Region, RegionKey, Span};
@@ -12,12 +12,12 @@ use crate::proto::transfer::{OutgoingPhase, TransferError};
 use crate::proto::wire::Event;
 
 use super::peer::Releasing;
-use super::{Action, Endpoint};
+use super::{Action, Endpoint, LaneSpec, Unkeyed};
 
 impl Endpoint {
     /// Makes a region reachable, and tells every peer, those that come later too.
     pub fn add_region(&mut self, announced: AnnouncedRegion) -> Result<(), RegionError> {
-        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        self.keep_region(&announced)?;
         self.announce(&announced, |_| true);
         self.identity.section.regions.push(announced);
         Ok(())
@@ -26,9 +26,16 @@ impl Endpoint {
     /// Makes a region reachable, and tells this peer alone, if it is there: what is soon revoked again costs the others
     /// nothing then, and waits for none of them.
     pub fn add_region_for(&mut self, only: PeerKey, announced: AnnouncedRegion) -> Result<(), RegionError> {
-        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        self.keep_region(&announced)?;
         self.announce(&announced, |key| key == only);
         self.told_to.insert(announced.region.key, only);
+        Ok(())
+    }
+
+    fn keep_region(&mut self, announced: &AnnouncedRegion) -> Result<(), RegionError> {
+        Arc::make_mut(&mut self.regions).insert(announced.region)?;
+        let fabrics = self.identity.section.fabrics.iter().map(|fabric| fabric.name.as_str());
+        note_unkeyed(&mut self.unkeyed, &self.lanes, announced, &fabrics.collect::<Vec<_>>());
         Ok(())
     }
 
@@ -52,19 +59,21 @@ impl Endpoint {
     /// [`Endpoint::region_is_busy`] is false.
     pub fn remove_regions(&mut self, keys: &[RegionKey]) {
         let table = Arc::make_mut(&mut self.regions);
-        keys.iter().for_each(|key| _ = table.remove(*key));
+        let kinds: HashMap<_, _> =
+            keys.iter().filter_map(|key| Some((*key, table.remove(*key)?.kind))).collect();
         let gone: HashSet<RegionKey> = keys.iter().copied().collect();
+        forget_unkeyed(&mut self.unkeyed, |key| gone.contains(key));
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
         let mut hit = Vec::new();
         for (peer_key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.phase.has_our_section()) {
             let forgets = planted::is(Planted::RevokeUnsaid);
             let is_told =
                 |key: &&RegionKey| !forgets && self.told_to.get(key).is_none_or(|only| only == peer_key);
-            let may_write = peer.may_write(&self.lanes) && !planted::is(Planted::RevokeNotAwaited);
             for key in keys.iter().filter(is_told) {
                 peer.told_of.remove(key);
                 peer.tell(Event::RegionRemove { key: *key });
-                if may_write {
+                let is_held = kinds.get(key).is_some_and(|kind| peer.holds(*kind, &self.lanes));
+                if is_held && !planted::is(Planted::RevokeNotAwaited) {
                     peer.revoking.insert(*key);
                 }
             }
@@ -122,7 +131,12 @@ impl Endpoint {
     pub(super) fn import(&mut self, key: PeerKey, announced: AnnouncedRegion) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match Arc::make_mut(&mut peer.regions).insert(announced.region) {
-            Ok(()) => self.actions.push_back(Action::Import { peer: key, announced }),
+            Ok(()) => {
+                let fabrics = peer.section.iter().flat_map(|section| &section.fabrics);
+                let fabrics: Vec<_> = fabrics.map(|fabric| fabric.name.as_str()).collect();
+                note_unkeyed(&mut peer.unkeyed, &self.lanes, &announced, &fabrics);
+                self.actions.push_back(Action::Import { peer: key, announced });
+            }
             Err(error) => self.close(key, &format!("a region it announces cannot be: {error}")),
         }
     }
@@ -131,6 +145,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.outgoing.values_mut().for_each(|transfer| transfer.note_regions(&peer.regions));
         let region = Arc::make_mut(&mut peer.regions).remove(revoked);
+        forget_unkeyed(&mut peer.unkeyed, |key| *key == revoked);
         let transfers = peer.outgoing.values_mut();
         let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
         let users: Vec<_> = users.filter(|_| !planted::is(Planted::RegionRemoveIgnored)).collect();
@@ -206,5 +221,26 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.revoking.remove(&region);
         }
+    }
+}
+
+/// Remembers the lanes that want a key for a region and have none; `fabrics` are those that its keys speak of.
+fn note_unkeyed(
+    unkeyed: &mut Arc<Unkeyed>,
+    lanes: &[LaneSpec],
+    announced: &AnnouncedRegion,
+    fabrics: &[&str],
+) {
+    let AnnouncedRegion { region, keys } = announced;
+    let has_key = |name| keys.iter().any(|key| fabrics.get(usize::from(key.fabric)) == Some(&name));
+    let wants = |spec: &LaneSpec| spec.selective && spec.kinds.contains(&region.kind);
+    for (lane, _) in lanes.iter().enumerate().filter(|(_, spec)| wants(spec) && !has_key(spec.name)) {
+        Arc::make_mut(unkeyed).insert((lane, region.key));
+    }
+}
+
+fn forget_unkeyed(unkeyed: &mut Arc<Unkeyed>, is_gone: impl Fn(&RegionKey) -> bool) {
+    if unkeyed.iter().any(|(_, key)| is_gone(key)) {
+        Arc::make_mut(unkeyed).retain(|(_, key)| !is_gone(key));
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct ChunkRequest {
     pub heard: u64,
     pub segments: Vec<Segment>,
     pub answer: bool,
+    /// The lane that it is served on.
+    pub lane: usize,
 }
 
 impl ChunkRequest {
@@ -48,11 +50,13 @@ impl Requests {
         true
     }
 
-    /// The request whose turn it is.
-    pub fn pop(&mut self) -> Option<ChunkRequest> {
-        self.was_small = !self.small.is_empty() && (!self.was_small || self.large.is_empty());
-        let queue = if self.was_small { &mut self.small } else { &mut self.large };
+    /// The request whose turn it is, if its lane has room.
+    pub fn pop(&mut self, has_room: impl Fn(usize) -> bool) -> Option<ChunkRequest> {
+        let is_small = !self.small.is_empty() && (!self.was_small || self.large.is_empty());
+        let queue = if is_small { &mut self.small } else { &mut self.large };
+        queue.front().filter(|request| has_room(request.lane))?;
         let request = queue.pop_front()?;
+        self.was_small = is_small;
         self.segments -= request.segments.len();
         Some(request)
     }
@@ -90,11 +94,11 @@ mod tests {
 
     fn request(id: u64, chunk: u32, len: u64) -> ChunkRequest {
         let segments = vec![Segment { src: 0, dst: 0, len }];
-        ChunkRequest { id: TransferId(id), chunk, heard: 0, segments, answer: false }
+        ChunkRequest { id: TransferId(id), chunk, heard: 0, segments, answer: false, lane: 0 }
     }
 
     fn order(requests: &mut Requests) -> Vec<(u64, u32)> {
-        std::iter::from_fn(|| requests.pop()).map(|request| (request.id.0, request.chunk)).collect()
+        std::iter::from_fn(|| requests.pop(|_| true)).map(|request| (request.id.0, request.chunk)).collect()
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
         };
         assert!(requests.push(many(SEGMENTS_WAITING_MAX)));
         assert!(!requests.push(many(1)));
-        requests.pop();
+        requests.pop(|_| true);
         assert!(requests.push(many(1)));
     }
 }

@@ -40,7 +40,7 @@ fn judge_outgoing(
     now: Instant,
 ) -> (Vec<Stall>, Vec<Overdue>) {
     let (mut reports, mut overdue) = (Vec::new(), Vec::new());
-    let (mut ahead, lane) = (peer.last_end, peer.lane);
+    let mut ahead = peer.last_end;
     for transfer in peer.outgoing.values_mut() {
         ahead = ahead.max(Some(transfer.progress.last()));
         let served = peer.last_served.filter(|_| transfer.has_chunk_to_issue());
@@ -54,7 +54,7 @@ fn judge_outgoing(
             };
             overdue.push((transfer.id, transfer.phase, reason));
         } else if reports.len() < REPORTS_PER_TICK && transfer.progress.report_is_due(since, now) {
-            reports.push(outgoing_stall(key, lane, transfer, now));
+            reports.push(outgoing_stall(key, transfer, now));
         }
     }
     (reports, overdue)
@@ -66,18 +66,18 @@ fn judge_incoming(key: PeerKey, peer: &mut Peer, now: Instant, reports: &mut Vec
         let served = peer.last_served.filter(|_| incoming.in_flight > 0);
         let since = served.map_or(incoming.progress.last(), |served| served.max(incoming.progress.last()));
         if reports.len() < REPORTS_PER_TICK && incoming.progress.report_is_due(since, now) {
-            reports.push(incoming_stall(key, peer.lane, incoming, now));
+            reports.push(incoming_stall(key, incoming, now));
         }
     }
 }
 
-fn outgoing_stall(peer: PeerKey, lane: Option<usize>, transfer: &Outgoing, now: Instant) -> Stall {
+fn outgoing_stall(peer: PeerKey, transfer: &Outgoing, now: Instant) -> Stall {
     Stall {
         peer,
         id: transfer.id,
         is_ours: true,
         op: transfer.op,
-        lane,
+        lane: Some(transfer.lane),
         phase: transfer.phase.name(),
         done: transfer.done_count(),
         chunks: Some(transfer.chunks()),
@@ -87,13 +87,13 @@ fn outgoing_stall(peer: PeerKey, lane: Option<usize>, transfer: &Outgoing, now: 
     }
 }
 
-fn incoming_stall(peer: PeerKey, lane: Option<usize>, incoming: &Incoming, now: Instant) -> Stall {
+fn incoming_stall(peer: PeerKey, incoming: &Incoming, now: Instant) -> Stall {
     Stall {
         peer,
         id: incoming.id,
         is_ours: false,
         op: incoming.op,
-        lane,
+        lane: incoming.lane,
         phase: incoming.phase.name(),
         done: incoming.done().len(),
         chunks: incoming.commit.as_ref().map(|commit| commit.chunks),

@@ -104,13 +104,16 @@ mod tests {
     ) -> Option<PlanError> {
         let Some(end) = descriptor.end() else { return Some(PlanError::Wraps { index, party, descriptor }) };
         let Descriptor { addr, len, device } = descriptor;
-        let holds = |at: &Extent| at.device == device && at.base <= addr && u128::from(end) <= at.end();
+        let holds = |byte: u64| {
+            let byte = u128::from(byte);
+            extents.iter().any(|at| at.device == device && u128::from(at.base) <= byte && byte < at.end())
+        };
         let kind = MemoryKind::Dram;
         let outside = || {
             let miss = regions.explain(kind, device, Span { addr, len });
             PlanError::OutsideRegion { index, party, kind, descriptor, miss }
         };
-        (!extents.iter().any(holds)).then(outside)
+        (!(addr..end).all(holds)).then(outside)
     }
 
     impl Extent {

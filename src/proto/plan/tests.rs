@@ -56,6 +56,31 @@ fn merges_only_inside_one_region() {
 }
 
 #[test]
+fn splits_where_either_side_crosses_into_the_next_region() {
+    let (local, remote) = (table(&[(0, 30), (30, 30)]), table(&[(100_000, 20), (100_020, 100)]));
+    let (src, dst) =
+        (descs(&[(0, 10), (10, 40), (50, 10)]), descs(&[(100_000, 10), (100_010, 40), (100_050, 10)]));
+    let plan = plan(side(Party::Local, &src, &local), side(Party::Remote, &dst, &remote), CAPS).unwrap();
+    let expected = [
+        segment(0, 100_000, 10),
+        segment(10, 100_010, 10),
+        segment(20, 100_020, 10),
+        segment(30, 100_030, 20),
+        segment(50, 100_050, 10),
+    ];
+    assert_eq!(plan.segments(), expected);
+    assert_eq!(plan.bytes(), 60);
+}
+
+#[test]
+fn a_gap_between_regions_is_no_edge() {
+    let (local, remote) = (table(&[(0, 30), (31, 30)]), table(&[(100_000, 100)]));
+    let (src, dst) = (descs(&[(10, 40)]), descs(&[(100_010, 40)]));
+    let error = plan(side(Party::Local, &src, &local), side(Party::Remote, &dst, &remote), CAPS).unwrap_err();
+    assert!(matches!(error, PlanError::OutsideRegion { index: 0, party: Party::Local, .. }), "{error}");
+}
+
+#[test]
 fn cuts_at_both_caps() {
     let src: Vec<_> = (0..6).map(|i| (i * 20, 10)).collect();
     let dst: Vec<_> = (0..6).map(|i| (100_000 + i * 20, 10)).collect();
@@ -188,7 +213,7 @@ fn cuts() -> impl Strategy<Value = Vec<(u64, u64)>> {
 
 proptest! {
     /// The plan does what copying pair by pair does: same final state, nothing else written, in bounds of
-    /// regions and caps; and it fails exactly where a pair lies in no single region.
+    /// regions and caps; and it fails exactly where a byte of a pair lies in no region.
     #[test]
     fn does_what_the_naive_copy_does(
         pairs in pairs(),
@@ -206,7 +231,10 @@ proptest! {
         let inside = |regions: &[(u64, u64)], addr: u64, len: u64| {
             regions.iter().any(|&(at, size)| at <= addr && addr + len <= at + size)
         };
-        let good = |&(s, d, len): &(u64, u64, u64)| inside(&src_regions, s, len) && inside(&dst_regions, d, len);
+        let covered = |regions: &[(u64, u64)], addr: u64, len: u64| {
+            (addr..addr + len).all(|byte| inside(regions, byte, 1))
+        };
+        let good = |&(s, d, len): &(u64, u64, u64)| covered(&src_regions, s, len) && covered(&dst_regions, d, len);
         let first_bad = pairs.iter().position(|pair| !good(pair));
         match made {
             Err(PlanError::OutsideRegion { index, .. }) => prop_assert_eq!(Some(index), first_bad),

@@ -64,6 +64,8 @@ pub struct Incoming {
     pub op: TransferOp,
     /// Where it stands.
     pub phase: IncomingPhase,
+    /// The lane that it takes, as an index into the endpoint's lanes, once a chunk has come.
+    pub lane: Option<usize>,
     /// When it last came on.
     pub progress: Progress,
     /// Chunks in place.
@@ -97,6 +99,7 @@ impl Incoming {
             id,
             op,
             phase: IncomingPhase::Receiving,
+            lane: None,
             progress: Progress::new(now),
             landed: ChunkSet::default(),
             seen: ChunkSet::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::desc::{RegionKey, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
-use crate::proto::plan::Plan;
+use crate::proto::plan::{Party, Plan};
 use crate::proto::regions::RegionTable;
 use crate::proto::transition::{named, table};
 use crate::proto::wire::Commit;
@@ -65,6 +65,8 @@ pub struct Outgoing {
     pub id: TransferId,
     /// Read or write.
     pub op: TransferOp,
+    /// The lane that it takes, as an index into the endpoint's lanes.
+    pub lane: usize,
     /// Who moves it.
     pub mover: Mover,
     /// What to move.
@@ -139,9 +141,7 @@ impl Outgoing {
 
     /// Makes it use those of our regions that are left. False where they do not hold all of our side.
     pub fn rebind(&mut self, ours: &RegionTable) -> bool {
-        let read = self.op == TransferOp::Read;
-        let local =
-            self.plan.segments().iter().map(|s| Span { addr: if read { s.dst } else { s.src }, len: s.len });
+        let local = self.plan.spans(self.op, Party::Local);
         let held: Option<BTreeSet<RegionKey>> =
             local.map(|span| ours.holding(span).map(|region| region.key)).collect();
         let Some(keys) = held else { return false };
@@ -151,8 +151,7 @@ impl Outgoing {
 
     /// The peer's side of its segments.
     fn remote_spans(&self) -> impl Iterator<Item = Span> {
-        let read = self.op == TransferOp::Read;
-        self.plan.segments().iter().map(move |s| Span { addr: if read { s.src } else { s.dst }, len: s.len })
+        self.plan.spans(self.op, Party::Remote)
     }
 
     /// Chunks that are done as far as this side can see: where the peer lands them, it has to say so.

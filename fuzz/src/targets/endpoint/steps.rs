@@ -128,7 +128,7 @@ impl World {
         };
         let regions = self.watch.live().iter().filter(|r| touched(r.span)).map(|r| r.key).collect();
         let sync_message = (bytes.below(2) == 1).then(|| bytes.string().to_vec());
-        let submission = Submission { peer: "them".into(), op, plan, regions, sync_message };
+        let submission = Submission { peer: "them".into(), op, lane: 0, plan, regions, sync_message };
         if let Ok(id) = self.endpoint.submit(submission, self.now) {
             self.watch.submitted(id);
         }

@@ -39,6 +39,7 @@ pub fn open(lane: &str, settings: &EngineSettings, ip: IpAddr) -> Option<Opened>
     let lanes = LaneChoice {
         local: lane == "local",
         ucx: lane == "ucx",
+        cuda: lane == "cuda",
         stream_unix: lane == "stream-unix",
         stream_tcp: lane == "stream-tcp",
         explicit: true,

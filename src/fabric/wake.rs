@@ -16,7 +16,7 @@ use crate::fabric::Bell;
 
 /// An epoll of a bell, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one costs
 /// some 15 us in a virtual machine.)
-pub(super) struct Wake {
+pub(crate) struct Wake {
     epoll: OwnedFd,
     bell: Arc<Bell>,
     timer: OwnedFd,

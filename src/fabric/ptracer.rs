@@ -26,6 +26,7 @@ pub fn yama_scope() -> Option<u32> {
 }
 
 /// Lets one peer read this process until dropped.
+#[derive(Debug)]
 pub(super) struct Allowance {
     pid: Pid,
 }
