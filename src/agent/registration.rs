@@ -110,7 +110,7 @@ impl Agent {
                 MemoryKind::Vram => {
                     let backing = self.shared.gpus.pieces(descriptor).map_err(|source| {
                         let agent = self.name().to_owned();
-                        RegisterError::Gpu { agent, index, descriptor, source }
+                        RegisterError::Gpu { agent, index, descriptor, source: Box::new(source) }
                     })?;
                     pieces.extend(backing.into_iter().map(|piece| (index, piece)));
                 }

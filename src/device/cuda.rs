@@ -151,7 +151,7 @@ impl Cuda {
             return Err(refused(rest, &format!("is {kind}")));
         }
         let is_vmm = !facts.legacy && vmm::is_chunk(&self.driver, rest.addr);
-        let whole = if is_vmm { facts.mapping } else { facts.range };
+        let whole = if is_vmm { facts.chunk() } else { facts.range };
         let left = whole.end().and_then(|end| end.checked_sub(rest.addr)).unwrap_or(0);
         if rest.addr < whole.addr || left == 0 {
             let detail = format!("the driver says that {:#x} lies in {whole}", rest.addr);

@@ -18,7 +18,7 @@ use super::driver::{Driver, Raw};
 use super::program::Program;
 use super::{Cuda, DeviceError};
 
-/// See the [module](self). Any thread may use it.
+/// One GPU, by the primary context that the rest of the process uses too. Any thread may use it.
 pub struct Device {
     cuda: &'static Cuda,
     context: Context,

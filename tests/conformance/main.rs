@@ -23,6 +23,7 @@ mod memory;
 mod rig;
 
 mod broken;
+mod cuda;
 mod local;
 mod sim;
 mod stream;
