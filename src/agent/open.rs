@@ -200,7 +200,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
             connect_deadline: settings.connect_timeout,
             ..StreamConfig::default()
         }),
-        gpus: None,
+        gpus: cuda,
     }
 }
 
@@ -208,9 +208,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
 fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Result<Lanes, CreateError> {
     let lanes = &settings.lanes;
     let (mut fabrics, mut unavailable) = (Vec::new(), Vec::new());
-    for Opened { name: lane, outcome, .. } in
-        open_fabrics(RegistryConfig { gpus: gpus.cuda(), ..fabrics_of(settings, ip) })
-    {
+    for Opened { name: lane, outcome, .. } in open_fabrics(fabrics_of(settings, ip)) {
         match outcome {
             Ok(fabric) => fabrics.push(fabric),
             Err(error) if lane == "ucx" && settings.ucx_required => {
