@@ -46,6 +46,7 @@ mod sockets;
 mod stall;
 mod tap;
 mod transfer;
+mod vram;
 mod watch;
 
 use std::borrow::Cow;
@@ -78,6 +79,7 @@ pub use self::mappings::MemoryFault;
 pub use self::open::fabrics_of;
 pub(crate) use self::process::spawn;
 pub use self::transfer::{Transfer, TransferState};
+pub use self::vram::VramRegion;
 pub use crate::proto::transfer::TransferError;
 
 /// How an agent is set up.

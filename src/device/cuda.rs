@@ -103,6 +103,16 @@ impl Cuda {
         self.facts.get(ordinal as usize).map(|facts| facts.uuid)
     }
 
+    /// The name of the device with this ordinal, such as `NVIDIA H200`, where there is such a device. Makes no context.
+    pub fn name(&self, ordinal: u32) -> Option<&str> {
+        self.facts.get(ordinal as usize).map(|facts| facts.name.as_str())
+    }
+
+    /// Its place on the PCI bus, such as `0000:3b:00.0`. Makes no context.
+    pub fn pci_bus_id(&self, ordinal: u32) -> Option<&str> {
+        self.facts.get(ordinal as usize).map(|facts| facts.pci_bus_id.as_str())
+    }
+
     /// The ordinal, in this process, of the device that has this uuid, where this process sees it.
     pub fn ordinal_of(&self, uuid: &[u8; 16]) -> Option<u32> {
         self.facts.iter().position(|facts| facts.uuid == *uuid).map(|at| at as u32)
