@@ -1,5 +1,6 @@
 //! Limits, connecting, idleness, registration, the wake handle.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use baton::desc::{MemoryKind, PeerKey, RegionKey};
@@ -126,18 +127,19 @@ pub fn wake_handle_tells_of_work<H: Harness>() {
         ops.iter().for_each(|op| _ = rig.poll(op.poster));
         while !ops.iter().all(|op| rig.outcome(op).is_some()) {
             assert!(Instant::now() < deadline, "no wake handle became readable\n{}", rig.state());
-            let readable = readable_nodes(&rig);
+            let readable = readable_nodes(&rig, 0..2);
             readable.into_iter().for_each(|node| while rig.poll(node) {});
         }
         rig.snapshot(to).assert_same(&wanted, "destination");
     }
 }
 
-/// The nodes whose handles are readable, or become so soon.
-pub fn readable_nodes<H: Harness>(rig: &Rig<H>) -> Vec<usize> {
-    let handles: Vec<_> = (0..2).filter_map(|node| rig.fabric(node).wake()).collect();
+/// Those of the nodes whose handles are readable, or the first that becomes so soon.
+pub fn readable_nodes<H: Harness>(rig: &Rig<H>, nodes: Range<usize>) -> Vec<usize> {
+    let handles: Vec<_> = nodes.clone().filter_map(|node| rig.fabric(node).wake()).collect();
     let mut fds: Vec<_> = handles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&patience)).expect("poll on wake handles");
-    (0..2).filter(|node| fds[*node].revents().contains(PollFlags::IN)).collect()
+    let readable = nodes.zip(&fds).filter(|(_, fd)| fd.revents().contains(PollFlags::IN));
+    readable.map(|(node, _)| node).collect()
 }

@@ -1,6 +1,6 @@
 //! The suite on streams that carry GPU memory, at one end or at both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use baton::desc::{MemoryKind, Segment, Span};
 use baton::fabric::stream::StreamFabric;
@@ -128,7 +128,13 @@ fn slots_run_out_and_come_back() {
     let (_, fifth) = *ops.last().expect("posted");
     rig.settle_some(&[0, 5]);
     assert_eq!(rig.outcome(&fifth), None, "there was a slot for a fifth link\n{}", rig.state());
+    let deadline = Instant::now() + DEADLINE;
+    while !readable_nodes(&rig, 0..1).is_empty() {
+        assert!(Instant::now() < deadline, "its handle is always readable\n{}", rig.state());
+        rig.settle_some(&[0, 5]);
+    }
     rig.disconnect(0, 1);
+    assert!(!readable_nodes(&rig, 0..1).is_empty(), "nobody polls for the one who waits");
     let deadline = Instant::now() + DEADLINE;
     while rig.outcome(&fifth).is_none() {
         assert!(Instant::now() < deadline, "a link has ended, and its slots are not used\n{}", rig.state());
@@ -227,7 +233,8 @@ fn failing_device<H: Harness>() {
 #[test]
 fn a_device_that_does_not_call_is_looked_at() {
     if is_fake("a device that does not call") {
-        in_a_process("stream::gpu::silent_device", &[("FAKE_CUDA_FAIL", "cuLaunchHostFunc:1+:1")]);
+        let settings = [("FAKE_CUDA_FAIL", "cuLaunchHostFunc:1+:1"), ("FAKE_CUDA_DELAY_US", "100000")];
+        in_a_process("stream::gpu::silent_device", &settings);
     }
 }
 
@@ -239,12 +246,47 @@ fn silent_device() {
     let op = rig.copy(Route::Frame, 0, 1, &[whole(from, to, 65_536)])[0];
     let deadline = Instant::now() + DEADLINE;
     while rig.outcome(&op).is_none() {
-        assert!(Instant::now() < deadline, "its handle was never readable\n{}", rig.state());
-        let readable = readable_nodes(&rig);
+        assert!(Instant::now() < deadline, "it never ends\n{}", rig.state());
+        let readable = readable_nodes(&rig, 0..2);
+        assert!(!readable.is_empty(), "no handle was readable for long\n{}", rig.state());
         readable.into_iter().for_each(|node| while rig.poll(node) {});
     }
     let error = rig.outcome(&op).expect("it has ended").expect_err("nobody knows that it is in place");
     assert!(error.to_string().contains("cuLaunchHostFunc on device 0"), "{error}");
+}
+
+/// The end of a link returns when its copies have ended, at either side: nothing is read or written afterwards.
+#[test]
+fn the_end_of_a_link_waits_for_its_copies() {
+    if is_fake("a slow device") {
+        let delay = SLOW.as_micros().to_string();
+        in_a_process("stream::gpu::ending_links", &[("FAKE_CUDA_DELAY_US", &delay)]);
+    }
+}
+
+/// What every operation of the device takes at least, in [`ending_links`].
+const SLOW: Duration = Duration::from_millis(300);
+
+#[test]
+#[ignore = "started by another test"]
+fn ending_links() {
+    let Some(mut rig) = Rig::<Gpu>::pair() else { return };
+    let host = [0, 1].map(|node| rig.memory_of(node, MemoryKind::Dram, 65_536));
+    let gpu = [0, 1].map(|node| rig.memory(node, 65_536));
+
+    let posted = Instant::now();
+    rig.copy(Route::Frame, 0, 1, &[whole(gpu[0], host[1], 65_536)]);
+    rig.disconnect(0, 1);
+    assert!(posted.elapsed() >= SLOW, "memory that is sent is still being read");
+    rig.disconnect(1, 0);
+
+    rig.connect(0, 1);
+    let posted = Instant::now();
+    rig.copy(Route::Frame, 0, 1, &[whole(host[0], gpu[1], 65_536)]);
+    rig.until("the frame has arrived", |rig| !rig.nodes[1].log.arrived.is_empty());
+    read_on(&mut rig, 1);
+    rig.disconnect(1, 0);
+    assert!(posted.elapsed() >= SLOW, "memory that is received is still being written");
 }
 
 /// A device that hangs: the end of a link waits for it, but not for ever, and other links go on when it does.
@@ -262,12 +304,16 @@ fn hanging_device() {
     let (from, to) = (rig.memory_of(0, MemoryKind::Dram, 65_536), rig.memory(1, 65_536));
     let op = rig.copy(Route::Frame, 0, 1, &[whole(from, to, 65_536)])[0];
     rig.until("the frame has arrived", |rig| rig.nodes[0].log.outcome(op.token).is_some());
-    rig.settle();
+    read_on(&mut rig, 1);
     rig.disconnect(1, 0);
-    assert!(rig.nodes[1].log.landed.is_empty());
     rig.disconnect(0, 1);
     // Nobody is told of it when it ends, and its slot serves again.
     rig.connect(0, 1);
     let op = rig.copy(Route::Frame, 0, 1, &[whole(from, to, 65_536)]);
     rig.finish(&op);
+}
+
+/// Has a node read what has come, without giving its device time.
+fn read_on<H: Harness>(rig: &mut Rig<H>, node: usize) {
+    (0..100).for_each(|_| _ = rig.poll(node));
 }
