@@ -90,10 +90,12 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/ucx/mod.rs", "hands the promise on to its leaf"),
     ("src/fabric/stream/mod.rs", "implements the trait's method"),
     // Leaves.
+    ("src/agent/gpus.rs", "hands the promise on to the room below"),
     ("src/connection/memory.rs", "copies to and from memory that C++ names by address"),
     ("src/agent/process.rs", "fork handlers and signal masks"),
     ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
     ("src/connection/rendezvous/libmpi.rs", "calls the MPI that the host has loaded"),
+    ("src/device/bounce.rs", "copies to and from device memory named by address"),
     ("src/fabric/cuda/launch.rs", "copies of a GPU into memory named by address"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
     ("src/fabric/sim/memory.rs", "copies between memories named by address"),
