@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, TransferId};
-use crate::fabric::{Batch, Bell, Fabric, Pinning};
+use crate::fabric::{Batch, Bell, Fabric};
 use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
 use crate::trust::Secret;
@@ -31,7 +31,7 @@ use super::inbox::Inbox;
 use super::lobby::Lobby;
 use super::pollers::Pollers;
 use super::regions::Registered;
-use super::registration::Quarantine;
+use super::registration::{Pinner, Quarantine};
 use super::signal::Signal;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
@@ -64,7 +64,7 @@ pub(super) struct Core {
     /// Whom it leaves room.
     pollers: Arc<Pollers>,
     /// What pins memory for the fabrics; gone when the agent is shut down.
-    pub pinnings: Vec<Arc<dyn Pinning>>,
+    pub pinners: Vec<Pinner>,
     pub registered: Registered,
     pub quarantine: Quarantine,
     pub ghosts: Ghosts,
@@ -129,7 +129,7 @@ impl Core {
             again,
             crew: Arc::new(Crew::new(hands, Arc::clone(&pollers), copiers)),
             pollers,
-            pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
+            pinners: fabrics.iter().filter_map(|fabric| Pinner::of(&**fabric)).collect(),
             fabrics,
             registered: Registered::default(),
             quarantine: Quarantine::default(),
@@ -267,7 +267,7 @@ impl Core {
         self.leave_lobby();
         self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
         self.close_fabrics(); // one that panics has said so, and nobody is left to be told
-        self.pinnings.clear();
+        self.pinners.clear();
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {

@@ -4,6 +4,7 @@ mod child;
 mod ends;
 mod errors;
 mod forward;
+mod gpu;
 mod kills;
 mod logged;
 mod many;

@@ -100,6 +100,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
     ("src/fabric/sim/memory.rs", "copies between memories named by address"),
     ("src/fabric/credentials.rs", "SO_PEERCRED with process id 0 as a value"),
+    ("src/fabric/stream/gear.rs", "implements the trait's method"),
+    ("src/fabric/stream/copies.rs", "starts copies between its slots and GPU memory named by address"),
     ("src/fabric/stream/iovec.rs", "gathered and scattered socket calls on memory named by address"),
     ("src/fabric/ucx/events.rs", "is called by UCX"),
     ("src/fabric/ucx/memory.rs", "calls UCX on memory named by address"),

@@ -35,7 +35,7 @@ impl Core {
         }
         self.processes.clear();
         self.leave_lobby();
-        self.pinnings.clear();
+        self.pinners.clear();
         closing.have_closed && closing.are_framed
     }
 
