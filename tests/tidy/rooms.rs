@@ -92,7 +92,9 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     // Leaves.
     ("src/connection/memory.rs", "copies to and from memory that C++ names by address"),
     ("src/agent/process.rs", "fork handlers and signal masks"),
-    ("src/agent/loopback.rs", "reads and writes files from and to memory that C++ names by address"),
+    ("src/agent/loopback.rs", "states a contract that C++ keeps: memory that it names by address"),
+    ("src/agent/loopback/positional.rs", "reads and writes files from and to memory named by address"),
+    ("src/agent/loopback/staging.rs", "copies of a GPU from and to memory named by address"),
     ("src/connection/rendezvous/libmpi.rs", "calls the MPI that the host has loaded"),
     ("src/fabric/cuda/launch.rs", "copies of a GPU into memory named by address"),
     ("src/fabric/local/pull.rs", "process_vm_readv into memory named by address"),
