@@ -200,6 +200,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
             connect_deadline: settings.connect_timeout,
             ..StreamConfig::default()
         }),
+        gpus: cuda,
     }
 }
 
