@@ -102,13 +102,21 @@ impl EngineSettings {
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
             ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
-            cuda_library: environment.setting("BATON_CUDA_LIBRARY")?.map(PathBuf::from),
+            cuda_library: cuda_library(environment)?,
             ucx_transports: ucx_transports(environment),
             ucx_required: nixl.explicit && lanes.ucx,
             secret: trust::secret(environment)?,
         };
         Ok((settings, warnings))
     }
+}
+
+/// `BATON_CUDA_LIBRARY`: the libcuda to open instead of the system's.
+///
+/// # Errors
+/// A value that is not UTF-8.
+pub fn cuda_library(environment: &Environment) -> Result<Option<PathBuf>, SettingError> {
+    Ok(environment.setting("BATON_CUDA_LIBRARY")?.map(PathBuf::from))
 }
 
 /// The age of the host's ABI that `BATON_TRTLLM_ABI` names, as written.
