@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("sync", &[]),
     ("host", &[]),
+    ("nvtx", &[]),
     // Bugs on purpose, for the rooms that the simulation runs.
     ("planted", &[]),
     // Panics on purpose, for the test of the seam.
@@ -20,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &["desc", "error", "planted"]),
     ("device", &["desc", "error"]),
     ("fabric", &["desc", "error", "sync", "trust", "device"]),
-    ("agent", &["desc", "error", "sync", "panics", "trust", "config", "proto", "fabric", "device"]),
+    ("agent", &["desc", "error", "sync", "panics", "trust", "config", "nvtx", "proto", "fabric", "device"]),
     ("connection", &["desc", "error", "sync", "trust", "config", "proto", "agent"]),
     ("transceiver", &["desc", "error", "config", "device", "agent"]),
     ("ffi", &["desc", "error", "panics", "config", "host", "trace", "agent", "connection", "transceiver"]),
@@ -122,8 +123,9 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/ffi/convert.rs", "reads what C++ passes"),
     ("src/ffi/host_facts.rs", "asks the dynamic loader"),
 ];
-/// Folders whose every file may: raw bindings, the calls into UCX, and the table of CUDA's driver.
-const UNSAFE_FOLDERS: &[&str] = &["crates/ucx-sys/src/", "src/fabric/ucx/engine/", "src/device/driver/"];
+/// Folders whose every file may: raw bindings, the calls into UCX, the table of CUDA's driver, what profilers fill in.
+const UNSAFE_FOLDERS: &[&str] =
+    &["crates/ucx-sys/src/", "src/fabric/ucx/engine/", "src/device/driver/", "src/nvtx/"];
 
 /// Roots of programs and libraries: each denies unsafe code where no leaf allows it.
 const CRATE_ROOTS: &[&str] = &["src/lib.rs", "src/bin/baton/main.rs"];
