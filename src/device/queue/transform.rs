@@ -30,7 +30,7 @@ impl CopyQueue {
         let device = Arc::clone(&self.device);
         let _current = device.enter()?;
         let end = self.event()?;
-        let places = (blocks.len() * size_of::<Block>()).div_ceil(size_of::<Entry>());
+        let places = size_of_val(blocks).div_ceil(size_of::<Entry>());
         let Some(first) = self.ring.take(places) else {
             self.spare.push(end);
             return Ok(Started::Full);
