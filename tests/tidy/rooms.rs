@@ -113,6 +113,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/device/memory.rs", "memory that CUDA gives, as slices"),
     ("src/device/program.rs", "loads and launches kernels"),
     ("src/device/queue.rs", "states a contract that its callers keep: what a batch of copies touches"),
+    ("src/device/queue/transform.rs", "states the same contract for blocks of rows"),
     ("src/device/share.rs", "exports and opens CUDA's handles of memory"),
     ("src/device/stream.rs", "CUDA's streams and events, owned"),
     ("src/device/vmm.rs", "CUDA's virtual memory management, owned"),
