@@ -25,7 +25,8 @@ const PROOF: Tag = Tag(1001);
 
 /// The driver that `BATON_CUDA_LIBRARY` names, or the stand-in for one: the first to open it decides for all of the process.
 pub fn cuda_library() -> Option<PathBuf> {
-    let named = Environment::from_process().setting("BATON_CUDA_LIBRARY").expect("UTF-8");
+    let environment = Environment::from_process();
+    let named = environment.setting("BATON_CUDA_LIBRARY").expect("UTF-8");
     Some(named.map_or_else(fake_cuda::library, Into::into))
 }
 
