@@ -56,13 +56,12 @@ impl RegionSet {
     }
 
     /// The region that holds all of `span`, as in [`RegionSet::covers`].
-    pub fn find(&self, span: Span, last: &mut LastHit) -> Option<Region> {
-        if span.len > 0 && last.0.is_some_and(|region| region.span.holds(span)) {
-            return last.0;
+    pub fn find<'a>(&self, span: Span, last: &'a mut LastHit) -> Option<&'a Region> {
+        let is_same = span.len > 0 && last.0.is_some_and(|region| region.span.holds(span));
+        if !is_same {
+            last.0 = Some(*self.containing(span)?);
         }
-        let hit = self.containing(span).copied();
-        last.0 = hit.or(last.0);
-        hit
+        last.0.as_ref()
     }
 
     /// Whether a part of these spans is memory of a GPU. Costs nothing where no such memory is registered.

@@ -22,7 +22,7 @@ pub struct RegistryConfig {
     pub cuda: Option<&'static Cuda>,
     /// Sockets.
     pub stream: Option<StreamConfig>,
-    /// Where GPU memory is to be carried as well: the driver of this process.
+    /// The driver, if sockets are to carry GPU memory as well.
     pub gpus: Option<&'static Cuda>,
 }
 

@@ -153,11 +153,16 @@ impl<H: Harness> Rig<H> {
 
     /// New registered memory of a node, filled with a pattern of its own and announced to its peers.
     pub fn memory(&mut self, node: usize, len: usize) -> Mem {
-        let mut memory = Memory::new(Self::kind(node), len);
+        self.memory_of(node, Self::kind(node), len)
+    }
+
+    /// The same, of a kind that need not be the node's.
+    pub fn memory_of(&mut self, node: usize, kind: MemoryKind, len: usize) -> Mem {
+        let mut memory = Memory::new(kind, len);
         let salt = self.next_region as usize;
         memory.fill(|at| pattern(salt, at));
         let span = memory.span();
-        let region = self.region(node, span);
+        let region = Region { kind, ..self.region(node, span) };
         let key_bytes = self.register(node, &region).expect("a kind within the limits registers");
         self.nodes[node].held.push(Held { region, key_bytes, memory });
         let index = self.nodes[node].held.len() - 1;
@@ -227,9 +232,14 @@ impl<H: Harness> Rig<H> {
 
     /// Polls every node once. Returns whether anything happened.
     pub fn poll_all(&mut self) -> bool {
+        let all: Vec<_> = (0..self.nodes.len()).collect();
+        self.poll_some(&all)
+    }
+
+    fn poll_some(&mut self, nodes: &[usize]) -> bool {
         let mut any = false;
-        for node in 0..self.nodes.len() {
-            any |= self.poll(node);
+        for node in nodes {
+            any |= self.poll(*node);
         }
         if !any {
             std::thread::yield_now();
@@ -256,11 +266,17 @@ impl<H: Harness> Rig<H> {
 
     /// Polls every node until nothing has happened for a good while: what was to happen has.
     pub fn settle(&mut self) {
+        let all: Vec<_> = (0..self.nodes.len()).collect();
+        self.settle_some(&all);
+    }
+
+    /// The same of these nodes alone.
+    pub fn settle_some(&mut self, nodes: &[usize]) {
         let deadline = Instant::now() + DEADLINE;
         let mut quiet = 0;
         while quiet < QUIET_POLLS {
             assert!(Instant::now() < deadline, "it never falls quiet\n{}", self.state());
-            quiet = if self.poll_all() { 0 } else { quiet + 1 };
+            quiet = if self.poll_some(nodes) { 0 } else { quiet + 1 };
         }
     }
 

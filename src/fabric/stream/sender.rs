@@ -108,12 +108,11 @@ impl Sender {
         if self.wanting == 0 {
             return;
         }
-        let mut held = self.queue.iter().filter(|outgoing| outgoing.holds_slot()).count();
+        let held = self.queue.iter().filter(|outgoing| outgoing.holds_slot()).count();
         let wanting = |outgoing: &&mut Outgoing| matches!(outgoing.payload, Payload::Wanted);
-        for outgoing in self.queue.iter_mut().filter(wanting) {
+        for (held, outgoing) in (held..).zip(self.queue.iter_mut().filter(wanting)) {
             let Some(slot) = staging.take(Side::Send(peer), held) else { return };
             self.wanting -= 1;
-            held += 1;
             outgoing.payload = match staging.gather(peer, slot, &outgoing.segments, regions) {
                 Ok(job) => Payload::Copying(job),
                 Err(error) => Payload::Failed(error),

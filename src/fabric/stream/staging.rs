@@ -141,7 +141,9 @@ impl Staging {
     /// Who is first in line where a slot is free.
     pub(super) fn next_in_line(&self) -> Option<Side> {
         let lines = self.lines.iter().zip(&self.slots);
-        lines.filter(|(_, slots)| !slots.is_empty()).find_map(|(line, _)| line.front().copied())
+        let first =
+            |(line, slots): (&VecDeque<Side>, &Slots)| line.front().filter(|_| !slots.is_empty()).copied();
+        lines.filter_map(first).next()
     }
 
     /// Somebody was asked and wants nothing any more, unless it stands in line again.

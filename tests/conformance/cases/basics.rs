@@ -133,7 +133,8 @@ pub fn wake_handle_tells_of_work<H: Harness>() {
     }
 }
 
-fn readable_nodes<H: Harness>(rig: &Rig<H>) -> Vec<usize> {
+/// The nodes whose handles are readable, or become so soon.
+pub fn readable_nodes<H: Harness>(rig: &Rig<H>) -> Vec<usize> {
     let handles: Vec<_> = (0..2).filter_map(|node| rig.fabric(node).wake()).collect();
     let mut fds: Vec<_> = handles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
