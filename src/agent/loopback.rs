@@ -18,6 +18,7 @@
 //! An agent has no state but its name and what it keeps for the next request; requests may run on several threads at once.
 #![allow(unsafe_code)] // the contract, handed on: the caller vouches for the memory
 
+mod direct;
 mod error;
 mod pairing;
 mod positional;
@@ -27,10 +28,11 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind};
-use crate::device::Cuda;
+use crate::device::{Cuda, DeviceError};
 
 use super::DescriptorList;
 use super::gpus::Gpus;
@@ -64,12 +66,15 @@ pub struct LoopbackAgent {
     /// Opened by the first request that needs them.
     gpus: OnceLock<Gpus>,
     stages: Stages,
+    /// Whether the log says that cuFile has refused something.
+    has_told: AtomicBool,
 }
 
 impl LoopbackAgent {
     /// An agent of this name, which appears in its errors. `cuda_library` is the libcuda to open instead of the system's.
     pub fn new(name: impl Into<String>, cuda_library: Option<PathBuf>) -> Self {
-        Self { name: name.into(), cuda_library, gpus: OnceLock::new(), stages: Stages::default() }
+        let (gpus, stages, has_told) = (OnceLock::new(), Stages::default(), AtomicBool::new(false));
+        Self { name: name.into(), cuda_library, gpus, stages, has_told }
     }
 
     /// Copies and returns when the last byte is moved. On an error some bytes may have moved.
@@ -84,19 +89,50 @@ impl LoopbackAgent {
         direction: Direction,
     ) -> Result<(), LoopbackError> {
         self.check(memory, files)?;
-        let pieces = pieces(&memory.descs, files);
         if memory.kind == MemoryKind::Vram {
             let Some(cuda) = self.check_gpu_memory(&memory.descs)? else { return Ok(()) };
             // SAFETY: the caller's promise; the driver has just said that it is memory of these devices.
-            return unsafe { self.stages.move_through(&self.name, cuda, pieces, direction) };
+            return unsafe { self.execute_gpu(cuda, memory, files, direction) };
         }
-        for piece in pieces {
+        for piece in pieces(&memory.descs, files) {
             // SAFETY: the piece lies in a descriptor of `memory`, for which the caller vouches.
             unsafe {
                 positional::copy(&self.name, piece.fd, piece.offset, piece.addr, piece.len, direction)
             }?;
         }
         Ok(())
+    }
+
+    /// The part of [`Self::execute`] for GPU memory.
+    ///
+    /// # Safety
+    /// As there, and the memory is of these devices.
+    unsafe fn execute_gpu(
+        &self,
+        cuda: &'static Cuda,
+        memory: &DescriptorList<'_>,
+        files: &[FileSpan],
+        direction: Direction,
+    ) -> Result<(), LoopbackError> {
+        if let Some(library) = direct::for_request(&self.name, &memory.descs) {
+            // SAFETY: the caller's promise.
+            match unsafe { direct::move_all(library, cuda, pieces(&memory.descs, files), files, direction) } {
+                Ok(()) => return Ok(()),
+                Err(error) => self.tell_of_detour(&error),
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.stages.move_through(&self.name, cuda, pieces(&memory.descs, files), direction) }
+    }
+
+    fn tell_of_detour(&self, error: &DeviceError) {
+        if !self.has_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                agent = self.name,
+                %error,
+                "cuFile does not do this request, which goes through page-locked memory; others of the kind are not told of"
+            );
+        }
     }
 
     /// Whether all of it is memory of the devices that the host says; the driver that knows it, `None` only of no memory.

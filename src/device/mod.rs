@@ -6,6 +6,7 @@
 //!   queue     batches of copies on a stream                             kernels  what does them
 //!   bounce    small copies that somebody waits for
 //!   memory    page-locked and device memory of ours                     error    what went wrong, what to do
+//!   cufile    files that a GPU reads and writes by itself
 //!
 //!   driver    libcuda's functions     vmm  stream  program     CUDA's objects, owned     ring  bells     bookkeeping
 //! ```
@@ -30,6 +31,7 @@
 mod bells;
 mod bounce;
 mod cuda;
+mod cufile;
 mod driver;
 mod error;
 mod gpu;
@@ -45,6 +47,7 @@ mod vmm;
 
 pub use self::bells::Bell;
 pub use self::cuda::{Allocation, Cuda, DeviceConfig, Place};
+pub use self::cufile::{CuFile, GpuFile};
 pub use self::error::{DeviceError, NotShareable};
 pub use self::gpu::Device;
 pub use self::handle::{HandleError, HandleKind, SharedHandle};

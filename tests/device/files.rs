@@ -158,6 +158,65 @@ fn what_is_wrong_is_named_and_nothing_of_it_stays() {
     there_and_back(&agent, &mut buffer, &[(5, 15 << 20)], &bytes);
 }
 
+/// Each in a process of its own, with a libcufile of the tests: what is set, and whether it moves the bytes.
+#[test]
+fn large_pieces_go_by_cufile_where_it_does_them() {
+    if !is_fake("large_pieces_go_by_cufile_where_it_does_them") {
+        return;
+    }
+    let folder = fake_cuda::cufile_folder().display().to_string();
+    for (setting, by_cufile) in [
+        (("FAKE_CUFILE_OPEN", "0"), true),
+        (("FAKE_CUFILE_OPEN", "5001"), false),
+        (("FAKE_CUFILE_REGISTER", "5008"), false),
+    ] {
+        let log = scratch_path(setting.1);
+        let wanted = if by_cufile { "yes" } else { "no" };
+        let settings =
+            [("LD_LIBRARY_PATH", folder.as_str()), setting, ("FAKE_CUFILE_LOG", &log), (BY_CUFILE, wanted)];
+        in_a_process("files::with_a_libcufile", &settings);
+        // Where it refuses there may be no log at all.
+        let _ = std::fs::remove_file(&log);
+    }
+}
+
+#[test]
+#[ignore = "in a process of its own"]
+#[allow(clippy::disallowed_methods)] // settings of the test
+fn with_a_libcufile() {
+    let said = |name| std::env::var(name).expect("the test that starts this one sets it");
+    let (log, by_cufile) = (said("FAKE_CUFILE_LOG"), said(BY_CUFILE) == "yes");
+    let calls = || std::fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let (agent, mut random) = (agent(), Random(11));
+    let bytes = noise(&mut random, 21 << 20);
+    let mut buffer = device().alloc(bytes.len()).expect("memory");
+    there_and_back(&agent, &mut buffer, &[(4097, 9 << 20), (12 << 20, 8 << 20)], &bytes);
+    let large = calls();
+    assert_eq!(large > 0, by_cufile, "{large} calls");
+    // The same file twice in a list, which cuFile would refuse to know twice.
+    let file = scratch();
+    let twice = [4 << 20, 5 << 20].map(|len| FileSpan { fd: file.as_raw_fd(), len });
+    let memory = vram(vec![Descriptor { addr: buffer.span().addr, len: 9 << 20, device: 0 }]);
+    execute(&agent, &memory, &twice, Direction::Offload).expect("offloaded");
+    // A file that ends too early is told by the other way.
+    let long = [FileSpan { fd: file.as_raw_fd(), len: 9 << 20 }];
+    let text = execute(&agent, &memory, &long, Direction::Load).expect_err("too short").to_string();
+    assert!(text.contains("ends at offset 5242880"), "{text}");
+    // Small pieces are not worth a call each.
+    let before = calls();
+    let (pieces, end) = scattered(&mut random, 2000, 4096);
+    there_and_back(&agent, &mut buffer, &pieces, &bytes[..end]);
+    assert_eq!(calls(), before);
+}
+
+/// A path that nobody has, beside the test's other output.
+fn scratch_path(name: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    folder.join(format!("files-{}-{name}.log", std::process::id())).display().to_string()
+}
+
+const BY_CUFILE: &str = "BATON_TEST_BY_CUFILE";
+
 /// A device that refuses one launch costs one request.
 #[test]
 fn a_failed_copy_is_an_error_of_one_request() {
