@@ -11,3 +11,4 @@ mod raw;
 mod refusals;
 mod rig;
 mod sharing;
+mod transforms;
