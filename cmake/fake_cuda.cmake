@@ -2,7 +2,7 @@
 # with the target baton_fake_cuda. Programs find it through the environment variable BATON_CUDA_LIBRARY.
 set(BATON_FAKE_CUDA_LIBRARY ${BATON_TARGET_DIR}/${BATON_CARGO_FOLDER}/libfake_cuda.so)
 
-add_custom_target(baton_fake_cuda
+add_custom_target(baton_fake_cuda ALL
   COMMAND ${CMAKE_COMMAND} -E env --unset=CARGO_TARGET_DIR
           ${BATON_CARGO_BUILD} -p fake-cuda --locked --profile ${BATON_CARGO_PROFILE} --target-dir ${BATON_TARGET_DIR}
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
@@ -10,3 +10,10 @@ add_custom_target(baton_fake_cuda
   COMMENT "cargo build (the stand-in for libcuda)"
   USES_TERMINAL
   VERBATIM)
+add_dependencies(baton_fake_cuda baton_cargo) # one cargo at a time
+
+# BATON_TEST_CUDA: the driver that tests with memory of a GPU open.
+set(BATON_TEST_CUDA "" CACHE STRING "libcuda.so.1: the machine's own, for such tests; the stand-in where this is empty")
+if(NOT BATON_TEST_CUDA)
+  set(BATON_TEST_CUDA ${BATON_FAKE_CUDA_LIBRARY})
+endif()

@@ -55,7 +55,15 @@ abi::AgentDescSlot TransferAgent::getLocalAgentDesc()
 {
     // Everything that can throw happens before the host's slot is touched.
     auto blob = orThrow([&] { return stringOf(mAgent->local_blob()); });
-    return abi::AgentDescSlot(mAge, std::move(blob));
+    std::vector<abi::kv_cache::VramRegionMeta> regions;
+    if (abi::hasVramRegions(mAge))
+    {
+        for (auto const& region : orThrow([&] { return mAgent->vram_regions(); }))
+        {
+            regions.push_back({region.base, region.len, region.chunk_len});
+        }
+    }
+    return abi::AgentDescSlot(mAge, std::move(blob), std::move(regions));
 }
 
 std::string TransferAgent::getLocalConnectionInfo()

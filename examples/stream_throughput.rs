@@ -81,7 +81,7 @@ impl Sink for Log {
 impl Node {
     fn open(unix: bool, segment: u64) -> Self {
         let config = StreamConfig { unix, tcp: !unix, ..StreamConfig::default() };
-        let mut fabric = StreamFabric::open(config).expect("opens");
+        let mut fabric = StreamFabric::open(config, None).expect("opens");
         let memory = vec![1u8; 2 * TOTAL as usize];
         let span = Span { addr: memory.as_ptr() as u64, len: memory.len() as u64 };
         let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };

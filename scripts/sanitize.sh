@@ -141,9 +141,11 @@ rust_tests() { # thread | address
     skips+=(--skip is_noticed_ucx)
     local log=$folder/log/rust.txt
     echo "sanitize: $1: Rust tests"
-    # Frame pointers end where code of others begins, and suppressions need to see past that.
+    # Frame pointers end where code of others begins, and suppressions need to see past that. The stand-in for libcuda
+    # has the sanitizer, too, and finds it in the program that opens it.
     ASAN_OPTIONS+=":fast_unwind_on_malloc=0" \
-        RUSTFLAGS="-Zsanitizer=$1" CXXFLAGS="-fsanitize=$1 -fno-omit-frame-pointer" \
+        RUSTFLAGS="-Zsanitizer=$1 -Clink-arg=-Wl,--export-dynamic-symbol=__${1:0:1}san_*" \
+        CXXFLAGS="-fsanitize=$1 -fno-omit-frame-pointer" \
         timeout -k 10 "$cargo_limit_s" "${without_aslr[@]}" \
         cargo +nightly test -Zbuild-std --target "$host" --target-dir "$folder" --profile sanitize --locked \
         --no-fail-fast "${targets[@]}" -- "${skips[@]}" >"$log" 2>&1 || fail "$log" "cargo test ended with $?"

@@ -2,6 +2,8 @@
 // one set of vtables serves them all. What does not differ comes from transfer_agent.h.
 //
 // * Slot 7 returns AgentDesc by value, into a slot of the host's that has 32, 56 or 88 bytes by age: AgentDescSlot.
+// * From P3 that AgentDesc has regions of GPU memory. Ours says which are registered and where their chunks meet, as
+//   TensorRT-LLM's own agents read it: a sender cuts its descriptors there.
 // * The config grew at its end: read only what the age has.
 // * TransferStatus got slots 4 and 5; an older host never calls them.
 // * wait() got an argument; an older host leaves its register unset: the age says whether to look.
@@ -27,6 +29,12 @@ enum class HostAge : uint8_t
     kP4
 };
 
+// Whether AgentDesc has regions of GPU memory.
+constexpr bool hasVramRegions(HostAge age)
+{
+    return age >= HostAge::kP3;
+}
+
 // Whether wait() has its argument. P1 has it too, but shares the floor of P0 and P0b, which have not.
 constexpr bool hasTimedWait(HostAge age)
 {
@@ -47,12 +55,13 @@ constexpr bool hasTerminateFlag(HostAge age)
 class AgentDescSlot
 {
 public:
-    AgentDescSlot(HostAge age, std::string&& backendAgentDesc) noexcept
+    AgentDescSlot(
+        HostAge age, std::string&& backendAgentDesc, std::vector<kv_cache::VramRegionMeta>&& vramRegions) noexcept
     {
         new (mRoom) std::string(std::move(backendAgentDesc));
-        if (age >= HostAge::kP3)
+        if (hasVramRegions(age))
         {
-            new (mRoom + kVramRegionsOffset) std::vector<kv_cache::VramRegionMeta>();
+            new (mRoom + kVramRegionsOffset) std::vector<kv_cache::VramRegionMeta>(std::move(vramRegions));
         }
         if (age >= HostAge::kP4)
         {
@@ -74,7 +83,9 @@ private:
 };
 
 // BaseTransferAgent with slot 7 by age. An AgentDesc argument begins with its string at every age, and nothing
-// else of it is read.
+// else of it is read: the regions of a peer are in that string too, and what is registered later follows on the control
+// stream, while a descriptor stays what it was. TensorRT-LLM's C++ runtime hands the string alone from peer to peer,
+// so that regions which are missing contradict nothing.
 class TransferAgent
 {
 public:

@@ -59,7 +59,8 @@ void ContextRank::prepare(uint64_t request, uint64_t tokens, bool corrupt)
     for (size_t logical = 0; logical < blocks.size(); ++logical)
     {
         mRank.console.checkStopped(); // filling may take seconds: nobody may be there any more
-        fillBlock(mRank.pool.block(blocks[logical]), options.geometry, options.heads(), request, logical);
+        mRank.pool.changeBlock(blocks[logical],
+            [&](std::byte* block) { fillBlock(block, options.geometry, options.heads(), request, logical); });
     }
     if (corrupt)
     {
@@ -85,7 +86,7 @@ void ContextRank::corruptOneByte()
     Runs const runs = mRank.options.geometry.runs(mRank.options.heads(), mRank.pieces.front().heads, false);
     uint32_t const block = mPrepared->blocks[mPrepared->blocks.size() / 3];
     uint64_t const offset = runs.offsets[runs.offsets.size() / 2] + runs.lengthBytes / 3;
-    mRank.pool.block(block)[offset] ^= std::byte{0x40};
+    mRank.pool.changeBlock(block, [offset](std::byte* bytes) { bytes[offset] ^= std::byte{0x40}; });
 }
 
 // Sends the prepared request once everyone who gets a piece of it has asked.

@@ -14,7 +14,8 @@ enum class FailureKind
     kPeerLost,       // the other side is gone
     kTransferFailed, // a transfer ended in failure
     kTimeout,        // nothing was heard for too long
-    kProtocol        // the other side said something that makes no sense
+    kProtocol,       // the other side said something that makes no sense
+    kDevice          // the GPU or its driver does not do what this rank was told to use it for
 };
 
 constexpr char const* name(FailureKind kind)
@@ -27,6 +28,7 @@ constexpr char const* name(FailureKind kind)
     case FailureKind::kTransferFailed: return "transfer-failed";
     case FailureKind::kTimeout: return "timeout";
     case FailureKind::kProtocol: return "protocol";
+    case FailureKind::kDevice: return "device";
     }
     return "unknown";
 }

@@ -116,8 +116,10 @@ void GenerationRank::check(uint64_t request)
     for (size_t logical = 0; logical < blocks.size(); ++logical)
     {
         mRank.console.checkStopped(); // checking may take seconds: nobody may be there any more
-        auto const wrong = findWrongByte(
-            mRank.pool.block(blocks[logical]), options.geometry, options.heads(), request, logical);
+        std::optional<uint64_t> wrong;
+        mRank.pool.lookAtBlock(blocks[logical],
+            [&](std::byte const* block)
+            { wrong = findWrongByte(block, options.geometry, options.heads(), request, logical); });
         if (wrong && wrongBlocks++ == 0)
         {
             firstWrong = "block " + std::to_string(logical) + " at byte " + std::to_string(*wrong);

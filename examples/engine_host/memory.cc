@@ -1,66 +1,44 @@
 #include "memory.h"
 
+#include "device_memory.h"
 #include "failure.h"
-
-#include <sys/mman.h>
+#include "host_memory.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <numeric>
 #include <random>
 #include <string>
-#include <system_error>
 
 namespace engine_host
 {
 
 namespace
 {
-constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kStretchBytes = 16 << 20;
 } // namespace
 
-Mapping::Mapping(uint64_t lengthBytes)
-    : mLengthBytes(lengthBytes)
+void Memory::populate(std::function<void()> const& between)
 {
-    if (lengthBytes == 0)
+    for (uint64_t at = 0; at < mLengthBytes; at += kStretchBytes)
     {
-        return;
-    }
-    void* const data
-        = mmap(nullptr, lengthBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED)
-    {
-        throw std::system_error(errno, std::generic_category(), "mmap of " + std::to_string(lengthBytes) + " bytes");
-    }
-    mData = static_cast<std::byte*>(data);
-    madvise(data, lengthBytes, MADV_HUGEPAGE); // a hint: without huge pages it is only slower
-}
-
-void Mapping::populate(std::function<void()> const& between)
-{
-    for (uint64_t at = 0; at < mLengthBytes; at += kPageBytes)
-    {
-        if (at % kStretchBytes == 0)
-        {
-            between();
-        }
-        mData[at] = std::byte{0};
+        between();
+        zero(at, std::min(kStretchBytes, mLengthBytes - at));
     }
 }
 
-Mapping::~Mapping()
+std::unique_ptr<Memory> makeMemory(uint64_t lengthBytes, MemoryChoice const& choice)
 {
-    if (mData != nullptr)
+    if (choice.kind == MemoryKind::kVram)
     {
-        munmap(mData, mLengthBytes);
+        return makeDeviceMemory(lengthBytes, choice);
     }
+    return std::make_unique<HostMemory>(lengthBytes);
 }
 
-BlockPool::BlockPool(uint64_t blocks, uint64_t blockBytes, uint64_t seed)
+BlockPool::BlockPool(uint64_t blocks, uint64_t blockBytes, uint64_t seed, MemoryChoice const& choice)
     : mBlocks(blocks)
     , mBlockBytes(blockBytes)
-    , mMapping(blocks * blockBytes)
+    , mMemory(makeMemory(blocks * blockBytes, choice))
     , mFree(blocks)
 {
     std::iota(mFree.begin(), mFree.end(), 0U);

@@ -34,6 +34,11 @@ registers its memory and hands KV cache over. Commands come on stdin, events lea
                               the model's KV cache (--kv-factor 1: a latent without V)
   --tp N --gen-tp N           context and generation tensor parallelism (1, 1)
   --pool-blocks N             blocks of this rank's KV pool
+  --memory dram|vram          where the pool and the slot lie (dram); vram opens libcuda.so.1, or the library that
+                              BATON_CUDA_LIBRARY names
+  --device N                  the GPU of vram, as the CUDA driver counts (0)
+  --vmm CHUNK_BYTES           vram made of chunks mapped side by side, not by one cuMemAlloc
+  --vmm-private 0|1           whether other processes can not be given those chunks (0)
   --seed N                    order in which the pool hands out blocks (1)
   --patience-ms N             longest silence of a living peer before a wait ends (30000)
 
@@ -135,6 +140,15 @@ void validate(Options const& options)
     {
         throw Failure(FailureKind::kUsage, "--pool-blocks must be given, between 1 and 4294967295");
     }
+    MemoryChoice const& memory = options.memory;
+    if (memory.kind == MemoryKind::kDram && (memory.device != 0 || memory.chunkBytes != 0 || !memory.chunksShareable))
+    {
+        throw Failure(FailureKind::kUsage, "--device, --vmm and --vmm-private are about --memory vram");
+    }
+    if (memory.chunkBytes == 0 && !memory.chunksShareable)
+    {
+        throw Failure(FailureKind::kUsage, "--vmm-private is about the chunks of --vmm CHUNK_BYTES");
+    }
     if (options.maxTokensInBuffer % geometry.tokensPerBlock != 0)
     {
         throw Failure(FailureKind::kUsage,
@@ -147,12 +161,14 @@ using Word = std::string const&;
 using Flags = std::map<std::string, std::function<void(Word)>>;
 
 std::map<std::string, Role> const kRoles{{"context", Role::kContext}, {"generation", Role::kGeneration}};
+std::map<std::string, MemoryKind> const kMemoryKinds{{"dram", MemoryKind::kDram}, {"vram", MemoryKind::kVram}};
 std::map<std::string, Shape> const kShapes{{"staged", Shape::kStaged}, {"paged", Shape::kPaged}};
 
 // Every flag and where its value goes. The arguments must outlive the result.
 Flags flagsInto(Options& options, ConfigFile& config, std::string& backend, std::string& seam)
 {
     Geometry& geometry = options.geometry;
+    MemoryChoice& memory = options.memory;
     return {
         {"--role", [&](Word w) { options.role = choose("--role", w, kRoles); }},
         {"--rank", [&](Word w) { options.rank = small(w, "--rank"); }},
@@ -170,6 +186,10 @@ Flags flagsInto(Options& options, ConfigFile& config, std::string& backend, std:
         {"--tp", [&](Word w) { geometry.contextTp = small(w, "--tp"); }},
         {"--gen-tp", [&](Word w) { geometry.generationTp = small(w, "--gen-tp"); }},
         {"--pool-blocks", [&](Word w) { options.poolBlocks = parseNumber(w, "--pool-blocks"); }},
+        {"--memory", [&](Word w) { memory.kind = choose("--memory", w, kMemoryKinds); }},
+        {"--device", [&](Word w) { memory.device = small(w, "--device"); }},
+        {"--vmm", [&](Word w) { memory.chunkBytes = parseNumber(w, "--vmm"); }},
+        {"--vmm-private", [&](Word w) { memory.chunksShareable = parseNumber(w, "--vmm-private") == 0; }},
         {"--seed", [&](Word w) { options.seed = parseNumber(w, "--seed"); }},
         {"--patience-ms", [&](Word w) { options.patienceMs = parseNumber(w, "--patience-ms"); }},
     };

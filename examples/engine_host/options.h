@@ -2,6 +2,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "memory.h"
 
 #include <cstdint>
 #include <string>
@@ -44,6 +45,7 @@ struct Options
     uint64_t poolBlocks = 0;
     uint64_t maxTokensInBuffer = 0; // 0: the slot holds as many tokens as the pool
     uint64_t seed = 1;
+    MemoryChoice memory; // of the pool and the slot
     uint64_t patienceMs = 30000; // longest silence of a peer that is alive
     Library library{Seam::kAgent, "libtensorrt_llm_nixl_wrapper.so", "createNixlTransferAgent"};
 

@@ -4,8 +4,6 @@
 
 #include <unistd.h>
 
-#include <cstring>
-
 namespace engine_host
 {
 namespace
@@ -37,17 +35,18 @@ Rank::Rank(Options const& options, Console& console)
     , console(console)
     , name(nameOf(options))
     , pieces(piecesOf(options))
-    , pool(options.poolBlocks, options.geometry.blockBytes(options.heads().count()), options.seed + options.rank)
-    , slot(options.slotBytes())
+    , pool(options.poolBlocks, options.geometry.blockBytes(options.heads().count()), options.seed + options.rank,
+          options.memory)
+    , slot(makeMemory(options.slotBytes(), options.memory))
 {
     auto const checkStopped = [&console] { console.checkStopped(); }; // nobody may be there any more
-    pool.populate(checkStopped);
-    slot.populate(checkStopped);
+    pool.memory().populate(checkStopped);
+    slot->populate(checkStopped);
 }
 
-Mapping const& Rank::shared() const
+Memory const& Rank::shared() const
 {
-    return options.shape == Shape::kStaged ? slot : pool.mapping();
+    return options.shape == Shape::kStaged ? *slot : pool.memory();
 }
 
 bool Rank::fitsSlot(uint64_t blocks) const
@@ -61,7 +60,7 @@ void Rank::requireSlot(Request const& request) const
     {
         uint64_t const needed = options.geometry.blockBytes(options.heads().count()) * request.blocks.size();
         throw Failure(FailureKind::kUsage, "request " + std::to_string(request.id) + " needs " + std::to_string(needed)
-                + " bytes of a slot of " + std::to_string(slot.size()) + "; raise max_tokens_in_buffer");
+                + " bytes of a slot of " + std::to_string(slot->size()) + "; raise max_tokens_in_buffer");
     }
 }
 
@@ -70,35 +69,39 @@ uint64_t Rank::pieceBytes(Piece const& piece, uint64_t blocks) const
     return options.geometry.blockBytes(piece.heads.count()) * blocks;
 }
 
-std::byte* Rank::place(Piece const& piece, uint64_t blocks) const
+uint64_t Rank::place(Piece const& piece, uint64_t blocks) const
 {
-    return slot.data() + options.geometry.slotOffset(options.heads(), piece.heads, blocks);
+    return options.geometry.slotOffset(options.heads(), piece.heads, blocks);
 }
 
-void Rank::gather(Piece const& piece, BlockSpan blocks, std::byte* out) const
+void Rank::gather(Piece const& piece, BlockSpan blocks, uint64_t place) const
 {
     Runs const runs = options.geometry.runs(options.heads(), piece.heads, piece.heads == options.heads());
     for (uint64_t at = 0; at < blocks.count; ++at)
     {
+        uint64_t const block = pool.memory().address() + pool.offsetOf(blocks.first[at]);
         for (uint64_t const offset : runs.offsets)
         {
-            std::memcpy(out, pool.block(blocks.first[at]) + offset, runs.lengthBytes);
-            out += runs.lengthBytes;
+            slot->copyIn(place, block + offset, runs.lengthBytes);
+            place += runs.lengthBytes;
         }
     }
+    slot->settle();
 }
 
-void Rank::scatter(Piece const& piece, BlockSpan blocks, std::byte const* in) const
+void Rank::scatter(Piece const& piece, BlockSpan blocks, uint64_t place) const
 {
     Runs const runs = options.geometry.runs(options.heads(), piece.heads, piece.heads == options.heads());
     for (uint64_t at = 0; at < blocks.count; ++at)
     {
+        uint64_t const block = pool.offsetOf(blocks.first[at]);
         for (uint64_t const offset : runs.offsets)
         {
-            std::memcpy(pool.block(blocks.first[at]) + offset, in, runs.lengthBytes);
-            in += runs.lengthBytes;
+            pool.memory().copyIn(block + offset, slot->address() + place, runs.lengthBytes);
+            place += runs.lengthBytes;
         }
     }
+    pool.memory().settle();
 }
 
 } // namespace engine_host

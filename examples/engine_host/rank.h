@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,10 +39,10 @@ struct Rank
     std::string const name; // unique among the ranks of a run
     std::vector<Piece> const pieces; // of each request, those that this rank sends or receives
     BlockPool pool;
-    Mapping slot;
+    std::unique_ptr<Memory> const slot;
 
     // What the runtime of this shape lets peers reach: the C++ one its slot, the Python one its pool.
-    Mapping const& shared() const;
+    Memory const& shared() const;
 
     // Whether a request of that many blocks lies in the slot as a whole.
     bool fitsSlot(uint64_t blocks) const;
@@ -49,12 +50,12 @@ struct Rank
     void requireSlot(Request const& request) const;
     // Length of a piece of that many blocks.
     uint64_t pieceBytes(Piece const& piece, uint64_t blocks) const;
-    // Where a piece lies in the slot, for that many blocks. Pieces of the same heads share their place.
-    std::byte* place(Piece const& piece, uint64_t blocks) const;
+    // Where in the slot a piece lies, for that many blocks. Pieces of the same heads share their place.
+    uint64_t place(Piece const& piece, uint64_t blocks) const;
 
-    // Packs a piece, block after block, its heads only; and the other way round.
-    void gather(Piece const& piece, BlockSpan blocks, std::byte* out) const;
-    void scatter(Piece const& piece, BlockSpan blocks, std::byte const* in) const;
+    // Packs a piece into the slot, block after block, its heads only; and the other way round.
+    void gather(Piece const& piece, BlockSpan blocks, uint64_t place) const;
+    void scatter(Piece const& piece, BlockSpan blocks, uint64_t place) const;
 };
 
 inline BlockSpan allOf(Request const& request)

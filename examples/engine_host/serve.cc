@@ -14,8 +14,9 @@ void announce(Rank const& rank, End& end)
         .number("rank", rank.options.rank)
         .text("name", rank.name)
         .text("connection_info", end.connectionInfo())
-        .number("pool_bytes", rank.pool.mapping().size())
-        .number("slot_bytes", rank.slot.size())
+        .number("pool_bytes", rank.pool.memory().size())
+        .number("slot_bytes", rank.slot->size())
+        .text("memory", name(rank.options.memory.kind))
         .emit();
 }
 

@@ -59,6 +59,30 @@ file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml "backend: UCX\nmax_tokens_in_buf
 test_demo(s3.rounds --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --tp 2 --gen-tp 4)
 test_demo(s3.rounds_latent --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --model deepseek-r1 --tp 1 --gen-tp 2)
 
+# KV cache on a GPU, in the four combinations with DRAM; made of chunks; with split heads, gathered and scattered there.
+function(test_demo_vram name)
+  test_demo(${name} ${ARGN})
+  set_tests_properties(demo.${name} PROPERTIES LABELS gpu ENVIRONMENT "BATON_CUDA_LIBRARY=${BATON_TEST_CUDA}")
+endfunction()
+
+test_demo_vram(vram --shape all --memory vram)
+test_demo_vram(vram.stream-tcp --shape all --memory vram --lane stream-tcp)
+test_demo_vram(vram.to_dram --shape all --memory vram --gen-memory dram)
+test_demo_vram(vram.from_dram --shape all --memory dram --gen-memory vram)
+test_demo_vram(vram.vmm --shape all --memory vmm)
+test_demo_vram(vram.vmm_private --shape paged --memory vmm-private)
+test_demo_vram(vram.heads_split --shape all --tp 2 --gen-tp 4 --dtype bf16 --tokens-per-block 64 --memory vram)
+test_demo_vram(vram.latent --shape all --model deepseek-r1 --tp 1 --gen-tp 2 --memory vram)
+test_demo_vram(s3.vram --seam s3 --memory vram)
+test_demo_vram(s3.vram.rounds --config ${CMAKE_CURRENT_BINARY_DIR}/ucx.yaml --tp 2 --gen-tp 4 --memory vram)
+foreach(phase context generation)
+  test_demo_vram(vram.killed_${phase} --kill ${phase} --memory vram)
+endforeach()
+# A driver that cannot be had is said by whoever needs it.
+test_refusal(no_driver "GPU memory needs the NVIDIA driver: /nowhere/libcuda.so.1" ${DEMO} --requests 1 --memory vram
+  --out ${CMAKE_CURRENT_BINARY_DIR}/no_driver.json)
+set_tests_properties(demo.no_driver PROPERTIES ENVIRONMENT BATON_CUDA_LIBRARY=/nowhere/libcuda.so.1)
+
 # The Python agent, where there is a Python that has what its engine host needs; python.skipped says so where not.
 if(Python_EXECUTABLE)
   set(S2 --seam s2 --python ${Python_EXECUTABLE} --python-host ${PROJECT_SOURCE_DIR}/examples/python_engine_host
@@ -67,6 +91,8 @@ if(Python_EXECUTABLE)
   test_demo(s2.lane.stream-tcp ${S2} --tp 2 --gen-tp 1 --lane stream-tcp)
   test_demo(s2.own_age ${S2} --gen-tp 1)
   set_tests_properties(demo.s2.own_age PROPERTIES ENVIRONMENT "BATON_TRTLLM_ABI=p0")
+  test_demo_vram(s2.vram ${S2} --memory vram)
+  test_demo_vram(s2.vram.from_dram ${S2} --gen-memory vram)
   test_refusal(s2.corrupt_byte_is_found ", 1 corrupt" ${DEMO} ${S2} --requests 1 --corrupt 1
     --out ${CMAKE_CURRENT_BINARY_DIR}/s2.corrupt.json)
   foreach(phase context generation)
@@ -130,5 +156,8 @@ test_refusal(host.lone_rank "getCommState lists 1 ranks and calls this one 0; it
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/field.yaml "backend: NIXL\nmax_tokens_in_bufer: 64\n")
 test_refusal(host.unknown_field "field.yaml:2: unknown field" ${HOST}
   --config ${CMAKE_CURRENT_BINARY_DIR}/field.yaml)
+test_refusal(host.device_of_dram "--device, --vmm and --vmm-private are about --memory vram" ${HOST} --device 1)
+test_refusal(host.private_without_chunks "--vmm-private is about the chunks of --vmm" ${HOST} --memory vram
+  --vmm-private 1)
 test_refusal(host.uneven_slot "max_tokens_in_buffer 33 is not a multiple of tokens_per_block 32" ${HOST}
   --max-tokens-in-buffer 33)

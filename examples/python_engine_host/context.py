@@ -128,7 +128,8 @@ class Context(Role):
         prepared = Prepared(request, blocks, rank.aux.allocate())
         for logical, block in enumerate(blocks):
             rank.console.check_stopped()  # filling may take seconds: nobody may be there any more
-            rank.pattern.fill(rank.pool.block(int(block)), request, logical)
+            with rank.pool.changed(int(block)) as words:
+                rank.pattern.fill(words, request, logical)
         slot = rank.aux.slot(prepared.aux_slot)
         slot[:] = aux_words(request, slot.size)
         if corrupt:
@@ -147,7 +148,8 @@ class Context(Role):
             raise Failure(Kind.USAGE, "this rank sends nothing that could be corrupted")
         runs = options.geometry.runs(options.heads, pieces[0].heads, whole_block=False)
         at = runs.offsets[len(runs.offsets) // 2] + runs.length_bytes // 3
-        self.rank.pool.block(int(blocks[len(blocks) // 3])).view("uint8")[at] ^= _FLIPPED_BIT
+        with self.rank.pool.changed(int(blocks[len(blocks) // 3])) as words:
+            words.view("uint8")[at] ^= _FLIPPED_BIT
 
     def _register(self, info: RegisterRankInfo) -> None:
         rank, geometry = self.rank, self.rank.options.geometry
@@ -163,7 +165,7 @@ class Context(Role):
             raise Malformed(f"{info.name} is generation rank {info.rank}, to which this rank sends nothing")
         theirs = geometry.block_bytes(geometry.generation_heads(info.rank).count)
         ends = info.pool_address + info.pool_blocks * theirs, info.aux_address + info.aux_slots * AUX_SLOT_BYTES
-        if not info.token or max(ends) >= 1 << 63:
+        if not info.token or max(ends) >= 1 << 63 or info.pool_is_vram > 1 or info.pool_device >= 1 << 32:
             raise Malformed(f"{info.name} registers without a token, or with memory that cannot be")
         try:
             rank.agent.load(info.name, info.raw)
@@ -196,8 +198,8 @@ class Context(Role):
         if self._sends_aux(receiver.piece):
             source = slot_address(self.rank.aux.address, prepared.aux_slot)
             aux = AuxCopy(source, slot_address(info.aux_address, data.aux_slot))
-        ours = PagedSide(self.rank.pool.address, prepared.blocks)
-        theirs = PagedSide(info.pool_address, data.blocks)
+        ours = PagedSide(self.rank.pool.address, prepared.blocks, self.rank.pool.place)
+        theirs = PagedSide(info.pool_address, data.blocks, info.pool_place)
         self._under_way[info.token] = self._under_way.get(info.token, 0) + 1
         self._senders.submit(
             Task(info.name, info.endpoint, info.token, prepared.request, receiver.piece, ours, theirs, aux)

@@ -17,6 +17,7 @@ class Kind(Enum):
     TRANSFER_FAILED = "transfer-failed"  # a transfer ended in failure
     TIMEOUT = "timeout"  # something took longer than --patience-ms
     PROTOCOL = "protocol"  # the other side said something that makes no sense
+    DEVICE = "device"  # the GPU or its driver does not do what this rank was told to use it for
 
     @property
     def exit_code(self) -> int:

@@ -185,6 +185,8 @@ class Generation(Role):
                 rank=options.rank,
                 endpoint=rank.inbox.endpoint,
                 geometry=ours,
+                pool_is_vram=int(rank.pool.place.is_vram),
+                pool_device=rank.pool.place.device,
                 pool_address=rank.pool.address,
                 pool_blocks=rank.pool.block_count,
                 aux_address=rank.aux.address,

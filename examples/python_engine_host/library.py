@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
 from failure import Failure, Kind
 from mapper import Copies
+from memory import Place
 
 _MODULE = "tensorrt_llm.tensorrt_llm_transfer_agent_binding"
-_DEVICE = 0
 
 Result = TypeVar("Result")
 
@@ -27,6 +28,15 @@ class State(Enum):
     IN_PROGRESS = 0
     SUCCESS = 1
     FAILURE = 2
+
+
+@dataclass(frozen=True)
+class Region:
+    """Memory that is opened to peers."""
+
+    place: Place
+    address: int
+    length_bytes: int
 
 
 class Transfer:
@@ -80,9 +90,11 @@ class Agent:
             ),
         )
 
-    def register(self, regions: Sequence[tuple[int, int]]) -> None:
-        """Opens (address, length) regions to peers."""
-        _guarded(Kind.LIBRARY, "register_memory", "", lambda: self._agent.register_memory(self._regions(regions)))
+    def register(self, regions: Sequence[Region]) -> None:
+        """Opens regions to peers."""
+        for region in regions:
+            descs = self._descs(region)
+            _guarded(Kind.LIBRARY, "register_memory", "", lambda descs=descs: self._agent.register_memory(descs))
 
     def descriptor(self) -> bytes:
         """What a peer needs to write here: the serialised AgentDesc."""
@@ -105,16 +117,15 @@ class Agent:
             Kind.LIBRARY, f"invalidate_remote_agent {peer}", peer, lambda: self._agent.invalidate_remote_agent(peer)
         )
 
-    def write(self, peer: str, copies: Copies) -> Transfer:
+    def write(self, peer: str, copies: Copies, ours: Place, theirs: Place) -> Transfer:
         """Submits a WRITE without a message. Raises Failure(TRANSFER_FAILED) where it is refused."""
 
         def call() -> Any:
-            dram = self._binding.MemoryType.DRAM
             lists = self._binding.MemoryDescs.from_arrays_uniform_device
             request = self._binding.TransferRequest(
                 self._binding.TransferOp.WRITE,
-                lists(dram, copies.sources, copies.sizes, _DEVICE),
-                lists(dram, copies.destinations, copies.sizes, _DEVICE),
+                lists(self._kind(ours), copies.sources, copies.sizes, ours.device),
+                lists(self._kind(theirs), copies.destinations, copies.sizes, theirs.device),
                 peer,
                 None,
             )
@@ -123,19 +134,24 @@ class Agent:
         status = _guarded(Kind.TRANSFER_FAILED, f"submit_transfer_requests to {peer}", peer, call)
         return Transfer(status, self._binding)
 
-    def close(self, regions: Sequence[tuple[int, int]]) -> None:
+    def close(self, regions: Sequence[Region]) -> None:
         """Closes the regions and shuts the agent down; it may not be used afterwards. Does not raise."""
         try:
-            self._agent.deregister_memory(self._regions(regions))
+            for region in regions:
+                self._agent.deregister_memory(self._descs(region))
             if hasattr(self._agent, "shutdown"):
                 self._agent.shutdown()
         except RuntimeError:
             pass  # the library has logged it, and this rank ends
         self._agent = None
 
-    def _regions(self, regions: Sequence[tuple[int, int]]) -> Any:
-        tuples = [(address, length, _DEVICE) for address, length in regions]
-        return self._binding.MemoryDescs(self._binding.MemoryType.DRAM, tuples)
+    def _descs(self, region: Region) -> Any:
+        tuples = [(region.address, region.length_bytes, region.place.device)]
+        return self._binding.MemoryDescs(self._kind(region.place), tuples)
+
+    def _kind(self, place: Place) -> Any:
+        kinds = self._binding.MemoryType
+        return kinds.VRAM if place.is_vram else kinds.DRAM
 
 
 def _import_binding() -> Any:

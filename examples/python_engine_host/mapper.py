@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geometry import Geometry, Piece
+from memory import DRAM, Place
 
 Int64s = npt.NDArray[np.int64]
 
@@ -35,10 +36,11 @@ class Copies:
 
 @dataclass(frozen=True)
 class PagedSide:
-    """One rank's end of a piece: where its pool begins, and the request's blocks in it."""
+    """One rank's end of a piece: where its pool begins, the request's blocks in it, and what memory that is."""
 
     pool_address: int
     blocks: Int64s
+    place: Place = DRAM
 
 
 def map_piece(geometry: Geometry, piece: Piece, ours: PagedSide, theirs: PagedSide) -> Copies:

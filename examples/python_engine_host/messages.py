@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mapper import Int64s
+from memory import Place
 
 LARGEST_FRAME_BYTES = 16 << 20
 _LARGEST_JSON_BYTES = 64 << 10
@@ -65,11 +66,18 @@ class RegisterRankInfo(Message):
     rank: int
     endpoint: str
     geometry: dict[str, int]
+    pool_is_vram: int  # 0 or 1
+    pool_device: int
     pool_address: int
     pool_blocks: int
     aux_address: int
     aux_slots: int
     raw: bytes = field(repr=False)  # the AgentDesc
+
+    @property
+    def pool_place(self) -> Place:
+        """Where the pool lies."""
+        return Place(self.pool_is_vram != 0, self.pool_device)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from config_file import ConfigFile, read_config_file
 from console import parse_number
+from cuda_driver import Placement
 from failure import Failure, Kind
 from geometry import Geometry, HeadRange
 
@@ -39,7 +40,8 @@ terminals (the second one's connect takes name and connection_info from the firs
       receive 1 100
       check 1
 
-exit codes: 0 all bytes right, 1 some wrong, 2 usage, 3 library, 4 peer-lost, 5 transfer-failed, 6 timeout, 7 protocol
+exit codes: 0 all bytes right, 1 some wrong, 2 usage, 3 library, 4 peer-lost, 5 transfer-failed, 6 timeout, 7 protocol,
+8 device
 """
 
 
@@ -52,6 +54,7 @@ class Options:
     geometry: Geometry
     pool_blocks: int
     seed: int
+    vram: Placement | None  # None: the pool is DRAM
     patience_ms: int
     sender_threads: int
 
@@ -91,6 +94,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         ),
         pool_blocks=flags.pool_blocks,
         seed=flags.seed,
+        vram=_vram(flags),
         patience_ms=flags.patience_ms or config.kv_transfer_timeout_ms or _DEFAULT_PATIENCE_MS,
         sender_threads=flags.sender_threads or _sender_threads_of_environment(),
     )
@@ -126,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--gen-tp", type=_number, default=1, metavar="N", help="generation tensor parallelism (1)")
     add("--pool-blocks", type=_number, default=0, metavar="N", help="blocks of this rank's KV pool")
     add("--seed", type=_number, default=1, metavar="N", help="order in which the pool hands out blocks (1)")
+    add("--memory", choices=("dram", "vram"), default="dram",
+        help="where the pool lies (dram); vram opens libcuda.so.1, or the library that BATON_CUDA_LIBRARY names")  # fmt: skip
+    add("--device", type=_number, default=0, metavar="N", help="the GPU of vram, as the CUDA driver counts (0)")
+    add("--vmm", type=_number, default=0, metavar="CHUNK_BYTES",
+        help="vram made of chunks mapped side by side, not by one cuMemAlloc")  # fmt: skip
+    add("--vmm-private", type=_number, default=0, metavar="0|1",
+        help="whether other processes can not be given those chunks (0)")  # fmt: skip
     add("--patience-ms", type=_number, metavar="N",
         help="longest time from asking for a request to its last byte (kv_transfer_timeout_ms of the file, else "
         f"{_DEFAULT_PATIENCE_MS})")  # fmt: skip
@@ -142,6 +153,16 @@ def _number(word: str) -> int:
     except Failure as failure:
         raise argparse.ArgumentTypeError(failure.text) from failure
     return value
+
+
+def _vram(flags: argparse.Namespace) -> Placement | None:
+    placement = Placement(flags.device, flags.vmm, flags.vmm_private == 0)
+    if flags.memory == "dram":
+        _require(placement == Placement(), "--device, --vmm and --vmm-private are about --memory vram")
+        return None
+    is_private = not placement.chunks_shareable
+    _require(not is_private or placement.chunk_bytes > 0, "--vmm-private is about the chunks of --vmm CHUNK_BYTES")
+    return placement
 
 
 def _require_this_runtime(shape: str, backend: str, runtime: str) -> None:

@@ -15,8 +15,8 @@ import zmq
 from console import Console, Events
 from failure import Failure, Kind
 from geometry import Piece
-from library import Agent
-from memory import AuxBuffer, BlockPool
+from library import Agent, Region
+from memory import DRAM, AuxBuffer, BlockPool
 from messages import Malformed, Message, Refused, Termination
 from options import Options
 from pattern import Pattern
@@ -34,12 +34,15 @@ class Rank:
         self.console = console
         self.events = events
         seed = options.seed + options.rank
-        self.pool = BlockPool(options.pool_blocks, options.block_bytes, seed, console.check_stopped)
+        self.pool = BlockPool(options.pool_blocks, options.block_bytes, seed, console.check_stopped, options.vram)
         self.aux = AuxBuffer()
         self.pattern = Pattern(options.geometry, options.heads)
         role = "ctx" if options.is_context else "gen"
         self.agent = Agent(f"{role}{options.rank}_{os.getpid()}")
-        self._regions = [(self.pool.address, self.pool.length_bytes), (self.aux.address, self.aux.length_bytes)]
+        self._regions = [
+            Region(self.pool.place, self.pool.address, self.pool.length_bytes),
+            Region(DRAM, self.aux.address, self.aux.length_bytes),
+        ]
         self.agent.register(self._regions)
         self.zmq = new_context()
         self.inbox = Inbox(self.zmq)
@@ -114,11 +117,13 @@ class Rank:
             pool_bytes=self.pool.length_bytes,
             slot_bytes=0,
             aux_bytes=self.aux.length_bytes,
+            memory="vram" if self.pool.place.is_vram else "dram",
         )
 
     def close(self) -> None:
         """Takes the memory back from the library and ends the connections."""
         self.agent.close(self._regions)
+        self.pool.close()
         self.zmq.destroy()
 
 

@@ -22,7 +22,7 @@ from failure import Failure, Kind
 from geometry import Geometry, Piece
 from library import Agent, State, Transfer
 from mapper import Copies, Int64s, PagedSide, map_piece
-from memory import AUX_SLOT_BYTES
+from memory import AUX_SLOT_BYTES, DRAM, Place
 from messages import FAILED, SUCCESS, AuxAgentResult, KvAgentResult, Message
 from wire import dial, send
 
@@ -131,7 +131,7 @@ class Senders:
             _require_room(task)
             copies = map_piece(self._geometry, task.piece, task.ours, task.theirs)
             submitted_ns = time.monotonic_ns()
-            transfer = self._submit(task, copies)
+            transfer = self._submit(task, copies, task.ours.place, task.theirs.place)
             self._report(Progress(task, Stage.SUBMITTED))
             self._await(transfer, task.peer)
         except Failure as failure:
@@ -144,15 +144,15 @@ class Senders:
     def _carry_out_aux(self, task: Task, voice: _Voice) -> None:
         try:
             if task.aux is not None:
-                self._await(self._submit(task, _one(task.aux)), task.peer)
+                self._await(self._submit(task, _one(task.aux), DRAM, DRAM), task.peer)
         except Failure as failure:
             voice.tell(task, AuxAgentResult(task.token, task.request, FAILED, failure.text))
             raise
         voice.tell(task, AuxAgentResult(task.token, task.request, SUCCESS, ""))
 
-    def _submit(self, task: Task, copies: Copies) -> Transfer | None:
+    def _submit(self, task: Task, copies: Copies, ours: Place, theirs: Place) -> Transfer | None:
         """None where there is nothing to write: the agent is not asked then."""
-        return self._agent.write(task.peer, copies) if copies.descriptors else None
+        return self._agent.write(task.peer, copies, ours, theirs) if copies.descriptors else None
 
     def _await(self, transfer: Transfer | None, peer: str) -> None:
         deadline = time.monotonic() + self._patience_s

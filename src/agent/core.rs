@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{PeerKey, TransferId};
-use crate::fabric::{Batch, Bell, Fabric, Pinning};
+use crate::fabric::{Batch, Bell, Fabric};
 use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
 use crate::trust::Secret;
@@ -29,9 +29,10 @@ use super::crew::Crew;
 use super::ghosts::Ghosts;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
+use super::marks::Marks;
 use super::pollers::Pollers;
 use super::regions::Registered;
-use super::registration::Quarantine;
+use super::registration::{Pinner, Quarantine};
 use super::signal::Signal;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
@@ -64,11 +65,12 @@ pub(super) struct Core {
     /// Whom it leaves room.
     pollers: Arc<Pollers>,
     /// What pins memory for the fabrics; gone when the agent is shut down.
-    pub pinnings: Vec<Arc<dyn Pinning>>,
+    pub pinners: Vec<Pinner>,
     pub registered: Registered,
     pub quarantine: Quarantine,
     pub ghosts: Ghosts,
     pub mishaps: Mishaps,
+    pub marks: Marks,
     pub transfers: HashMap<TransferId, Outcome>,
     /// Why streams that somebody is waiting for have closed.
     pub farewells: HashMap<PeerKey, Option<String>>,
@@ -129,12 +131,13 @@ impl Core {
             again,
             crew: Arc::new(Crew::new(hands, Arc::clone(&pollers), copiers)),
             pollers,
-            pinnings: fabrics.iter().filter_map(|fabric| fabric.pinning()).collect(),
+            pinners: fabrics.iter().filter_map(|fabric| Pinner::of(&**fabric)).collect(),
             fabrics,
             registered: Registered::default(),
             quarantine: Quarantine::default(),
             ghosts: Ghosts::default(),
             mishaps: Mishaps::default(),
+            marks: Marks::default(),
             transfers: HashMap::new(),
             farewells: HashMap::new(),
             streams: HashMap::new(),
@@ -262,12 +265,13 @@ impl Core {
         for (_, outcome) in self.transfers.drain() {
             let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
         }
+        self.marks.clear();
         self.registered = Registered::default();
         self.quarantine.clear();
         self.leave_lobby();
         self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
         self.close_fabrics(); // one that panics has said so, and nobody is left to be told
-        self.pinnings.clear();
+        self.pinners.clear();
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {
@@ -345,7 +349,9 @@ impl Core {
                 }
                 self.signal.raise();
             }
+            Action::Committed { id } => self.marks.committed(id),
             Action::Ended { id, outcome } => {
+                self.marks.ended(id);
                 if let Err(error) = &outcome {
                     self.mishaps.transfers_failed += 1;
                     tracing::warn!(transfer = %id, %error, "transfer failed");

@@ -117,7 +117,7 @@ pub enum RegisterError {
         /// The descriptor.
         descriptor: Descriptor,
         /// Why.
-        source: GpuFault,
+        source: Box<GpuFault>,
     },
     /// A fabric will not have it.
     #[error("registerMemory on agent '{agent}': descriptor {index} ({descriptor}): {source}")]

@@ -23,6 +23,7 @@ use super::error::CreateError;
 use super::gpus::Gpus;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
+use super::marks;
 use super::progress::Shared;
 use super::signal::Signal;
 use super::sockets::{listen_tcp, listen_unix};
@@ -76,6 +77,7 @@ fn open_over(
         "listening; peers are told this address"
     );
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
+    marks::attach(settings.profiler_library.as_deref());
     let gpus = Gpus::open(&settings);
     let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
@@ -200,6 +202,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
             connect_deadline: settings.connect_timeout,
             ..StreamConfig::default()
         }),
+        gpus: cuda,
     }
 }
 

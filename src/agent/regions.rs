@@ -34,6 +34,12 @@ impl Registered {
         self.keys.entry((kind, descriptor)).or_default().push(keys);
     }
 
+    /// The descriptors of a kind, each once, with the keys of the regions that one registration of it made.
+    pub fn of_kind(&self, kind: MemoryKind) -> impl Iterator<Item = (Descriptor, &[RegionKey])> {
+        let of_kind = self.keys.iter().filter(move |((of, _), _)| *of == kind);
+        of_kind.filter_map(|((_, memory), registrations)| Some((*memory, &**registrations.last()?)))
+    }
+
     /// Forgets one registration of a descriptor and returns its keys; none where there was none.
     pub fn remove(&mut self, kind: MemoryKind, descriptor: Descriptor) -> Vec<RegionKey> {
         let Some(registrations) = self.keys.get_mut(&(kind, descriptor)) else { return Vec::new() };
@@ -58,6 +64,9 @@ mod tests {
             registered.insert(MemoryKind::Dram, descriptor, keys);
         }
         assert_eq!(registered.len(), 2);
+        let once: Vec<_> = registered.of_kind(MemoryKind::Dram).collect();
+        assert_eq!(once, [(descriptor, &[RegionKey(3), RegionKey(4)][..])]);
+        assert_eq!(registered.of_kind(MemoryKind::Vram).count(), 0);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), [RegionKey(3), RegionKey(4)]);
         assert_eq!(registered.remove(MemoryKind::Vram, descriptor), []);
         assert_eq!(registered.remove(MemoryKind::Dram, descriptor), [RegionKey(1), RegionKey(2)]);

@@ -110,7 +110,7 @@ impl Agent {
                 MemoryKind::Vram => {
                     let backing = self.shared.gpus.pieces(descriptor).map_err(|source| {
                         let agent = self.name().to_owned();
-                        RegisterError::Gpu { agent, index, descriptor, source }
+                        RegisterError::Gpu { agent, index, descriptor, source: Box::new(source) }
                     })?;
                     pieces.extend(backing.into_iter().map(|piece| (index, piece)));
                 }
@@ -152,7 +152,7 @@ impl Agent {
         };
         let is_quiet = |core: &Core| !regions.iter().any(|(key, _)| is_worth_waiting(core, *key));
         self.shared.wait_for(Instant::now() + DEREGISTER_LIMIT, is_quiet);
-        let (free, pinnings) = {
+        let (free, pinners) = {
             let Ok(mut core) = self.shared.engine.lock() else { return self.quarantine_all(regions) };
             let is_busy = |(key, _): &(RegionKey, Descriptor)| core.is_touched(*key);
             let (busy, free): (Vec<_>, Vec<_>) = regions.iter().copied().partition(is_busy);
@@ -174,9 +174,9 @@ impl Agent {
                 drop(core);
                 return self.quarantine_all(&free);
             }
-            (keys, core.pinnings.clone())
+            (keys, core.pinners.clone())
         };
-        unpin(&pinnings, &free);
+        unpin(&pinners, &free);
     }
 
     /// Deregisters memory of an agent that has been shut down, or whose engine has failed: a look at what was registered,
@@ -210,7 +210,7 @@ impl Agent {
 
     /// Lets go of quarantined memory that nothing can touch any more.
     pub(super) fn release_quarantined(&self) {
-        let (free, pinnings) = {
+        let (free, pinners) = {
             let Ok(mut core) = self.shared.engine.lock() else { return };
             if core.quarantine.is_empty() {
                 return;
@@ -223,9 +223,9 @@ impl Agent {
                     tracing::info!(agent = self.name(), region = key.0, %memory, "memory has left its quarantine");
                 }
             }
-            (free, core.pinnings.clone())
+            (free, core.pinners.clone())
         };
-        unpin(&pinnings, &free);
+        unpin(&pinners, &free);
     }
 
     fn check_registrable(&self, kind: MemoryKind, index: usize, d: Descriptor) -> Result<(), RegisterError> {
@@ -249,19 +249,20 @@ impl Agent {
         list: &DescriptorList<'_>,
         pieces: Vec<(usize, Descriptor)>,
     ) -> Result<Pinned, RegisterError> {
-        let (keys, pinnings) = {
+        let (keys, pinners) = {
             let mut core = self.running_core()?;
             let keys: Vec<_> = pieces.iter().map(|_| core.registered.next_key()).collect();
-            (keys, core.pinnings.clone())
+            (keys, core.pinners.clone())
         };
         let keyed = keys.into_iter().zip(pieces);
         let regions = keyed.map(|(key, (index, piece))| (index, region(list.kind, piece, key))).collect();
-        let pinned = Pinned { pinnings, regions };
+        let pinned = Pinned { pinners, regions };
         for (index, region) in &pinned.regions {
-            for pinning in &pinned.pinnings {
+            for pinner in pinned.pinners.iter().filter(|pinner| pinner.kinds.contains(&region.kind)) {
                 // SAFETY: the caller vouches for this very span until deregister returns, which unpins it last, or
                 // quarantines it and says so.
-                unsafe { pinning.pin(region) }.map_err(|source| self.unregistrable(list, *index, source))?;
+                unsafe { pinner.pinning.pin(region) }
+                    .map_err(|source| self.unregistrable(list, *index, source))?;
             }
         }
         Ok(pinned)
@@ -311,7 +312,7 @@ impl Agent {
 
 /// Regions on their way to being registered. Those that are left are unpinned when it is dropped.
 struct Pinned {
-    pinnings: Vec<Arc<dyn Pinning>>,
+    pinners: Vec<Pinner>,
     /// Each with the number of its descriptor.
     regions: VecDeque<(usize, Region)>,
 }
@@ -328,7 +329,7 @@ struct Announced {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let keys: Vec<_> = self.regions.iter().map(|(_, region)| region.key).collect();
-        unpin(&self.pinnings, &keys);
+        unpin(&self.pinners, &keys);
     }
 }
 
@@ -343,9 +344,23 @@ impl Core {
     }
 }
 
-fn unpin(pinnings: &[Arc<dyn Pinning>], keys: &[RegionKey]) {
+/// What pins memory of these kinds for a fabric.
+#[derive(Clone)]
+pub(super) struct Pinner {
+    kinds: &'static [MemoryKind],
+    pinning: Arc<dyn Pinning>,
+}
+
+impl Pinner {
+    /// That of a fabric, if it needs one.
+    pub fn of(fabric: &dyn Fabric) -> Option<Self> {
+        fabric.pinning().map(|pinning| Self { kinds: fabric.limits().kinds, pinning })
+    }
+}
+
+fn unpin(pinners: &[Pinner], keys: &[RegionKey]) {
     for key in keys {
-        pinnings.iter().for_each(|pinning| pinning.unpin(*key));
+        pinners.iter().for_each(|pinner| pinner.pinning.unpin(*key));
     }
 }
 

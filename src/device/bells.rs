@@ -31,7 +31,7 @@ impl Hung {
         Self { number }
     }
 
-    /// What [`ring`] is to be called with.
+    /// What [`ring()`] is to be called with.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -103,6 +103,16 @@ impl Cuda {
         self.facts.get(ordinal as usize).map(|facts| facts.uuid)
     }
 
+    /// The name of the device with this ordinal, such as `NVIDIA H200`, where there is such a device. Makes no context.
+    pub fn name(&self, ordinal: u32) -> Option<&str> {
+        self.facts.get(ordinal as usize).map(|facts| facts.name.as_str())
+    }
+
+    /// Its place on the PCI bus, such as `0000:3b:00.0`. Makes no context.
+    pub fn pci_bus_id(&self, ordinal: u32) -> Option<&str> {
+        self.facts.get(ordinal as usize).map(|facts| facts.pci_bus_id.as_str())
+    }
+
     /// The ordinal, in this process, of the device that has this uuid, where this process sees it.
     pub fn ordinal_of(&self, uuid: &[u8; 16]) -> Option<u32> {
         self.facts.iter().position(|facts| facts.uuid == *uuid).map(|at| at as u32)
@@ -151,7 +161,7 @@ impl Cuda {
             return Err(refused(rest, &format!("is {kind}")));
         }
         let is_vmm = !facts.legacy && vmm::is_chunk(&self.driver, rest.addr);
-        let whole = if is_vmm { facts.mapping } else { facts.range };
+        let whole = if is_vmm { facts.chunk() } else { facts.range };
         let left = whole.end().and_then(|end| end.checked_sub(rest.addr)).unwrap_or(0);
         if rest.addr < whole.addr || left == 0 {
             let detail = format!("the driver says that {:#x} lies in {whole}", rest.addr);

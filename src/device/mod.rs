@@ -4,6 +4,7 @@
 //!   cuda      the driver of this process: devices, what lies where      gpu      one device and its context
 //!   share     an allocation offered to a peer, and a peer's mapped      handle   what travels between the two
 //!   queue     batches of copies on a stream                             kernels  what does them
+//!   bounce    small copies that somebody waits for
 //!   memory    page-locked and device memory of ours                     error    what went wrong, what to do
 //!
 //!   driver    libcuda's functions     vmm  stream  program     CUDA's objects, owned     ring  bells     bookkeeping
@@ -27,6 +28,7 @@
 //! * **Threads.** [`Cuda`], [`Device`] and what they give may be used by any thread; a [`CopyQueue`] by one at a time.
 
 mod bells;
+mod bounce;
 mod cuda;
 mod driver;
 mod error;

@@ -30,7 +30,7 @@ use super::stream::{Event, Stream, Urgency};
 use super::{Device, DeviceError};
 use crate::desc::Segment;
 
-/// See the [module](self).
+/// Copies on one device, in batches that end in the order in which they were started. One thread at a time; any.
 pub struct CopyQueue {
     device: Arc<Device>,
     copies: Stream,
@@ -103,8 +103,10 @@ impl CopyQueue {
         self.broken.as_ref()
     }
 
-    /// Starts to copy all segments, at most [`CopyQueue::SEGMENTS_MAX`]. Addresses are device memory, mappings of a peer's
-    /// or page-locked host memory, all within reach of this device. After an error nothing of the batch is copied.
+    /// Starts to copy all segments, at most [`CopyQueue::SEGMENTS_MAX`], which are gone through twice: counted, then written
+    /// down. Addresses are device memory, mappings of a peer's or page-locked host memory, all within reach of this device.
+    /// After an error nothing of the batch is copied; all but that of a batch too long, and of a shortage of events, make
+    /// the queue broken.
     ///
     /// # Safety
     /// Until the batch is told of by [`CopyQueue::ended`], or the device's context is lost, the device may read every
@@ -334,6 +336,17 @@ const DROP_WAIT: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_crosses_threads_may() {
+        fn sent<T: Send>() {}
+        fn shared<T: Send + Sync>() {}
+        sent::<CopyQueue>();
+        shared::<Device>();
+        shared::<Pinned>();
+        shared::<crate::device::Mapping>();
+        shared::<crate::device::Shared>();
+    }
 
     #[test]
     fn every_batch_that_is_let_in_fits_the_list() {

@@ -128,9 +128,10 @@ impl Device {
         let code = unsafe { (self.driver().ipc_open)(&mut base, handle, flags) };
         self.check("cuIpcOpenMemHandle", code)?;
         let mapping = Mapping { base, len, by: MappedBy::Ipc(Arc::clone(self)) };
-        // The length is the peer's word, and a copy past the real end would cost this process its context.
+        // The length is the peer's word, and a copy past the real end would cost this process its context. A driver that
+        // knows no range leaves it at that word.
         let (range, claimed) = (self.driver().pointer_facts(base)?.range, Span { addr: base, len });
-        if !range.holds(claimed) {
+        if range.len != 0 && !range.holds(claimed) {
             let detail = format!("the peer speaks of {claimed}, and the driver has mapped {range}");
             return Err(DeviceError::ours("cuIpcOpenMemHandle", Some(self.ordinal()), detail));
         }

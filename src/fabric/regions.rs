@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::desc::{RegionKey, Span};
+use crate::desc::{MemoryKind, RegionKey, Span};
 
 use super::Region;
 
@@ -15,6 +15,8 @@ pub struct RegionSet {
     /// Length of the longest region there has been since the set was empty: none that starts farther than this
     /// before the end of a span can hold it.
     longest: u64,
+    /// How many are not host memory.
+    beyond_host: usize,
 }
 
 impl RegionSet {
@@ -22,6 +24,7 @@ impl RegionSet {
     pub fn insert(&mut self, region: Region) {
         self.remove(region.key);
         self.longest = self.longest.max(region.span.len);
+        self.beyond_host += usize::from(region.kind != MemoryKind::Dram);
         self.addrs.insert(region.key, region.span.addr);
         self.regions.insert((region.span.addr, region.key), region);
     }
@@ -30,6 +33,7 @@ impl RegionSet {
     pub fn remove(&mut self, key: RegionKey) -> Option<Region> {
         let addr = self.addrs.remove(&key)?;
         let removed = self.regions.remove(&(addr, key));
+        self.beyond_host -= usize::from(removed.is_some_and(|region| region.kind != MemoryKind::Dram));
         if self.regions.is_empty() {
             self.longest = 0;
         }
@@ -48,12 +52,24 @@ impl RegionSet {
     /// Whether one region holds all of `span`. Looks first in the one that held the span before, which `last` keeps for
     /// the life of a borrow of this set.
     pub fn covers(&self, span: Span, last: &mut LastHit) -> bool {
-        if span.len > 0 && last.0.holds(span) {
-            return true;
+        self.find(span, last).is_some()
+    }
+
+    /// The region that holds all of `span`, as in [`RegionSet::covers`].
+    pub fn find<'a>(&self, span: Span, last: &'a mut LastHit) -> Option<&'a Region> {
+        let is_same = span.len > 0 && last.0.is_some_and(|region| region.span.holds(span));
+        if !is_same {
+            last.0 = Some(*self.containing(span)?);
         }
-        let hit = self.containing(span).map(|region| region.span);
-        last.0 = hit.unwrap_or(last.0);
-        hit.is_some()
+        last.0.as_ref()
+    }
+
+    /// Whether a part of these spans is memory of a GPU. Costs nothing where no such memory is registered.
+    pub fn has_vram(&self, mut spans: impl Iterator<Item = Span>) -> bool {
+        let mut last = LastHit::default();
+        let mut is_vram =
+            |span| self.find(span, &mut last).is_some_and(|region| region.kind == MemoryKind::Vram);
+        self.beyond_host > 0 && spans.any(&mut is_vram)
     }
 
     /// How many regions are registered.
@@ -68,20 +84,12 @@ impl RegionSet {
 }
 
 /// Where the span before lay: most likely the next one lies there, too.
-#[derive(Clone, Copy, Debug)]
-pub struct LastHit(Span);
-
-impl Default for LastHit {
-    /// Nothing lies in it.
-    fn default() -> Self {
-        Self(Span { addr: 0, len: 0 })
-    }
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LastHit(Option<Region>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desc::MemoryKind;
 
     fn region(key: u32, addr: u64, len: u64) -> Region {
         Region { key: RegionKey(key), kind: MemoryKind::Dram, device: 0, span: Span { addr, len } }

@@ -22,6 +22,8 @@ pub struct RegistryConfig {
     pub cuda: Option<&'static Cuda>,
     /// Sockets.
     pub stream: Option<StreamConfig>,
+    /// The driver, if sockets are to carry GPU memory as well.
+    pub gpus: Option<&'static Cuda>,
 }
 
 /// A fabric that was asked for, or why it is not to be had.
@@ -44,6 +46,7 @@ impl Opened {
 /// pair agree on a lane.
 pub fn open(config: RegistryConfig) -> Vec<Opened> {
     let mut opened = Vec::new();
+    let gpus = config.gpus;
     if let Some(config) = config.local {
         opened.push(Opened::without_library("local", LocalFabric::open(config)));
     }
@@ -58,7 +61,7 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         opened.push(cuda_fabric);
     }
     if let Some(config) = config.stream {
-        opened.push(Opened::without_library("stream", StreamFabric::open(config)));
+        opened.push(Opened::without_library("stream", StreamFabric::open(config, gpus)));
     }
     opened
 }

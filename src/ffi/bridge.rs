@@ -8,7 +8,7 @@
 use once_cell::sync::OnceCell;
 
 use crate::agent::loopback::{Direction, LoopbackAgent};
-use crate::agent::{Agent, Transfer};
+use crate::agent::{self, Agent, Transfer};
 use crate::host::age::{Decision, HostAge, HostFacts, decide};
 
 use super::calls::Call;
@@ -17,7 +17,7 @@ use super::convert;
 use super::guard::{SeamError, guard};
 use super::host_facts;
 
-use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage};
+use shared::{AgentSettings, File, Memory, PeerMessages, Request, SyncMessage, VramRegion};
 
 /// The declarations that both languages share.
 #[cxx::bridge(namespace = "baton::bridge")]
@@ -55,6 +55,13 @@ pub mod shared {
     struct PeerMessages {
         peer: String,
         messages: Vec<SyncMessage>,
+    }
+
+    /// Registered GPU memory, as a region of an AgentDesc.
+    struct VramRegion {
+        base: u64,
+        len: u64,
+        chunk_len: u64,
     }
 
     /// An open file, from offset 0.
@@ -101,6 +108,7 @@ pub mod shared {
         fn load_from_connection_info(self: &SeamAgent, name: &[u8], info: &[u8]) -> Result<()>;
         fn invalidate(self: &SeamAgent, name: &[u8]) -> Result<()>;
         fn local_blob(self: &SeamAgent) -> Result<Vec<u8>>;
+        fn vram_regions(self: &SeamAgent) -> Result<Vec<VramRegion>>;
         fn connection_info(self: &SeamAgent) -> Result<String>;
         fn submit(self: &SeamAgent, request: &Request) -> Result<Box<SeamTransfer>>;
         fn notify(self: &SeamAgent, peer: &[u8], message: &[u8]) -> Result<()>;
@@ -275,6 +283,15 @@ impl SeamAgent {
         })
     }
 
+    fn vram_regions(&self) -> Result<Vec<VramRegion>, SeamError> {
+        guard(Call::VramRegions, || {
+            let regions = self.0.vram_regions().map_err(SeamError::engine)?;
+            let passed =
+                |r: agent::VramRegion| VramRegion { base: r.base, len: r.len, chunk_len: r.chunk_len };
+            Ok(regions.into_iter().map(passed).collect())
+        })
+    }
+
     fn connection_info(&self) -> Result<String, SeamError> {
         guard(Call::ConnectionInfo, || {
             self.0.check_running().map_err(SeamError::engine)?;
@@ -345,7 +362,7 @@ fn close_transfer(transfer: Box<SeamTransfer>) -> Result<(), SeamError> {
 fn open_loopback(name: &[u8]) -> Result<Box<SeamLoopback>, SeamError> {
     guard(Call::OpenLoopback, || {
         let name = convert::text("agent name", name)?;
-        Ok(Box::new(SeamLoopback(LoopbackAgent::new(name))))
+        Ok(Box::new(SeamLoopback(LoopbackAgent::new(name, convert::cuda_library()?))))
     })
 }
 

@@ -37,6 +37,7 @@ calls!(
     LoadFromConnectionInfo => "loadRemoteAgent",
     Invalidate => "invalidateRemoteAgent",
     LocalBlob => "getLocalAgentDesc",
+    VramRegions => "getLocalAgentDesc",
     ConnectionInfo => "getLocalConnectionInfo",
     Submit => "submitTransferRequests",
     Notify => "notifySyncMessage",

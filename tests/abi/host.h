@@ -99,6 +99,7 @@ void threads();
 void badInput();
 void lostPeer();
 void loopback();
+void gpuMemory();
 void mooncake();
 void connections();
 void connectionThreads();

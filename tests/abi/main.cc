@@ -34,6 +34,7 @@ static bool run(std::string const& name, std::string const& text)
         {"bad_input", host::badInput},
         {"lost_peer", host::lostPeer},
         {"loopback", host::loopback},
+        {"gpu_memory", host::gpuMemory},
         {"mooncake", host::mooncake},
         {"connections", host::connections},
         {"connection_threads", host::connectionThreads},

@@ -33,9 +33,9 @@ pub fn bad_requests_are_refused_and_nothing_is_written(lane: Lane) {
     stranger.peer = "nobody".into();
     refused(pair.ctx.submit(&stranger), &["peer 'nobody' is not loaded", "loadRemoteAgent"]);
     refused(pair.ctx.notify("nobody", b"x"), &["peer 'nobody' is not loaded"]);
-    let vram = DescriptorList { kind: MemoryKind::Vram, descs: vec![ours].into() };
+    let block = DescriptorList { kind: MemoryKind::Block, descs: vec![ours].into() };
     // SAFETY: nothing is registered: the kind is refused.
-    refused(unsafe { pair.ctx.register(&vram) }, &["VRAM memory is not supported yet", "descriptor 0"]);
+    refused(unsafe { pair.ctx.register(&block) }, &["BLK memory is not supported", "descriptor 0"]);
     refused(pair.ctx.load_blob("x", b"garbage"), &["cannot load agent 'x'"]);
     let blob = pair.gene.local_blob();
     refused(pair.ctx.load_blob(pair.gene.name(), &blob[..blob.len() / 2]), &["truncated"]);

@@ -44,7 +44,14 @@ pub fn settings(lane: Lane) -> EngineSettings {
     };
     let ucx_library =
         Environment::from_process().setting("BATON_UCX_LIBRARY").expect("UTF-8").map(Into::into);
-    EngineSettings { lanes, ucx_library, interface: Some("lo".into()), ..EngineSettings::default() }
+    let cuda_library = Some(crate::gpu::driver()); // the first agent of a process decides for all
+    EngineSettings {
+        lanes,
+        ucx_library,
+        cuda_library,
+        interface: Some("lo".into()),
+        ..EngineSettings::default()
+    }
 }
 
 /// Whether there is a UCX here that serves. If not, says why `test` is skipped.

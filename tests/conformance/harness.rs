@@ -1,5 +1,6 @@
 //! What the author of a fabric writes so that the whole suite runs on it.
 
+use baton::desc::MemoryKind;
 use baton::fabric::{Credentials, Fabric, Link};
 
 /// Why a set-up cannot run on this machine; the case says so and passes.
@@ -11,6 +12,10 @@ pub trait Harness: Sized {
     /// always does here. `false` only where the kernel reaches into the process whoever is at home there; such a
     /// fabric has to show the end of a whole process elsewhere.
     const NOTICES_DROPPED_PEERS: bool = true;
+
+    /// What the memory of a node is: that of nodes with an even number, and that of the others. VRAM is of the first GPU,
+    /// or of the stand-in for one (`gpu.rs`): a harness that names it opens that in its `set_up`.
+    const KINDS: [MemoryKind; 2] = [MemoryKind::Dram; 2];
 
     /// Whatever the fabrics of one case share (a simulated network, a temporary folder).
     fn set_up() -> Result<Self, Skip>;
@@ -54,7 +59,7 @@ macro_rules! conformance {
                 basics::both_sides_connect
                 basics::connects_again_after_disconnect
                 basics::an_idle_poll_does_nothing
-                basics::refuses_other_memory_kinds_by_name
+                basics::refuses_kinds_outside_its_limits_by_name
                 basics::pins_beside_its_work
                 basics::forgets_unknown_keys_and_peers
                 basics::wake_handle_tells_of_work

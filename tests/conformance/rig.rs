@@ -153,12 +153,17 @@ impl<H: Harness> Rig<H> {
 
     /// New registered memory of a node, filled with a pattern of its own and announced to its peers.
     pub fn memory(&mut self, node: usize, len: usize) -> Mem {
-        let memory = Memory::new(len);
+        self.memory_of(node, Self::kind(node), len)
+    }
+
+    /// The same, of a kind that need not be the node's.
+    pub fn memory_of(&mut self, node: usize, kind: MemoryKind, len: usize) -> Mem {
+        let mut memory = Memory::new(kind, len);
         let salt = self.next_region as usize;
         memory.fill(|at| pattern(salt, at));
         let span = memory.span();
-        let region = self.region(span);
-        let key_bytes = self.register(node, &region).expect("DRAM registers");
+        let region = Region { kind, ..self.region(node, span) };
+        let key_bytes = self.register(node, &region).expect("a kind within the limits registers");
         self.nodes[node].held.push(Held { region, key_bytes, memory });
         let index = self.nodes[node].held.len() - 1;
         let peers: Vec<usize> = self.nodes[node].peers.iter().map(|(to, _)| *to).collect();
@@ -166,11 +171,16 @@ impl<H: Harness> Rig<H> {
         Mem { node, index, span }
     }
 
-    /// A region over `span` with a new key, not registered yet.
-    pub fn region(&mut self, span: Span) -> Region {
+    /// What memory a node has.
+    pub fn kind(node: usize) -> MemoryKind {
+        H::KINDS[node % 2]
+    }
+
+    /// A region of a node over `span` with a new key, not registered yet.
+    pub fn region(&mut self, node: usize, span: Span) -> Region {
         let key = RegionKey(self.next_region);
         self.next_region += 1;
-        Region { key, kind: MemoryKind::Dram, device: 0, span }
+        Region { key, kind: Self::kind(node), device: 0, span }
     }
 
     /// Registers a region whose span is memory of this rig (or which the fabric has to refuse).
@@ -222,9 +232,14 @@ impl<H: Harness> Rig<H> {
 
     /// Polls every node once. Returns whether anything happened.
     pub fn poll_all(&mut self) -> bool {
+        let all: Vec<_> = (0..self.nodes.len()).collect();
+        self.poll_some(&all)
+    }
+
+    fn poll_some(&mut self, nodes: &[usize]) -> bool {
         let mut any = false;
-        for node in 0..self.nodes.len() {
-            any |= self.poll(node);
+        for node in nodes {
+            any |= self.poll(*node);
         }
         if !any {
             std::thread::yield_now();
@@ -251,11 +266,17 @@ impl<H: Harness> Rig<H> {
 
     /// Polls every node until nothing has happened for a good while: what was to happen has.
     pub fn settle(&mut self) {
+        let all: Vec<_> = (0..self.nodes.len()).collect();
+        self.settle_some(&all);
+    }
+
+    /// The same of these nodes alone.
+    pub fn settle_some(&mut self, nodes: &[usize]) {
         let deadline = Instant::now() + DEADLINE;
         let mut quiet = 0;
         while quiet < QUIET_POLLS {
             assert!(Instant::now() < deadline, "it never falls quiet\n{}", self.state());
-            quiet = if self.poll_all() { 0 } else { quiet + 1 };
+            quiet = if self.poll_some(nodes) { 0 } else { quiet + 1 };
         }
     }
 

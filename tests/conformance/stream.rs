@@ -5,11 +5,19 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 
+use baton::desc::MemoryKind;
 use baton::fabric::stream::{StreamAddress, StreamConfig, StreamFabric};
 use baton::fabric::{Fabric, Link};
 use baton::trust::{Answered, Asked, Channel, Initiator, Purpose, Responder, Secret};
 
 use crate::harness::{Harness, Skip, own_credentials};
+
+mod gpu;
+
+/// A harness of streams that differ by their configuration alone.
+trait Configured {
+    fn config() -> StreamConfig;
+}
 
 /// Unix sockets alone.
 struct Unix;
@@ -20,7 +28,7 @@ impl Harness for Unix {
     }
 
     fn open(&self) -> Box<dyn Fabric> {
-        open(StreamConfig { tcp: false, ..StreamConfig::default() })
+        open(Self::config())
     }
 
     fn bad_links(&self, good: &Link) -> Vec<(&'static str, Link)> {
@@ -36,6 +44,12 @@ impl Harness for Unix {
     }
 }
 
+impl Configured for Unix {
+    fn config() -> StreamConfig {
+        StreamConfig { tcp: false, ..StreamConfig::default() }
+    }
+}
+
 /// TCP over IPv4 alone.
 struct Tcp4;
 
@@ -45,7 +59,7 @@ impl Harness for Tcp4 {
     }
 
     fn open(&self) -> Box<dyn Fabric> {
-        open(tcp(Ipv4Addr::LOCALHOST.into()))
+        open(Self::config())
     }
 
     fn link(&self, target: &dyn Fabric, link_id: [u8; 16]) -> Link {
@@ -59,6 +73,12 @@ impl Harness for Tcp4 {
             ("no address", with_address(good, Vec::new())),
             ("a port nobody listens on", with_address(good, free.encode())),
         ]
+    }
+}
+
+impl Configured for Tcp4 {
+    fn config() -> StreamConfig {
+        tcp(Ipv4Addr::LOCALHOST.into())
     }
 }
 
@@ -90,6 +110,8 @@ struct Sealed<INNER> {
 }
 
 impl<INNER: Harness> Harness for Sealed<INNER> {
+    const KINDS: [MemoryKind; 2] = INNER::KINDS;
+
     fn set_up() -> Result<Self, Skip> {
         let secret = Secret::parse(&b"0123456789abcdef".repeat(4)).expect("a key");
         let (mut dialer, opening) = Initiator::new(&secret, Purpose::Control, [1; 32]).expect("begins");
@@ -125,7 +147,7 @@ fn tcp(bind_ip: IpAddr) -> StreamConfig {
 }
 
 fn open(config: StreamConfig) -> Box<dyn Fabric> {
-    Box::new(StreamFabric::open(config).expect("a stream opens on loopback"))
+    Box::new(StreamFabric::open(config, None).expect("a stream opens on loopback"))
 }
 
 fn with_address(link: &Link, address: Vec<u8>) -> Link {

@@ -6,6 +6,7 @@
 
 mod copies;
 mod failures;
+mod files;
 mod places;
 mod raw;
 mod refusals;

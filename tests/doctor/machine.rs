@@ -20,7 +20,7 @@ fn lane<'a>(report: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn every_lane_says_whether_it_works_and_why() {
     let (code, report) = lanes(&[("TRTLLM_NIXL_INTERFACE", "lo")]);
-    for name in ["local", "ucx", "stream-unix", "stream-tcp", "libfabric", "mpi"] {
+    for name in ["local", "ucx", "cuda", "stream-unix", "stream-tcp", "libfabric", "mpi"] {
         assert!(!lane(&report, name)["why"].as_str().unwrap().is_empty(), "{name}");
     }
     for name in ["stream-unix", "stream-tcp"] {
@@ -50,6 +50,27 @@ fn the_lanes_are_those_of_the_setting() {
     let (code, report) = lanes(&[("BATON_LANES", "locl")]);
     assert_eq!(code, 1);
     assert!(findings(&report, "error")[0].contains("did you mean \"local\"?"), "{report:#}");
+}
+
+#[test]
+fn gpus_are_listed_and_their_lane_is_tried() {
+    let library = fake_cuda::library().display().to_string();
+    let (_, report) = lanes(&[("BATON_CUDA_LIBRARY", &library), ("FAKE_CUDA_DEVICES", "2")]);
+    let driver = report["gpus"]["driver"].as_str().unwrap();
+    assert!(driver.contains(&library), "{driver}");
+    let ordinals: Vec<_> =
+        report["gpus"]["devices"].as_array().unwrap().iter().map(|gpu| &gpu["ordinal"]).collect();
+    assert_eq!(ordinals, [0, 1]);
+    assert_eq!(lane(&report, "cuda")["usable"], true, "{report:#}");
+
+    // No driver is no fault of a machine, but of one that was told to use it.
+    let nowhere = ("BATON_CUDA_LIBRARY", "/nowhere/libcuda.so.1");
+    let (_, report) = lanes(&[nowhere]);
+    let cuda = lane(&report, "cuda");
+    assert!(cuda["why"].as_str().unwrap().contains("/nowhere/libcuda.so.1"), "{cuda:#}");
+    let (_, report) = lanes(&[nowhere, ("BATON_LANES", "cuda,stream")]);
+    let warnings = findings(&report, "warning");
+    assert!(warnings.iter().any(|warning| warning.starts_with("cuda: ")), "{warnings:?}");
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn kernels(root: &Path) {
 fn old_driver(root: &Path, out: &Path) {
     let source = root.join("old/old.c");
     println!("cargo::rerun-if-changed={}", source.display());
-    let mut compiler: Command = cc::Build::new().get_compiler().to_command();
+    // The compiler alone: without the flags of a sanitizer, which such a library could not be opened with.
+    let mut compiler = Command::new(cc::Build::new().get_compiler().path());
     let library = out.join("libcuda_old.so");
     compiler.args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"]).arg(&library).arg(&source);
     let status = compiler.status().expect("the C compiler can be started");

@@ -150,6 +150,11 @@ void peers(Cases& cases)
         provoked.throws([&] { agents.generation->getLocalAgentDesc(); });
         agents.context->loadRemoteAgent("gen0", agents.generation->getLocalAgentDesc());
     };
+    cases["VramRegions"] = [](Provocation const& provoked, Agents& agents)
+    {
+        provoked.throws([&] { agents.generation->getLocalAgentDesc(); });
+        agents.context->loadRemoteAgent("gen0", agents.generation->getLocalAgentDesc());
+    };
     cases["ConnectionInfo"] = [](Provocation const& provoked, Agents& agents)
     {
         provoked.throws([&] { agents.generation->getLocalConnectionInfo(); });

@@ -65,13 +65,13 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "GPU memory without CUDA": (
         lambda a, p: a.register_memory(host.descs(STRANGE, kind=host.VRAM)),
-        "VRAM memory is not supported yet (descriptor 0, {STRANGE}+4096); only DRAM is",
+        "descriptor 0 (VRAM {STRANGE}+4096): GPU memory needs CUDA: ",
     ),
     "GPU memory in a transfer": (
         lambda a, p: _write(
             a, host.descs(p.src, kind=host.VRAM), host.descs(p.dst, kind=host.VRAM), p.gen_name
         ),
-        "that memory is registered as DRAM of device 0; register the memory with this agent first",
+        " can WRITE from or to its VRAM with our VRAM (",
     ),
     "a read-only array": (
         lambda a, p: a.register_memory(host.descs(READ_ONLY)),

@@ -99,7 +99,7 @@ def test_aux_slots_differ_between_requests() -> None:
 MESSAGES: list[Message] = [
     RequestInstanceInfo(),
     InstanceInfo("ctx0_1", 0, {"layers": 2}),
-    RegisterRankInfo("t", "gen0_2", 0, "127.0.0.1:1", {"layers": 2}, 1 << 47, 8, 4096, 256, b"\x00\xff"),
+    RegisterRankInfo("t", "gen0_2", 0, "127.0.0.1:1", {"layers": 2}, 1, 3, 1 << 47, 8, 4096, 256, b"\x00\xff"),
     RequestData("t", (1 << 64) - 1, 3, np.array([1, -1], dtype=np.int64).tobytes()),
     KvAgentResult("t", 1, "SUCCESS", 12, 34, 5, ""),
     AuxAgentResult("t", 1, "FAILED", 'weil "es" \n nicht ging'),

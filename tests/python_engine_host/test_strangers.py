@@ -17,8 +17,8 @@ import pytest
 import zmq
 
 from conftest import Start
-from library import Agent
-from memory import AUX_SLOTS, AuxBuffer, BlockPool
+from library import Agent, Region
+from memory import AUX_SLOTS, DRAM, AuxBuffer, BlockPool
 from messages import (
     FAILED,
     SUCCESS,
@@ -54,13 +54,18 @@ class Impostor:
         assert isinstance(info, InstanceInfo)
         assert info.name == context.ready["name"]
         self.pool, self.aux = BlockPool(8, 2 * 2 * 2 * 16 * 16 * 2, seed=1), AuxBuffer()
-        self.agent.register([(self.pool.address, self.pool.length_bytes), (self.aux.address, self.aux.length_bytes)])
+        self._regions = [
+            Region(DRAM, memory.address, memory.length_bytes) for memory in (self.pool, self.aux)
+        ]
+        self.agent.register(self._regions)
         self.info = RegisterRankInfo(
             token=secrets.token_hex(16),
             name=self.agent.name,
             rank=0,
             endpoint=self.inbox.endpoint,
             geometry=info.geometry,
+            pool_is_vram=0,
+            pool_device=0,
             pool_address=self.pool.address,
             pool_blocks=8,
             aux_address=self.aux.address,
@@ -93,7 +98,7 @@ class Impostor:
         self.say(RequestData(self.info.token, request, aux_slot, np.array(blocks, dtype=np.int64).tobytes()))
 
     def close(self) -> None:
-        self.agent.close([(self.pool.address, self.pool.length_bytes), (self.aux.address, self.aux.length_bytes)])
+        self.agent.close(self._regions)
         self.zmq.destroy(linger=0)
 
 
@@ -193,6 +198,8 @@ def test_registrations_that_cannot_be(context: Rank, impostor: Impostor, start: 
         "has another cache": {"geometry": {**info.geometry, "layers": 3}},
         "is generation rank 5, to which this rank sends nothing": {"rank": 5},
         "or with memory that cannot be": {"pool_address": (1 << 63) - 8},
+        "with memory that cannot be": {"pool_device": 1 << 32},
+        "memory that cannot be": {"pool_is_vram": 2},
         "without a token": {"token": ""},
     }
     for text, lie in lies.items():

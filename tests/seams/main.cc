@@ -5,11 +5,14 @@
 //   baton-seam-host --seam s1 --serve                              the receiver's process (partner.h)
 //
 // The library is found as a host finds it: by its bare name, through LD_LIBRARY_PATH. Exit code 0: every scenario
-// that the seam has went well; 1: some did not; 2: usage; 77: the lanes of BATON_LANES cannot be had on this machine.
+// that the seam and the machine have went well; 1: some did not; 2: usage; 77: the lanes of BATON_LANES cannot be had on
+// this machine.
 
 #include "partner.h"
 #include "play.h"
 #include "rig.h"
+
+#include "host_cuda/driver.h"
 
 #include <algorithm>
 #include <atomic>
@@ -174,8 +177,9 @@ bool playApart(Options const& options, Scenario const& scenario)
     return bad.empty();
 }
 
-// Why the lane that was asked for cannot be had on this machine; empty where it can. Asked in a process of its own.
-std::string unavailable(Seam& seam)
+// What a call says and throws, made in a process of its own.
+template <typename Call>
+std::string heardFrom(std::string const& what, Call&& call)
 {
     FILE* const output = openOutput();
     auto const child = ::fork();
@@ -186,7 +190,7 @@ std::string unavailable(Seam& seam)
         ::alarm(kLimitSeconds);
         try
         {
-            seam.makeSide("probe");
+            call();
         }
         catch (std::exception const& error)
         {
@@ -194,11 +198,31 @@ std::string unavailable(Seam& seam)
         }
         ::_exit(0);
     }
-    awaitEnd(child, "the first agent");
+    awaitEnd(child, what);
     auto const text = contents(output);
     std::fclose(output);
+    return text;
+}
+
+// Why the lane that was asked for cannot be had on this machine; empty where it can.
+std::string unavailable(Seam& seam)
+{
+    auto const text = heardFrom("the first agent", [&seam] { seam.makeSide("probe"); });
     auto const at = text.find("no lane can be had");
     return at == std::string::npos ? "" : text.substr(at, text.find('\n', at) - at);
+}
+
+// Why this machine has no memory of a GPU; empty where it has.
+std::string withoutGpu()
+{
+    auto const text = heardFrom("the CUDA driver", [] { host_cuda::Driver::get().use(0); });
+    return text.substr(0, text.find('\n'));
+}
+
+bool needsGpu(Scenario const& scenario)
+{
+    auto const isDram = [&](char const* end) { return storeNamed(scenario.text(end, "dram")) == Store::kDram; };
+    return !isDram("source") || !isDram("destination");
 }
 
 int playAll(Options const& options, Seam& seam, std::vector<Scenario> const& scenarios)
@@ -208,6 +232,7 @@ int playAll(Options const& options, Seam& seam, std::vector<Scenario> const& sce
         std::printf("seam %s: all left out, %s\n", seam.name(), reason.c_str());
         return kSkipped;
     }
+    auto const noGpu = withoutGpu();
     size_t good = 0, skipped = 0, failed = 0;
     for (auto const& scenario : scenarios)
     {
@@ -223,9 +248,15 @@ int playAll(Options const& options, Seam& seam, std::vector<Scenario> const& sce
             ++skipped;
             continue;
         }
+        if (!noGpu.empty() && needsGpu(scenario))
+        {
+            std::printf("skip %-34s not on this machine: %s\n", scenario.name.c_str(), noGpu.c_str());
+            ++skipped;
+            continue;
+        }
         ++(playApart(options, scenario) ? good : failed);
     }
-    std::printf("seam %s: %zu scenarios went well, %zu do not exist there, %zu failed\n", seam.name(), good, skipped, failed);
+    std::printf("seam %s: %zu scenarios went well, %zu do not exist there or on this machine, %zu failed\n", seam.name(), good, skipped, failed);
     return failed == 0 && good != 0 ? 0 : 1;
 }
 

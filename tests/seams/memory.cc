@@ -68,6 +68,23 @@ size_t gapAfter(Layout const& layout, size_t index)
     return layout.shape == "dense" ? 0 : layout.shape == "uneven" ? 1 + index % 13 : 64;
 }
 
+constexpr uint64_t kChunk = 2 << 20;
+
+std::unique_ptr<host_cuda::Allocation> allocate(Store store, size_t size)
+{
+    if (store == Store::kDram)
+    {
+        return nullptr;
+    }
+    host_cuda::Placement placement;
+    placement.chunkBytes = store == Store::kVram ? 0 : kChunk;
+    placement.chunksShareable = store != Store::kVmmPrivate;
+    return std::make_unique<host_cuda::Allocation>(size, placement);
+}
+
+constexpr std::pair<Store, char const*> kStores[]
+    = {{Store::kDram, "dram"}, {Store::kVram, "vram"}, {Store::kVmm, "vmm"}, {Store::kVmmPrivate, "vmm-private"}};
+
 // The first byte that is not background, or `end`.
 unsigned char const* touched(unsigned char const* begin, unsigned char const* end)
 {
@@ -75,6 +92,30 @@ unsigned char const* touched(unsigned char const* begin, unsigned char const* en
 }
 
 } // namespace
+
+Store storeNamed(std::string const& wanted)
+{
+    for (auto const& [store, known] : kStores)
+    {
+        if (wanted == known)
+        {
+            return store;
+        }
+    }
+    throw std::invalid_argument("there is no memory '" + wanted + "'");
+}
+
+char const* name(Store wanted)
+{
+    for (auto const& [store, known] : kStores)
+    {
+        if (wanted == store)
+        {
+            return known;
+        }
+    }
+    return "?";
+}
 
 std::vector<Span> piecesAt(Layout const& layout, End end, uintptr_t base)
 {
@@ -100,10 +141,11 @@ size_t extentOf(Layout const& layout)
     return std::max<size_t>(layout.bytes + gaps, kWord);
 }
 
-Memory::Memory(Layout const& layout, End end)
+Memory::Memory(Layout const& layout, End end, Store store)
     : mLayout{layout}
     , mEnd{end}
     , mSize{extentOf(layout) + 2 * kMargin}
+    , mDevice{allocate(store, mSize)}
 {
     auto* const mapping = ::mmap(nullptr, mSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
@@ -121,7 +163,28 @@ Memory::~Memory()
 
 uintptr_t Memory::base() const
 {
-    return reinterpret_cast<uintptr_t>(mMapping) + kMargin;
+    return (mDevice != nullptr ? mDevice->address() : reinterpret_cast<uintptr_t>(mMapping)) + kMargin;
+}
+
+unsigned char* Memory::seen(uintptr_t address) const
+{
+    return mMapping + (address - base() + kMargin);
+}
+
+void Memory::pull() const
+{
+    if (mDevice != nullptr)
+    {
+        mDevice->read(0, mMapping, mSize);
+    }
+}
+
+void Memory::push()
+{
+    if (mDevice != nullptr)
+    {
+        mDevice->write(0, mMapping, mSize);
+    }
 }
 
 std::vector<Span> Memory::pieces() const
@@ -136,16 +199,20 @@ Span Memory::extent() const
 
 void Memory::clear()
 {
+    std::lock_guard const lock(mMutex);
     std::memset(mMapping, kBackground, mSize);
+    push();
 }
 
 void Memory::fill(uint64_t seed)
 {
+    std::lock_guard const lock(mMutex);
+    pull();
     size_t position = 0;
     for (auto const& piece : pieces())
     {
         walk(
-            reinterpret_cast<unsigned char*>(piece.addr), piece.len, position,
+            seen(piece.addr), piece.len, position,
             [&](unsigned char* at, size_t len, size_t from)
             {
                 for (size_t byte = 0; byte < len; ++byte)
@@ -163,15 +230,18 @@ void Memory::fill(uint64_t seed)
             });
         position += piece.len;
     }
+    push();
 }
 
 size_t Memory::wordsOf(uint64_t seed) const
 {
+    std::lock_guard const lock(mMutex);
+    pull();
     size_t found = 0, position = 0;
     for (auto const& piece : pieces())
     {
         walk(
-            reinterpret_cast<unsigned char*>(piece.addr), piece.len, position,
+            seen(piece.addr), piece.len, position,
             [](unsigned char*, size_t, size_t) {},
             [&](unsigned char* at, size_t count, size_t index)
             {
@@ -188,6 +258,8 @@ size_t Memory::wordsOf(uint64_t seed) const
 
 std::string Memory::faults(uint64_t seed) const
 {
+    std::lock_guard const lock(mMutex);
+    pull();
     size_t wrong = 0, first = 0, position = 0;
     auto const note = [&](bool differs, size_t where)
     {
@@ -198,7 +270,7 @@ std::string Memory::faults(uint64_t seed) const
     for (auto const& piece : all)
     {
         walk(
-            reinterpret_cast<unsigned char*>(piece.addr), piece.len, position,
+            seen(piece.addr), piece.len, position,
             [&](unsigned char* at, size_t len, size_t from)
             {
                 for (size_t byte = 0; byte < len; ++byte)
@@ -222,10 +294,10 @@ std::string Memory::faults(uint64_t seed) const
     }
     std::sort(all.begin(), all.end(), [](Span const& a, Span const& b) { return a.addr < b.addr; });
     auto const* free = mMapping;
-    all.push_back({reinterpret_cast<uintptr_t>(mMapping) + mSize, 0});
+    all.push_back({base() - kMargin + mSize, 0});
     for (auto const& piece : all)
     {
-        auto const* const end = reinterpret_cast<unsigned char const*>(piece.addr);
+        auto const* const end = seen(piece.addr);
         if (auto const* const at = touched(free, end); at != end)
         {
             return "a byte outside the pieces was written, at offset " + std::to_string(at - mMapping - kMargin);
@@ -237,6 +309,8 @@ std::string Memory::faults(uint64_t seed) const
 
 std::string Memory::traces() const
 {
+    std::lock_guard const lock(mMutex);
+    pull();
     auto const* const at = touched(mMapping, mMapping + mSize);
     return at == mMapping + mSize
         ? std::string()

@@ -85,9 +85,9 @@ bool sourceWithdrawn(Flight& flight)
 {
     auto& rig = flight.rig;
     note("withdraw the source");
-    rig.sender().withdraw(Kind::kDram, source(rig));
+    rig.sender().withdraw(rig.memory(kWatched).kind(), source(rig));
     bool const struck = broke(flight);
-    rig.sender().offer(Kind::kDram, source(rig));
+    rig.sender().offer(rig.memory(kWatched).kind(), source(rig));
     settle(flight);
     return struck;
 }

@@ -93,7 +93,7 @@ bool bothLeave(Rig& rig, Scenario const& scenario)
             answerOf(other, "destroy");
         });
     rig.makeSender();
-    rig.sender().offer(Kind::kDram, {rig.memory().extent()});
+    rig.sender().offer(rig.memory().kind(), {rig.memory().extent()});
     rig.replaceReceiver();
     return struck;
 }

@@ -149,10 +149,12 @@ std::string Receiver::follow(std::string const& command)
     if (verb == "offer")
     {
         Layout layout;
-        words >> layout.bytes >> layout.descriptors >> layout.shape >> each;
-        auto memory = std::make_unique<Memory>(layout, End::kDestination);
+        std::string store;
+        words >> layout.bytes >> layout.descriptors >> layout.shape >> each >> store;
+        store = store.empty() ? "dram" : store;
+        auto memory = std::make_unique<Memory>(layout, End::kDestination, storeNamed(store));
         auto const base = memory->base();
-        mSide->offer(Kind::kDram, regions(*memory, each));
+        mSide->offer(memory->kind(), regions(*memory, each));
         std::lock_guard const lock(mMutex);
         mMemories[slot] = std::move(memory);
         return std::to_string(base);
@@ -160,7 +162,7 @@ std::string Receiver::follow(std::string const& command)
     if (verb == "withdraw")
     {
         words >> each;
-        mSide->withdraw(Kind::kDram, regionsOf(slot, each));
+        mSide->withdraw(memoryOf(slot).kind(), regionsOf(slot, each));
         return {};
     }
     if (verb == "clear")

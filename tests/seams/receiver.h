@@ -1,7 +1,7 @@
 // The receiving end of a scenario: a side, its memory, and what may be asked of them, as lines of text. The same
 // commands work in this process and in another one (partner.h).
 //
-//   make NAME             offer SLOT BYTES DESCRIPTORS SHAPE EACH    -> base of the memory
+//   make NAME             offer SLOT BYTES DESCRIPTORS SHAPE EACH STORE    -> base of the memory
 //   card                  -> its card, in hex     greet PEER CARD
 //   expect PEER SLOT ID SEED LESS    waits for a shipment, with its last piece shorter by LESS, and checks the slot
 //   abandon               ends every `expect`; they have ended when it is answered

@@ -18,6 +18,8 @@ constexpr char const* kSender = "ctx0";
 Rig::Rig(Seam& seam, Scenario const& scenario)
     : layout{scenario.number("bytes", 1 << 20), scenario.number("descriptors", 4), scenario.text("layout", "gaps")}
     , inRegionsEach{scenario.text("regions", "one") == "each"}
+    , source{storeNamed(scenario.text("source", "dram"))}
+    , destination{storeNamed(scenario.text("destination", "dram"))}
     , mSeam{seam}
     , mScenario{scenario}
 {
@@ -28,8 +30,8 @@ void Rig::start(size_t slots)
     makeSender();
     for (size_t slot = 0; slot < slots; ++slot)
     {
-        mMemories.push_back(std::make_unique<Memory>(layout, End::kSource));
-        mSender->offer(Kind::kDram, regions(*mMemories.back(), inRegionsEach));
+        mMemories.push_back(std::make_unique<Memory>(layout, End::kSource, source));
+        mSender->offer(mMemories.back()->kind(), regions(*mMemories.back(), inRegionsEach));
     }
     makeReceiver();
     meet();
@@ -66,7 +68,7 @@ void Rig::makeReceiver()
 uintptr_t Rig::offerAtReceiver(size_t slot)
 {
     return std::stoull(mPartner->ask("offer " + std::to_string(slot) + " " + std::to_string(layout.bytes) + " "
-        + std::to_string(layout.descriptors) + " " + layout.shape + " " + (inRegionsEach ? "1" : "0")));
+        + std::to_string(layout.descriptors) + " " + layout.shape + " " + (inRegionsEach ? "1 " : "0 ") + name(destination)));
 }
 
 void Rig::meet()
@@ -102,7 +104,7 @@ void Rig::replaceSender()
     makeSender();
     for (auto const& memory : mMemories)
     {
-        mSender->offer(Kind::kDram, regions(*memory, inRegionsEach));
+        mSender->offer(memory->kind(), regions(*memory, inRegionsEach));
     }
     meet();
 }
@@ -121,7 +123,8 @@ Shipment Rig::shipment(size_t slot)
     std::lock_guard const lock(mMutex);
     return {mReceiverName, mNextId++, mScenario.text("op", "write") == "read",
         mScenario.text("message", "after") == "with", mMemories.at(slot)->pieces(),
-        piecesAt(layout, End::kDestination, mBases.at(slot))};
+        piecesAt(layout, End::kDestination, mBases.at(slot)), mMemories.at(slot)->kind(),
+        destination == Store::kDram ? Kind::kDram : Kind::kVram};
 }
 
 std::unique_ptr<Outgoing> Rig::send(Shipment const& shipment)

@@ -63,6 +63,8 @@ public:
     // What moves and how.
     Layout layout;
     bool inRegionsEach;
+    Store source;
+    Store destination;
 
 private:
     // The base of the receiver's memory per slot.

@@ -33,12 +33,6 @@ inline Deadline patience()
     return std::chrono::steady_clock::now() + std::chrono::seconds(25);
 }
 
-enum class Kind
-{
-    kDram,
-    kVram
-};
-
 // What to move.
 struct Shipment
 {
@@ -48,6 +42,8 @@ struct Shipment
     bool withMessage; // the announcement travels with the data; otherwise confirm() sends it
     std::vector<Span> ours;
     std::vector<Span> theirs;
+    Kind oursAre = Kind::kDram;
+    Kind theirsAre = Kind::kDram;
 };
 
 enum class State

@@ -157,7 +157,8 @@ public:
         auto const message
             = shipment.withMessage ? std::optional<std::string>(doneMessage(shipment.id)) : std::nullopt;
         TransferRequest const request(shipment.isRead ? TransferOp::kREAD : TransferOp::kWRITE,
-            descsOf(Kind::kDram, shipment.ours), descsOf(Kind::kDram, shipment.theirs), shipment.peer, message);
+            descsOf(shipment.oursAre, shipment.ours), descsOf(shipment.theirsAre, shipment.theirs), shipment.peer,
+            message);
         return std::make_unique<OutgoingS1>(mAgent->submitTransferRequests(request));
     }
 

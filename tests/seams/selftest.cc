@@ -4,6 +4,8 @@
 #include "memory.h"
 #include "scenario.h"
 
+#include "host_cuda/driver.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -91,6 +93,27 @@ void placesCount()
     CHECK(memory.wordsOf(3) == 256);
 }
 
+// The same checks see memory of a GPU, a byte beside a chunk's edge too. Nothing here reaches it but by the driver.
+void gpuMemoryIsSeen(Store store)
+{
+    Layout const layout{5 << 20, 7, "uneven"};
+    Memory memory(layout, End::kSource, store);
+    CHECK(memory.kind() == Kind::kVram && memory.traces().empty());
+    memory.fill(3);
+    CHECK(memory.faults(3).empty() && !memory.faults(4).empty() && memory.wordsOf(3) > 600000);
+    auto const& cuda = host_cuda::Driver::get().functions();
+    auto const piece = memory.pieces().at(3);
+    for (auto const address : {memory.base() - 1, memory.extent().addr + memory.extent().len, piece.addr + piece.len / 2})
+    {
+        unsigned char byte = 0;
+        CHECK(cuda.cuMemcpyDtoH(&byte, address, 1) == 0 && cuda.cuMemsetD8(address, byte ^ 1, 1) == 0);
+        CHECK(!memory.faults(3).empty());
+        CHECK(cuda.cuMemsetD8(address, byte, 1) == 0 && memory.faults(3).empty());
+    }
+    memory.clear();
+    CHECK(memory.traces().empty() && memory.wordsOf(3) == 0);
+}
+
 void lengthsAddUp()
 {
     for (char const* shape : {"dense", "gaps", "reversed", "uneven"})
@@ -143,6 +166,11 @@ int main()
     }
     placesCount();
     lengthsAddUp();
+    for (auto const store : {Store::kVram, Store::kVmm, Store::kVmmPrivate})
+    {
+        CHECK(storeNamed(name(store)) == store);
+        gpuMemoryIsSeen(store);
+    }
     expectRefused("a move bytes=2", "the name is used twice");
     expectRefused("b fall bytes=2", "no kind 'fall' is declared");
     expectRefused("b move byte=2", "a move has no parameter 'byte'");

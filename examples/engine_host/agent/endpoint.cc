@@ -56,9 +56,15 @@ std::unique_ptr<kv::BaseTransferAgent> makeAgent(Library const& library, std::st
 
 } // namespace
 
-Endpoint::Endpoint(Library const& library, std::string const& name, Mapping const& region)
-    : mRegistered(kv::MemoryType::kDRAM, {kv::MemoryDesc(region.data(), region.size(), 0)})
-    , mAgent(makeAgent(library, name))
+kv::MemoryType typeOf(MemoryKind kind)
+{
+    return kind == MemoryKind::kVram ? kv::MemoryType::kVRAM : kv::MemoryType::kDRAM;
+}
+
+Endpoint::Endpoint(Options const& options, std::string const& name, Memory const& region)
+    : mRegistered(typeOf(options.memory.kind),
+          {kv::MemoryDesc(region.address(), region.size(), options.memory.device)})
+    , mAgent(makeAgent(options.library, name))
     , mLastTick(Clock::now())
 {
     guarded(FailureKind::kLibrary, "registerMemory", {}, [&] { mAgent->registerMemory(mRegistered); });
@@ -131,11 +137,9 @@ std::vector<Received> Endpoint::receive(bool& heard)
 }
 
 std::unique_ptr<kv::TransferStatus> Endpoint::write(
-    std::string const& peer, std::vector<kv::MemoryDesc> source, std::vector<kv::MemoryDesc> destination)
+    std::string const& peer, kv::TransferDescs source, kv::TransferDescs destination)
 {
-    kv::TransferRequest const request(kv::TransferOp::kWRITE,
-        kv::TransferDescs(kv::MemoryType::kDRAM, std::move(source)),
-        kv::TransferDescs(kv::MemoryType::kDRAM, std::move(destination)), peer);
+    kv::TransferRequest const request(kv::TransferOp::kWRITE, std::move(source), std::move(destination), peer);
     auto status = guarded(FailureKind::kTransferFailed, "submitTransferRequests to " + peer, peer,
         [&] { return mAgent->submitTransferRequests(request); });
     if (status == nullptr)

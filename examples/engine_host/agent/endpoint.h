@@ -27,12 +27,15 @@ struct Received
     Message message;
 };
 
+// How the seam calls it.
+kv::MemoryType typeOf(MemoryKind kind);
+
 class Endpoint
 {
 public:
     // Opens the library, makes the agent and registers a region, which must outlive it. Throws Failure(kLibrary) with
     // the loader's or the library's text.
-    Endpoint(Library const& library, std::string const& name, Mapping const& region);
+    Endpoint(Options const& options, std::string const& name, Memory const& region);
     // Deregisters the region first, as hosts do.
     ~Endpoint();
     Endpoint(Endpoint const&) = delete;
@@ -51,7 +54,7 @@ public:
     // What has come in since the last call, without the signs of life. Says so in `heard` if anything has.
     std::vector<Received> receive(bool& heard);
     std::unique_ptr<kv::TransferStatus> write(
-        std::string const& peer, std::vector<kv::MemoryDesc> source, std::vector<kv::MemoryDesc> destination);
+        std::string const& peer, kv::TransferDescs source, kv::TransferDescs destination);
 
     // Sends a sign of life to every loaded peer, a few times a second: throws Failure(kPeerLost) when one is gone.
     void tick();

@@ -122,6 +122,8 @@ struct Encoder
             .number(info.generationRank)
             .number(info.address)
             .number(info.lengthBytes)
+            .number(static_cast<uint64_t>(info.memory))
+            .number(info.device)
             .counted(info.blocks.data(), info.blocks.size(), sizeof(uint32_t))
             .counted(info.metadata.data(), info.metadata.size(), 1)
             .take();
@@ -149,6 +151,24 @@ struct Encoder
     }
 };
 
+MemoryKind memoryKind(uint64_t number)
+{
+    if (number > static_cast<uint64_t>(MemoryKind::kVram))
+    {
+        throw Failure(FailureKind::kProtocol, "a message names memory of the kind " + std::to_string(number));
+    }
+    return static_cast<MemoryKind>(number);
+}
+
+uint32_t deviceOrdinal(uint64_t number)
+{
+    if (number > UINT32_MAX)
+    {
+        throw Failure(FailureKind::kProtocol, "a message names the device " + std::to_string(number));
+    }
+    return static_cast<uint32_t>(number);
+}
+
 Message decodeFields(uint8_t kind, Reader& reader)
 {
     // Braced lists are evaluated in order, so the fields are read as they were written.
@@ -156,7 +176,7 @@ Message decodeFields(uint8_t kind, Reader& reader)
     {
     case kRequest:
         return RequestAndBufferInfo{reader.number(), reader.number(), reader.number(), reader.number(),
-            reader.counted<std::vector<uint32_t>>(), reader.counted<std::string>()};
+            memoryKind(reader.number()), deviceOrdinal(reader.number()), reader.counted<std::vector<uint32_t>>(), reader.counted<std::string>()};
     case kReady: return ReadySignal{reader.number(), reader.number()};
     case kDone:
         return DoneNotification{

@@ -5,6 +5,8 @@
 // a kind byte, then little-endian fields; strings and lists carry a u64 length.
 #pragma once
 
+#include "memory.h"
+
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -20,6 +22,8 @@ struct RequestAndBufferInfo
     uint64_t generationRank;
     uint64_t address;              // the piece's place in the slot, or the base of the pool
     uint64_t lengthBytes;          // the piece's length, or the pool's
+    MemoryKind memory;             // of what kind that is,
+    uint32_t device;               // and of which GPU; 0 for DRAM
     std::vector<uint32_t> blocks;  // the blocks in the pool; empty when staged
     std::string metadata;          // the backend part of our agent descriptor, on first contact
 };

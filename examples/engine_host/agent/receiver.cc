@@ -35,7 +35,7 @@ void pause(Clock::time_point lastWork)
 
 AgentReceiver::AgentReceiver(Rank& rank)
     : mRank(rank)
-    , mEndpoint(rank.options.library, rank.name, rank.shared())
+    , mEndpoint(rank.options, rank.name, rank.shared())
 {
 }
 
@@ -77,7 +77,8 @@ void AgentReceiver::ask(Piece const& piece, Request const& request)
             FailureKind::kUsage, "no connect command has named context rank " + std::to_string(piece.contextRank));
     }
     std::string const& peer = context->second.name;
-    RequestAndBufferInfo info{request.id, mRank.options.rank, 0, 0, {}, {}};
+    MemoryChoice const& memory = mRank.options.memory;
+    RequestAndBufferInfo info{request.id, mRank.options.rank, 0, 0, memory.kind, memory.device, {}, {}};
     if (!mEndpoint.isLoaded(peer))
     {
         mEndpoint.loadByConnectionInfo(peer, context->second.connectionInfo);
@@ -86,12 +87,12 @@ void AgentReceiver::ask(Piece const& piece, Request const& request)
     if (mRank.options.shape == Shape::kStaged)
     {
         info.lengthBytes = mRank.pieceBytes(piece, request.blocks.size());
-        info.address = reinterpret_cast<uintptr_t>(mRank.place(piece, request.blocks.size()));
+        info.address = mRank.slot->address() + mRank.place(piece, request.blocks.size());
     }
     else
     {
-        info.lengthBytes = mRank.pool.mapping().size();
-        info.address = reinterpret_cast<uintptr_t>(mRank.pool.mapping().data());
+        info.lengthBytes = mRank.pool.memory().size();
+        info.address = mRank.pool.memory().address();
         info.blocks = request.blocks;
     }
     mEndpoint.send(peer, info);

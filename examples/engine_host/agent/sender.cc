@@ -28,8 +28,9 @@ Descriptors staged(Rank const& rank, Piece const& piece, Request const& request,
         throw Failure(FailureKind::kProtocol, "generation rank " + std::to_string(piece.generationRank) + " offers "
                 + std::to_string(info.lengthBytes) + " bytes for a piece of " + std::to_string(length));
     }
-    return {{kv::MemoryDesc(rank.place(piece, request.blocks.size()), length, 0U)},
-        {kv::MemoryDesc(info.address, length, 0U)}};
+    uint64_t const ours = rank.slot->address() + rank.place(piece, request.blocks.size());
+    return {{kv::MemoryDesc(ours, length, rank.options.memory.device)},
+        {kv::MemoryDesc(info.address, length, info.device)}};
 }
 
 // A pair per block, or per block, layer and K/V.
@@ -52,12 +53,12 @@ Descriptors paged(Rank const& rank, Piece const& piece, Request const& request, 
     descriptors.destination.reserve(descriptors.source.capacity());
     for (size_t logical = 0; logical < blocks.size(); ++logical)
     {
-        auto* const ours = rank.pool.block(blocks[logical]);
+        uint64_t const ours = rank.pool.memory().address() + rank.pool.offsetOf(blocks[logical]);
         uint64_t const their = info.address + info.blocks[logical] * theirBlockBytes;
         for (size_t run = 0; run < from.offsets.size(); ++run)
         {
-            descriptors.source.emplace_back(ours + from.offsets[run], from.lengthBytes, 0U);
-            descriptors.destination.emplace_back(their + to.offsets[run], from.lengthBytes, 0U);
+            descriptors.source.emplace_back(ours + from.offsets[run], from.lengthBytes, rank.options.memory.device);
+            descriptors.destination.emplace_back(their + to.offsets[run], from.lengthBytes, info.device);
         }
     }
     return descriptors;
@@ -69,13 +70,14 @@ struct AgentSender::Sending
 {
     std::string peer;
     Descriptors descriptors;
+    MemoryKind theirs;
     DoneNotification done;
     std::unique_ptr<kv::TransferStatus> status;
 };
 
 AgentSender::AgentSender(Rank& rank)
     : mRank(rank)
-    , mEndpoint(rank.options.library, rank.name, rank.shared())
+    , mEndpoint(rank.options, rank.name, rank.shared())
 {
 }
 
@@ -130,8 +132,9 @@ void AgentSender::send(Request const& request)
     for (Sending& sending : sendings)
     {
         sending.done.submittedNs = monotonicNs();
-        sending.status = mEndpoint.write(
-            sending.peer, std::move(sending.descriptors.source), std::move(sending.descriptors.destination));
+        sending.status = mEndpoint.write(sending.peer,
+            kv::TransferDescs(typeOf(mRank.options.memory.kind), std::move(sending.descriptors.source)),
+            kv::TransferDescs(typeOf(sending.theirs), std::move(sending.descriptors.destination)));
     }
     Event("submitted").number("request", request.id).emit();
     for (Sending& sending : sendings)
@@ -150,7 +153,7 @@ AgentSender::Sending AgentSender::prepare(Request const& request, Asked const& a
         throw Failure(FailureKind::kProtocol, asked.peer + " asks for a piece that this rank does not send");
     }
     auto const describe = mRank.options.shape == Shape::kStaged ? staged : paged;
-    Sending sending{asked.peer, describe(mRank, *piece, request, asked.info), {}, nullptr};
+    Sending sending{asked.peer, describe(mRank, *piece, request, asked.info), asked.info.memory, {}, nullptr};
     sending.done.request = request.id;
     sending.done.contextRank = mRank.options.rank;
     sending.done.lengthBytes = mRank.pieceBytes(*piece, request.blocks.size());

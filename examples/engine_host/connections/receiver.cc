@@ -113,13 +113,13 @@ Delivery ConnectionReceiver::land(Channel const& channel, Piece const& piece, Re
     }
     uint64_t const blocks = request.blocks.size();
     uint64_t const perRound = mRank.fitsSlot(blocks) ? blocks : mRank.options.slotBlocks();
-    std::byte* const share = mRank.place(piece, perRound);
+    uint64_t const share = mRank.place(piece, perRound);
     Delivery delivery{ready.readyNs, 0, 0};
     for (uint64_t first = 0; first < blocks; first += perRound)
     {
         BlockSpan const round{request.blocks.data() + first, std::min(perRound, blocks - first)};
         uint64_t const length = mRank.pieceBytes(piece, round.count);
-        channel.receive(dataTag(request.id), share, length);
+        channel.receive(dataTag(request.id), mRank.slot->at(share), length);
         mLandedNs = monotonicNs();
         delivery.lengthBytes += length;
         delivery.descriptors += 1;

@@ -156,17 +156,17 @@ void ConnectionSender::sendPiece(Channel const& channel, Piece const& piece, Req
     uint64_t const blocks = request.blocks.size();
     if (mRank.fitsSlot(blocks))
     {
-        channel.send(tag, mRank.place(piece, blocks), mRank.pieceBytes(piece, blocks));
+        channel.send(tag, mRank.slot->at(mRank.place(piece, blocks)), mRank.pieceBytes(piece, blocks));
         return;
     }
     uint64_t const perRound = mRank.options.slotBlocks();
     std::lock_guard<std::mutex> const lock(mShares.at(piece.heads.begin));
-    std::byte* const share = mRank.place(piece, perRound);
+    uint64_t const share = mRank.place(piece, perRound);
     for (uint64_t first = 0; first < blocks; first += perRound)
     {
         BlockSpan const round{request.blocks.data() + first, std::min(perRound, blocks - first)};
         mRank.gather(piece, round, share);
-        channel.send(tag, share, mRank.pieceBytes(piece, round.count));
+        channel.send(tag, mRank.slot->at(share), mRank.pieceBytes(piece, round.count));
     }
 }
 

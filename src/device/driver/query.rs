@@ -33,6 +33,18 @@ pub(in crate::device) struct PointerFacts {
     pub mapping: Span,
 }
 
+impl PointerFacts {
+    /// Of memory that is mapped in chunks: the chunk. Which of the two ranges is a whole reservation is not said in the
+    /// driver's documentation, so the shorter one that there is counts.
+    pub fn chunk(&self) -> Span {
+        match (self.mapping.len, self.range.len) {
+            (0, _) => self.range,
+            (mapping, range) if range == 0 || mapping <= range => self.mapping,
+            _ => self.range,
+        }
+    }
+}
+
 impl Driver {
     /// How many devices there are.
     pub fn count_devices(&self) -> Result<u32, DeviceError> {

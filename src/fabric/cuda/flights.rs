@@ -18,7 +18,7 @@ pub(super) struct Flights {
     all: HashMap<u64, Flight>,
     waiting: BTreeMap<PeerKey, VecDeque<u64>>,
     next: u64,
-    news: VecDeque<(OpToken, Result<(), FabricError>)>,
+    news: VecDeque<(PeerKey, OpToken, Result<(), FabricError>)>,
 }
 
 struct Flight {
@@ -51,9 +51,12 @@ impl Flights {
         self.all.values().filter(|flight| flight.peer == peer).count()
     }
 
-    /// The batch of a peer that is to be launched next.
+    /// The batch of a peer that is to be launched next, if it may have another one on a GPU: what is there is done in order,
+    /// so that nobody's turn may be long.
     pub fn next_of(&self, peer: PeerKey) -> Option<u64> {
-        self.waiting.get(&peer)?.front().copied()
+        let next = self.waiting.get(&peer)?.front().copied()?;
+        let running = self.all.values().filter(|flight| flight.peer == peer && flight.running > 0).count();
+        (running < RUNNING_PER_PEER).then_some(next)
     }
 
     /// Launches a batch. False where it has to wait: for room, or for memory to be mapped.
@@ -110,7 +113,7 @@ impl Flights {
 
     /// What has ended, and how.
     pub fn news(&mut self) -> Option<(OpToken, Result<(), FabricError>)> {
-        self.news.pop_front()
+        self.news.pop_front().map(|(_, token, outcome)| (token, outcome))
     }
 
     /// Ends what a lost peer's batches wait for. What is being copied ends by itself.
@@ -135,8 +138,7 @@ impl Flights {
         let (gone, kept): (HashMap<_, _>, HashMap<_, _>) =
             std::mem::take(&mut self.all).into_iter().partition(|(_, flight)| flight.peer == peer);
         self.all = kept;
-        let tokens: Vec<_> = gone.values().map(|flight| flight.token).collect();
-        self.news.retain(|(token, _)| !tokens.contains(token));
+        self.news.retain(|(of, ..)| *of != peer);
         if !is_quiet {
             gone.into_values().for_each(std::mem::forget); // what it reads stays mapped
         }
@@ -150,7 +152,10 @@ impl Flights {
         if self.all.get(&number).is_some_and(is_over)
             && let Some(flight) = self.all.remove(&number)
         {
-            self.news.push_back((flight.token, flight.outcome));
+            self.news.push_back((flight.peer, flight.token, flight.outcome));
         }
     }
 }
+
+/// Batches of one peer that are on a GPU at a time: enough for it to have the next one when one ends.
+const RUNNING_PER_PEER: usize = 4;

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use crate::desc::{MemoryKind, RegionKey};
 use crate::device::{Bell as Callback, CopyQueue, Cuda, NotShareable, Shared, Urgency};
-use crate::error::FabricError;
+use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::{Bell, Pinning, Region};
 
-use super::{NAME, failed};
+use super::{NAME, error, failed};
 
 /// See the [module](self).
 pub(super) struct Shelf {
@@ -100,7 +100,14 @@ impl Shelf {
 #[allow(unsafe_code)] // only to implement the trait: there is no unsafe block here
 impl Pinning for Shelf {
     unsafe fn pin(&self, region: &Region) -> Result<(), FabricError> {
-        if region.kind == MemoryKind::Vram { self.make(region) } else { Ok(()) }
+        if region.kind != MemoryKind::Vram {
+            return Ok(());
+        }
+        if self.stock.lock().handles.contains_key(&region.key) {
+            let detail = format!("region {} is registered already", region.key);
+            return Err(error("register", FabricErrorKind::InvalidRegion, detail));
+        }
+        self.make(region)
     }
 
     fn unpin(&self, key: RegionKey) {

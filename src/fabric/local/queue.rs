@@ -68,8 +68,6 @@ struct Line<I> {
     prefers_small: bool,
     /// Pieces of it that are being copied.
     copying: usize,
-    /// Batches that have ended, and of which nobody has been told.
-    untold: usize,
     lost: Option<FabricError>,
 }
 
@@ -120,14 +118,7 @@ impl<I> Queue<I> {
     pub fn admit(&mut self, peer: PeerKey, identity: Arc<I>) {
         self.peers.insert(
             peer,
-            Line {
-                identity,
-                flights: VecDeque::new(),
-                prefers_small: true,
-                copying: 0,
-                untold: 0,
-                lost: None,
-            },
+            Line { identity, flights: VecDeque::new(), prefers_small: true, copying: 0, lost: None },
         );
     }
 
@@ -135,7 +126,8 @@ impl<I> Queue<I> {
     /// Why there can be none, where it is lost, and `None` where it is not there.
     pub fn flights(&self, peer: PeerKey) -> Option<Result<usize, FabricError>> {
         let line = self.peers.get(&peer)?;
-        Some(line.lost.clone().map_or(Ok(line.flights.len() + line.untold), Err))
+        let untold = self.news.iter().filter(|news| matches!(news, News::Ended(of, ..) if *of == peer));
+        Some(line.lost.clone().map_or_else(|| Ok(line.flights.len() + untold.count()), Err))
     }
 
     /// Queues a batch for a peer that is there.
@@ -236,13 +228,7 @@ impl<I> Queue<I> {
 
     /// The next thing to tell.
     pub fn news(&mut self) -> Option<News> {
-        let news = self.news.pop_front()?;
-        if let News::Ended(peer, ..) = &news
-            && let Some(line) = self.peers.get_mut(peer)
-        {
-            line.untold -= 1;
-        }
-        Some(news)
+        self.news.pop_front()
     }
 
     /// Whether there is something to tell.
@@ -257,7 +243,6 @@ impl<I> Queue<I> {
         if let Some(error) = &line.lost {
             self.ring.retain(|key| *key != peer);
             if line.copying == 0 {
-                line.untold += line.flights.len();
                 let tokens = line.flights.drain(..).map(|flight| flight.token);
                 self.news.extend(tokens.map(|token| News::Ended(peer, token, Err(error.clone()))));
                 self.news.push_back(News::Lost(peer, error.clone()));
@@ -266,7 +251,6 @@ impl<I> Queue<I> {
             while let Some(at) = line.flights.iter().position(Flight::is_over)
                 && let Some(flight) = line.flights.remove(at)
             {
-                line.untold += 1;
                 self.news.push_back(News::Ended(peer, flight.token, flight.failure.map_or(Ok(()), Err)));
             }
             if !line.flights.iter().any(Flight::can_be_claimed) {

@@ -1,14 +1,17 @@
 //! What one poll of a stream fabric does: events in, bytes moved, the sink told.
 //!
 //! Events decide (links come up, fail, end; connections become ready), then ready connections take turns
-//! within the budget. All branching on what is ready stands here; the leaves do not know of each other.
+//! within the budget. Before and after that, copies of GPU memory that have ended are told of, and who waits for a slot
+//! goes on. All branching on what is ready stands here; the leaves do not know of each other.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
+use super::copies::Ended;
 use super::peer::Peer;
 use super::readiness::Source;
+use super::receiver::Memory;
 use super::{StreamFabric, fault};
 use crate::desc::PeerKey;
 use crate::error::{FabricError, FabricErrorKind};
@@ -19,6 +22,19 @@ use crate::fabric::Sink;
 pub(super) enum Side {
     Send(PeerKey),
     Receive(PeerKey),
+}
+
+impl Side {
+    /// Whose it is.
+    pub(super) fn peer(self) -> PeerKey {
+        let (Self::Send(peer) | Self::Receive(peer)) = self;
+        peer
+    }
+
+    /// The place of its direction where there is one for each.
+    pub(super) fn index(self) -> usize {
+        matches!(self, Self::Receive(_)).into()
+    }
 }
 
 impl StreamFabric {
@@ -33,8 +49,66 @@ impl StreamFabric {
             did |= self.dispatch(source, flags, sink);
         }
         self.events = events;
+        did |= self.tend_copies(sink);
         self.move_bytes(budget_bytes, sink);
+        did |= self.tend_copies(sink);
+        self.watch_copies();
         did
+    }
+
+    /// Tells of copies that have ended, and lets those go on that wait for slots; whether anything happened.
+    fn tend_copies(&mut self, sink: &mut dyn Sink) -> bool {
+        let mut any = false;
+        loop {
+            while let Some(ended) = self.staging.ended() {
+                any = true;
+                self.on_copied(ended, sink);
+            }
+            let Some(next) = self.staging.next_in_line() else { return any };
+            any = true;
+            self.go_on(next, sink);
+            // Whoever has got one has left the line, to stand at its end for another; this one wants none any more.
+            if self.staging.next_in_line() == Some(next) {
+                self.staging.leave_line(next);
+            }
+        }
+    }
+
+    fn on_copied(&mut self, ended: Ended, sink: &mut dyn Sink) {
+        let side = ended.side;
+        let Some(peer) = self.peers.get_mut(&side.peer()) else { return };
+        match side {
+            Side::Send(_) => peer.staged(ended),
+            Side::Receive(_) => peer.copied(ended, sink),
+        }
+        self.go_on(side, sink);
+    }
+
+    /// One side of a link may have got what it has waited for.
+    fn go_on(&mut self, side: Side, sink: &mut dyn Sink) {
+        let key = side.peer();
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let memory = &mut Memory {
+            regions: &self.regions,
+            workspace: &mut self.workspace,
+            staging: &mut self.staging,
+        };
+        let can_move = match side {
+            Side::Send(_) => peer.stage(memory, &self.readiness),
+            Side::Receive(_) => peer.resume(memory, &self.readiness, sink),
+        };
+        match can_move {
+            Ok(true) if !self.turns.contains(&side) => self.turns.push_back(side),
+            Ok(_) => {}
+            Err(error) => self.lose(key, error, sink),
+        }
+    }
+
+    /// Sees to it that copies are looked at again, should the device not tell.
+    pub(super) fn watch_copies(&mut self) {
+        if self.staging.is_copying() {
+            self.readiness.wake_by(Instant::now() + COPY_ALARM);
+        }
     }
 
     fn tell_news(&mut self, sink: &mut dyn Sink) -> bool {
@@ -48,6 +122,10 @@ impl StreamFabric {
     fn dispatch(&mut self, source: Source, flags: EventFlags, sink: &mut dyn Sink) -> bool {
         match source {
             Source::Timer => self.on_timer(sink),
+            Source::Copies => {
+                self.staging.hush();
+                return false;
+            }
             Source::UnixListener | Source::TcpListener => {
                 self.listener.accept(source, &mut self.readiness, Instant::now());
             }
@@ -122,14 +200,15 @@ impl StreamFabric {
     fn lose(&mut self, key: PeerKey, error: FabricError, sink: &mut dyn Sink) {
         let Some(peer) = self.peers.remove(&key) else { return };
         let announced = peer.announced;
-        let (tokens, ticket) = peer.close();
+        let (tokens, tickets) = peer.close();
+        self.staging.forget(key);
         if !announced {
             return sink.connected(key, Err(error));
         }
         for token in tokens {
             sink.completed(token, Err(error.clone()));
         }
-        if let Some(ticket) = ticket {
+        for ticket in tickets {
             sink.landed(key, ticket, Err(error.clone()));
         }
         sink.lost(key, error);
@@ -144,13 +223,17 @@ impl StreamFabric {
         while left > 0
             && let Some(side) = self.turns.pop_front()
         {
-            let (Side::Send(key) | Side::Receive(key)) = side;
+            let key = side.peer();
             let Some(peer) = self.peers.get_mut(&key) else { continue };
-            let memory = (&self.regions, &mut self.workspace);
+            let memory = &mut Memory {
+                regions: &self.regions,
+                workspace: &mut self.workspace,
+                staging: &mut self.staging,
+            };
             let most = left.min(TURN_BYTES);
             let turn = match side {
                 Side::Send(_) => peer.send(memory, most, sink),
-                Side::Receive(_) => peer.receive(memory, most, sink),
+                Side::Receive(_) => peer.receive(memory, most, &self.readiness, sink),
             };
             match turn {
                 Ok(turn) => {
@@ -169,3 +252,5 @@ impl StreamFabric {
 
 /// Most bytes of one turn. On loopback 512 KiB measured better than 128 or 256 KiB and no worse than 1 MiB.
 const TURN_BYTES: u64 = 512 * 1024;
+/// How long copies of GPU memory may have ended unnoticed: after some errors no device calls.
+const COPY_ALARM: Duration = Duration::from_millis(10);

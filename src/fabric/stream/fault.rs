@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::device::DeviceError;
 use crate::error::{FabricError, FabricErrorKind};
 
 /// Name of the fabric, in [`FabricError`] and in every log line.
@@ -11,6 +12,12 @@ pub(super) const NAME: &str = "stream";
 pub(super) fn of_call(call: &'static str, error: &io::Error, doing: &str) -> FabricError {
     let code = error.raw_os_error().unwrap_or(0);
     FabricError::new(NAME, call, kind_of(code), code, format!("{doing}: {error}"))
+}
+
+/// A call into CUDA that failed.
+pub(super) fn of_device(error: &DeviceError, doing: &str) -> FabricError {
+    let code = i32::try_from(error.code).unwrap_or(0);
+    FabricError::new(NAME, error.call, error.kind(), code, format!("{doing}: {error}"))
 }
 
 /// The peer closed its end.

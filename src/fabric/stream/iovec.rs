@@ -10,7 +10,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::desc::Span;
+use crate::desc::{MemoryKind, Span};
 use crate::fabric::{LastHit, RegionSet};
 
 /// Room for the piece lists of one fabric, reused from call to call.
@@ -59,7 +59,7 @@ impl<'a> Gather<'a> {
         self.pieces.push(Piece { base: bytes.as_ptr() as usize, len: bytes.len() });
     }
 
-    /// Adds registered memory; false, and nothing added, where no region holds all of `span`.
+    /// Adds registered host memory; false, and nothing added, where no region holds all of `span`.
     #[must_use]
     pub(super) fn push_span(&mut self, span: Span) -> bool {
         push_checked(self.pieces, self.regions, &mut self.last_hit, span)
@@ -107,7 +107,7 @@ impl<'a> Scatter<'a> {
         self.pieces.push(Piece { base: buffer.as_mut_ptr() as usize, len: buffer.len() });
     }
 
-    /// Adds registered memory; false, and nothing added, where no region holds all of `span`.
+    /// Adds registered host memory; false, and nothing added, where no region holds all of `span`.
     #[must_use]
     pub(super) fn push_span(&mut self, span: Span) -> bool {
         push_checked(self.pieces, self.regions, &mut self.last_hit, span)
@@ -125,32 +125,36 @@ impl<'a> Scatter<'a> {
     }
 }
 
-/// Copies `bytes` to registered memory at `addr`; false, and nothing written, where no region holds it.
+/// Copies `bytes` to registered host memory at `addr`; false, and nothing written, where no region holds it.
 #[must_use]
 pub(super) fn place(regions: &RegionSet, addr: u64, bytes: &[u8]) -> bool {
-    if regions.containing(Span { addr, len: bytes.len() as u64 }).is_none() {
+    if !is_host_memory(regions, Span { addr, len: bytes.len() as u64 }) {
         return false;
     }
-    // SAFETY: a borrowed set holds the destination, so it is mapped and writable (contract of
+    // SAFETY: a borrowed set holds the destination as host memory, so it is mapped and writable (contract of
     // `Fabric::register`) for the whole copy; the source is a slice. `copy` allows any overlap.
     unsafe { std::ptr::copy(bytes.as_ptr(), addr as usize as *mut u8, bytes.len()) };
     true
 }
 
-/// Copies registered memory at `addr` into `out`; false, and nothing copied, where no region holds it.
+/// Copies registered host memory at `addr` into `out`; false, and nothing copied, where no region holds it.
 #[must_use]
 pub(super) fn fetch(regions: &RegionSet, addr: u64, out: &mut [u8]) -> bool {
-    if regions.containing(Span { addr, len: out.len() as u64 }).is_none() {
+    if !is_host_memory(regions, Span { addr, len: out.len() as u64 }) {
         return false;
     }
-    // SAFETY: a borrowed set holds the source, so it is mapped and readable (contract of `Fabric::register`) for the
-    // whole copy; the destination is a slice. `copy` allows any overlap.
+    // SAFETY: a borrowed set holds the source as host memory, so it is mapped and readable (contract of
+    // `Fabric::register`) for the whole copy; the destination is a slice. `copy` allows any overlap.
     unsafe { std::ptr::copy(addr as usize as *const u8, out.as_mut_ptr(), out.len()) };
     true
 }
 
+fn is_host_memory(regions: &RegionSet, span: Span) -> bool {
+    regions.containing(span).is_some_and(|region| region.kind == MemoryKind::Dram)
+}
+
 fn push_checked(pieces: &mut Vec<Piece>, regions: &RegionSet, last_hit: &mut LastHit, span: Span) -> bool {
-    let inside = regions.covers(span, last_hit);
+    let inside = regions.find(span, last_hit).is_some_and(|region| region.kind == MemoryKind::Dram);
     if inside {
         pieces.push(Piece { base: span.addr as usize, len: span.len as usize });
     }

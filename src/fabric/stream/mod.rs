@@ -12,6 +12,8 @@
 //!   with a preface that names the link; a link is up when both are there.
 //! * Bytes go from user memory to the socket and from the socket to their destination by gathered writes and
 //!   scattered reads, with no copy between (`iovec.rs`, the only leaf that touches memory by address).
+//! * GPU memory goes through page-locked slots, with one launch of a kernel for each batch at either end (`staging.rs`,
+//!   `copies.rs`): the next batch is copied while one is on the wire.
 //! * Where the two sides have a key in common, the frames travel in records (`sealed.rs`), with one copy on each side.
 //! * A frame that may not land is read and thrown away: a refusal never puts the stream out of step. After
 //!   [`Fabric::disconnect`] the receiver reads nothing more of that peer, so nothing lands; what the sender
@@ -22,11 +24,13 @@
 //! Driven by one thread at a time, like every fabric.
 
 mod address;
+mod copies;
 mod drive;
 mod fault;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gear;
 mod iovec;
 mod listener;
 mod peer;
@@ -34,13 +38,16 @@ mod readiness;
 mod receiver;
 mod sealed;
 mod sender;
+mod slots;
 mod socket;
+mod staging;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
@@ -51,10 +58,14 @@ use self::drive::Side;
 use self::listener::Listener;
 use self::peer::Peer;
 use self::readiness::{Readiness, Source};
-use self::receiver::Workspace;
+use self::receiver::{Memory, Workspace};
 use self::socket::Target;
-use super::{Batch, Fabric, HEADER_MAX_BYTES, LastHit, Limits, Link, Posted, Region, RegionSet, Sink};
-use crate::desc::{MemoryKind, PeerKey, RegionKey, Span, TransferOp};
+use self::staging::Staging;
+use super::{
+    Batch, Fabric, HEADER_MAX_BYTES, LastHit, Limits, Link, Pinning, Posted, Region, RegionSet, Sink,
+};
+use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, Span, TransferOp};
+use crate::device::Cuda;
 use crate::error::{FabricError, FabricErrorKind};
 
 /// How a stream fabric is set up.
@@ -95,6 +106,7 @@ pub struct StreamFabric {
     /// Outcomes of `connect` that were known at once, for the next poll.
     news: VecDeque<(PeerKey, Result<(), FabricError>)>,
     workspace: Workspace,
+    staging: Staging,
     events: Vec<(Source, EventFlags)>,
     /// Connections that can move bytes now; empty between polls.
     turns: VecDeque<Side>,
@@ -104,8 +116,8 @@ pub struct StreamFabric {
 }
 
 impl StreamFabric {
-    /// Opens the listeners that `config` asks for.
-    pub fn open(config: StreamConfig) -> Result<Self, FabricError> {
+    /// Opens the listeners that `config` asks for. With a driver of GPUs it carries their memory as well.
+    pub fn open(config: StreamConfig, gpus: Option<&'static Cuda>) -> Result<Self, FabricError> {
         if !config.unix && !config.tcp {
             let detail = "neither Unix sockets nor TCP are enabled: enable one of them";
             return Err(fault::of_kind("open", FabricErrorKind::Unsupported, detail));
@@ -117,6 +129,10 @@ impl StreamFabric {
         }
         let readiness =
             Readiness::new().map_err(|error| fault::of_call("epoll_create1", &error, "opening a fabric"))?;
+        let staging = Staging::new(gpus)?;
+        readiness
+            .watch(staging.wake(), Source::Copies, EventFlags::IN)
+            .map_err(|error| fault::of_call("epoll_ctl", &error, "opening a fabric"))?;
         let (listener, address) = Listener::open(&config, &readiness)?;
         Ok(Self {
             config,
@@ -126,6 +142,7 @@ impl StreamFabric {
             listener,
             news: VecDeque::new(),
             workspace: Workspace::default(),
+            staging,
             events: Vec::new(),
             turns: VecDeque::new(),
             next_turn: None,
@@ -190,9 +207,8 @@ impl StreamFabric {
         if batch.header.len() > HEADER_MAX_BYTES {
             return refuse(FabricErrorKind::Internal, format!("a header of {} bytes", batch.header.len()));
         }
-        let source = |segment: &crate::desc::Segment| Span { addr: segment.src, len: segment.len };
         let mut last = LastHit::default();
-        match batch.segments.iter().map(source).find(|span| !self.regions.covers(*span, &mut last)) {
+        match batch.segments.iter().map(source_of).find(|span| !self.regions.covers(*span, &mut last)) {
             None => Ok(()),
             Some(span) => refuse(
                 FabricErrorKind::InvalidRegion,
@@ -213,7 +229,8 @@ impl Fabric for StreamFabric {
     }
 
     fn limits(&self) -> Limits {
-        LIMITS
+        let kinds = if self.staging.has_cuda() { BOTH_KINDS } else { LIMITS.kinds };
+        Limits { kinds, ..LIMITS }
     }
 
     fn address(&self) -> Vec<u8> {
@@ -222,13 +239,16 @@ impl Fabric for StreamFabric {
 
     unsafe fn register(&mut self, region: &Region) -> Result<Vec<u8>, FabricError> {
         let refuse = |kind, detail| Err(fault::of_kind("register", kind, detail));
-        if region.kind != MemoryKind::Dram {
-            let detail = format!("{} memory: a stream reads and writes DRAM only", region.kind);
+        if !self.limits().kinds.contains(&region.kind) {
+            let detail = format!("{} memory: a stream carries DRAM, and with CUDA that of GPUs", region.kind);
             return refuse(FabricErrorKind::Unsupported, detail);
         }
         if region.span.addr.checked_add(region.span.len).is_none() {
             let detail = format!("{:#x}+{} wraps the address space", region.span.addr, region.span.len);
             return refuse(FabricErrorKind::InvalidRegion, detail);
+        }
+        if region.kind == MemoryKind::Vram {
+            self.staging.prepare(region.device)?;
         }
         self.regions.insert(*region);
         Ok(Vec::new())
@@ -236,6 +256,10 @@ impl Fabric for StreamFabric {
 
     fn deregister(&mut self, key: RegionKey) {
         self.regions.remove(key);
+    }
+
+    fn pinning(&self) -> Option<Arc<dyn Pinning>> {
+        self.staging.pinning()
     }
 
     fn connect(&mut self, peer: PeerKey, link: Link) {
@@ -256,7 +280,9 @@ impl Fabric for StreamFabric {
     }
 
     fn disconnect(&mut self, peer: PeerKey) {
-        self.peers.remove(&peer);
+        if self.peers.remove(&peer).is_some() {
+            self.staging.forget(peer);
+        }
         self.news.retain(|(about, _)| *about != peer);
     }
 
@@ -273,7 +299,15 @@ impl Fabric for StreamFabric {
         if link.batches() >= LIMITS.batches_in_flight {
             return Ok(Posted::Full(batch));
         }
-        link.push(batch, &self.readiness)?;
+        let sources = batch.segments.iter().map(source_of);
+        let has_vram = self.regions.has_vram(sources);
+        let memory = &mut Memory {
+            regions: &self.regions,
+            workspace: &mut self.workspace,
+            staging: &mut self.staging,
+        };
+        link.push(batch, has_vram, memory, &self.readiness)?;
+        self.watch_copies();
         Ok(Posted::Accepted)
     }
 
@@ -286,6 +320,12 @@ impl Fabric for StreamFabric {
     }
 }
 
+/// Where a segment of a batch lies on this side.
+fn source_of(segment: &Segment) -> Span {
+    Span { addr: segment.src, len: segment.len }
+}
+
+const BOTH_KINDS: &[MemoryKind] = &[MemoryKind::Dram, MemoryKind::Vram];
 const LIMITS: Limits = Limits {
     native_read: false,
     native_write: false,

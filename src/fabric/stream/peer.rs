@@ -15,14 +15,15 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::copies::Ended;
 use super::fault;
 use super::readiness::{Readiness, Source, Watched};
-use super::receiver::{Receiver, Workspace};
+use super::receiver::{Memory, Receiver};
 use super::sender::{Sender, Turn};
 use super::socket::{self, Dialed, Target};
 use crate::desc::{OpToken, PeerKey};
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::{Batch, Link, RegionSet, Sink};
+use crate::fabric::{Batch, Link, Sink};
 use crate::trust::{LinkKey, LinkKeys};
 
 /// One peer.
@@ -61,6 +62,8 @@ enum Phase {
 struct Inbound {
     socket: Watched,
     receiver: Receiver,
+    /// The socket is not watched: the receiver is stalled.
+    is_paused: bool,
 }
 
 /// What our connection opens with, and for whom. It is established once, so its key seals one stream.
@@ -112,7 +115,7 @@ impl Peer {
             return Ok(());
         }
         let key = self.keys.as_ref().map(|keys| &keys.receive);
-        self.inbound = Some(Inbound { socket, receiver: Receiver::new(self.key, key)? });
+        self.inbound = Some(Inbound { socket, receiver: Receiver::new(self.key, key)?, is_paused: false });
         self.watch_inbound(readiness)
     }
 
@@ -145,14 +148,69 @@ impl Peer {
         }
     }
 
-    /// Queues a batch and asks to be woken when the socket takes it.
-    pub(super) fn push(&mut self, batch: Batch, readiness: &Readiness) -> Result<(), FabricError> {
+    /// Queues a batch and asks to be woken when the socket takes it. If it has GPU memory, that is copied to a slot first.
+    pub(super) fn push(
+        &mut self,
+        batch: Batch,
+        has_vram: bool,
+        memory: &mut Memory<'_>,
+        readiness: &Readiness,
+    ) -> Result<(), FabricError> {
         let Outbound { socket, phase: Phase::Up { sender, armed }, .. } = &mut self.outbound else {
             return Err(fault::of_kind("post", FabricErrorKind::Unreachable, self.missing()));
         };
         arm(self.key, socket, armed, true, readiness)?;
-        sender.push(batch);
+        sender.push(batch, has_vram);
+        sender.stage(self.key, memory.regions, memory.staging);
         Ok(())
+    }
+
+    /// Begins to copy payloads to slots as far as there are any, and asks to be woken when the socket takes what can be
+    /// written; whether there is anything.
+    pub(super) fn stage(
+        &mut self,
+        memory: &mut Memory<'_>,
+        readiness: &Readiness,
+    ) -> Result<bool, FabricError> {
+        let Outbound { socket, phase: Phase::Up { sender, armed }, .. } = &mut self.outbound else {
+            return Ok(false);
+        };
+        sender.stage(self.key, memory.regions, memory.staging);
+        let is_ready = sender.is_ready();
+        if is_ready {
+            arm(self.key, socket, armed, true, readiness)?;
+        }
+        Ok(is_ready)
+    }
+
+    /// A payload that we send has been copied to its slot.
+    pub(super) fn staged(&mut self, ended: Ended) {
+        if let Phase::Up { sender, .. } = &mut self.outbound.phase {
+            sender.staged(ended);
+        }
+    }
+
+    /// A payload that we have received has been copied on from its slot.
+    pub(super) fn copied(&mut self, ended: Ended, sink: &mut dyn Sink) {
+        if let Some(inbound) = &mut self.inbound {
+            inbound.receiver.copied(ended, sink);
+        }
+    }
+
+    /// Goes on reading, if it is stalled and there is a slot now; whether it does.
+    pub(super) fn resume(
+        &mut self,
+        memory: &mut Memory<'_>,
+        readiness: &Readiness,
+        sink: &mut dyn Sink,
+    ) -> Result<bool, FabricError> {
+        let Some(inbound) = self.inbound.as_mut().filter(|inbound| inbound.receiver.is_stalled()) else {
+            return Ok(false);
+        };
+        inbound.receiver.resume(memory, sink)?;
+        let goes_on = !inbound.receiver.is_stalled();
+        self.pause(readiness)?;
+        Ok(goes_on)
     }
 
     /// Stops asking when the socket takes more, if there is nothing to write; says whether there is.
@@ -160,10 +218,10 @@ impl Peer {
         let Outbound { socket, phase: Phase::Up { sender, armed }, .. } = &mut self.outbound else {
             return Ok(false);
         };
-        if sender.is_empty() {
+        if !sender.is_ready() {
             arm(self.key, socket, armed, false, readiness)?;
         }
-        Ok(!sender.is_empty())
+        Ok(sender.is_ready())
     }
 
     /// What it means that our connection, on which the peer never writes, has something to read.
@@ -182,47 +240,64 @@ impl Peer {
     /// One turn at writing.
     pub(super) fn send(
         &mut self,
-        memory: (&RegionSet, &mut Workspace),
+        memory: &mut Memory<'_>,
         max_bytes: u64,
         sink: &mut dyn Sink,
     ) -> Result<Turn, FabricError> {
         let Outbound { socket, phase: Phase::Up { sender, .. }, .. } = &mut self.outbound else {
             return Ok(NOTHING);
         };
-        let memory = (memory.0, &mut memory.1.pieces);
-        sender.send(socket.as_fd(), memory, max_bytes, &mut |token| sink.completed(token, Ok(())))
+        let pieces = (memory.regions, &mut memory.workspace.pieces);
+        let turn = sender
+            .send(socket.as_fd(), pieces, max_bytes, &mut |token, outcome| sink.completed(token, outcome))?;
+        sender.stage(self.key, memory.regions, memory.staging);
+        Ok(turn)
     }
 
     /// One turn at reading.
     pub(super) fn receive(
         &mut self,
-        memory: (&RegionSet, &mut Workspace),
+        memory: &mut Memory<'_>,
         max_bytes: u64,
+        readiness: &Readiness,
         sink: &mut dyn Sink,
     ) -> Result<Turn, FabricError> {
         if !self.is_linked() {
             return Err(fault::closed()); // it is watched for nothing else yet
         }
-        let Some(Inbound { socket, receiver }) = &mut self.inbound else { return Ok(NOTHING) };
-        receiver.receive(socket.as_fd(), memory, max_bytes, sink)
+        let Some(Inbound { socket, receiver, .. }) = &mut self.inbound else { return Ok(NOTHING) };
+        let turn = receiver.receive(socket.as_fd(), memory, max_bytes, sink)?;
+        let more = turn.more && !receiver.is_stalled();
+        self.pause(readiness)?;
+        Ok(Turn { more, ..turn })
     }
 
-    /// Closes both connections: the tokens that will not complete, and the ticket that will not land.
-    pub(super) fn close(self) -> (Vec<OpToken>, Option<u64>) {
+    /// Closes both connections: the tokens that will not complete, and the tickets that will not land.
+    pub(super) fn close(self) -> (Vec<OpToken>, Vec<u64>) {
         let tokens = match self.outbound.phase {
             Phase::Dialing(_) => Vec::new(),
             Phase::Up { sender, .. } => sender.abandon().collect(),
         };
-        (tokens, self.inbound.and_then(|inbound| inbound.receiver.abandon()))
+        (tokens, self.inbound.map(|inbound| inbound.receiver.abandon()).unwrap_or_default())
+    }
+
+    /// Watches the peer's connection while its receiver can read. What is not watched would else be ready all the time.
+    fn pause(&mut self, readiness: &Readiness) -> Result<(), FabricError> {
+        let Some(Inbound { socket, receiver, is_paused }) = &mut self.inbound else { return Ok(()) };
+        if *is_paused == receiver.is_stalled() {
+            return Ok(());
+        }
+        *is_paused = receiver.is_stalled();
+        // Its end is ready whatever is asked for, but once only.
+        let interest = if *is_paused { EventFlags::ONESHOT } else { EventFlags::IN };
+        watch_inbound(self.key, socket, interest, readiness)
     }
 
     /// Frames are read only once the link is complete, so that `connected` comes before them.
     fn watch_inbound(&self, readiness: &Readiness) -> Result<(), FabricError> {
         let Some(inbound) = &self.inbound else { return Ok(()) };
         let interest = if self.is_dialing() { EventFlags::empty() } else { EventFlags::IN };
-        readiness
-            .change(inbound.socket.as_fd(), Source::Inbound(self.key), interest)
-            .map_err(|error| fault::of_call("epoll_ctl", &error, "watching the peer's connection"))
+        watch_inbound(self.key, &inbound.socket, interest, readiness)
     }
 }
 
@@ -297,6 +372,17 @@ fn arm(
         .map_err(|error| fault::of_call("epoll_ctl", &error, "watching our connection to the peer"))?;
     *armed = wanted;
     Ok(())
+}
+
+fn watch_inbound(
+    key: PeerKey,
+    socket: &Watched,
+    interest: EventFlags,
+    readiness: &Readiness,
+) -> Result<(), FabricError> {
+    readiness
+        .change(socket.as_fd(), Source::Inbound(key), interest)
+        .map_err(|error| fault::of_call("epoll_ctl", &error, "watching the peer's connection"))
 }
 
 const NOTHING: Turn = Turn { bytes: 0, more: false };

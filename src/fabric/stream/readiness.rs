@@ -25,6 +25,8 @@ pub(super) enum Source {
     UnixListener,
     /// The TCP listener.
     TcpListener,
+    /// Copies to and from GPU memory.
+    Copies,
     /// A connection that came in and belongs to no peer yet.
     Caller(u32),
     /// Our connection to a peer.
@@ -144,6 +146,7 @@ impl Source {
             Self::Caller(id) => (3, id),
             Self::Outbound(PeerKey(id)) => (4, id),
             Self::Inbound(PeerKey(id)) => (5, id),
+            Self::Copies => (6, 0),
         };
         EventData::new_u64((kind << 32) | u64::from(id))
     }
@@ -157,6 +160,7 @@ impl Source {
             3 => Self::Caller(id),
             4 => Self::Outbound(PeerKey(id)),
             5 => Self::Inbound(PeerKey(id)),
+            6 => Self::Copies,
             _ => return None,
         })
     }

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
@@ -17,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::fault;
 use super::frame::encode_sealed_preface;
-use super::sender::{Outgoing, Turn};
+use super::sender::{Done, Outgoing, Turn, is_ready};
 use crate::desc::OpToken;
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::RegionSet;
@@ -47,6 +48,8 @@ pub(super) struct Opening {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// What was opened and not taken: it lies before `start`.
+    opened: Range<usize>,
 }
 
 impl Sealing {
@@ -75,7 +78,7 @@ impl Sealing {
         queue: &mut VecDeque<Outgoing>,
         socket: BorrowedFd<'_>,
         regions: &RegionSet,
-        done: &mut dyn FnMut(OpToken),
+        done: Done<'_>,
     ) -> Result<Turn, FabricError> {
         if self.is_empty() {
             self.refill(queue, regions)?;
@@ -88,9 +91,9 @@ impl Sealing {
             Ok(sent) => {
                 self.written += sent;
                 if self.is_empty() {
-                    self.sealed.drain(..).for_each(&mut *done);
+                    self.sealed.drain(..).for_each(|token| done(token, Ok(())));
                 }
-                Ok(Turn { bytes: sent as u64, more: self.is_empty() && !queue.is_empty() })
+                Ok(Turn { bytes: sent as u64, more: self.is_empty() && is_ready(queue) })
             }
             Err(Errno::AGAIN) => Ok(Turn { bytes: 0, more: false }),
             Err(Errno::INTR) => Ok(Turn { bytes: 0, more: true }),
@@ -105,7 +108,9 @@ impl Sealing {
 
     fn refill(&mut self, queue: &mut VecDeque<Outgoing>, regions: &RegionSet) -> Result<(), FabricError> {
         (self.written, self.end) = (0, 0);
-        while self.buffer.len() - self.end >= RECORD_MAX_BYTES && !queue.is_empty() {
+        while self.buffer.len() - self.end >= RECORD_MAX_BYTES
+            && queue.front().is_some_and(Outgoing::is_whole)
+        {
             let start = self.end + RECORD_HEAD_BYTES;
             let plain =
                 take(queue, regions, &mut self.buffer[start..start + PLAIN_MAX_BYTES], &mut self.sealed)?;
@@ -122,10 +127,10 @@ impl Opening {
     /// Opens what the other side of the link seals.
     pub(super) fn new(key: &LinkKey) -> Result<Self, FabricError> {
         let opener = key.opener().map_err(|error| distrusted("recv", error))?;
-        Ok(Self { opener, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 })
+        Ok(Self { opener, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0, opened: 0..0 })
     }
 
-    /// Reads once: how many bytes came, and whether more may be there.
+    /// Reads once, when all that was opened has been taken: how many bytes came, and whether more may be there.
     pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<(usize, bool)> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -139,17 +144,32 @@ impl Opening {
         Ok((read, full))
     }
 
-    /// What the next whole record carries.
+    /// What the next whole record carries, or what is left of the one before.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, FabricError> {
-        let Some(head) = self.buffer[self.start..self.end].first_chunk() else { return Ok(None) };
+        if self.opened.is_empty() && !self.open_next()? {
+            return Ok(None);
+        }
+        Ok(Some(&self.buffer[self.opened.clone()]))
+    }
+
+    /// So much of it has been taken.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.opened.start += bytes;
+    }
+
+    /// Opens the next record, if it is there.
+    fn open_next(&mut self) -> Result<bool, FabricError> {
+        let Some(head) = self.buffer[self.start..self.end].first_chunk() else { return Ok(false) };
         let len = body_len(*head).map_err(|error| distrusted("recv", error))?;
         let body = self.start + RECORD_HEAD_BYTES;
         if self.end - body < len {
-            return Ok(None);
+            return Ok(false);
         }
         self.start = body + len;
         let opened = self.opener.open(&mut self.buffer[body..body + len]);
-        opened.map(Some).map_err(|error| distrusted("recv", error))
+        let plain = opened.map_err(|error| distrusted("recv", error))?.len();
+        self.opened = body..body + plain;
+        Ok(true)
     }
 }
 
@@ -162,7 +182,7 @@ fn take(
 ) -> Result<usize, FabricError> {
     let mut len = 0;
     while len < out.len()
-        && let Some(front) = queue.front_mut()
+        && let Some(front) = queue.front_mut().filter(|front| front.is_whole())
     {
         len += front.copy(regions, &mut out[len..])?;
         if front.is_written() {

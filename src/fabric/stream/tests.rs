@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::frame::{Head, PREFACE_BYTES, encode_preface};
 use super::listener::CALLERS_MAX;
 use super::*;
-use crate::desc::{OpToken, Segment};
+use crate::desc::OpToken;
 use crate::fabric::{Credentials, Landing};
 
 mod sealed;
@@ -61,7 +61,7 @@ struct Bench {
 
 impl Bench {
     fn new(config: StreamConfig) -> Self {
-        let mut fabric = StreamFabric::open(config).expect("a fabric opens on loopback");
+        let mut fabric = StreamFabric::open(config, None).expect("a fabric opens on loopback");
         let memory: Box<[AtomicU8]> = (0..65_536).map(|_| AtomicU8::new(0)).collect();
         let span = Span { addr: memory.as_ptr() as u64, len: memory.len() as u64 };
         let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span };
@@ -354,12 +354,12 @@ fn a_dead_unix_socket_falls_back_to_tcp() {
 
 #[test]
 fn a_fabric_with_no_carrier_is_refused() {
-    let error = StreamFabric::open(StreamConfig { unix: false, tcp: false, ..StreamConfig::default() });
+    let error = StreamFabric::open(StreamConfig { unix: false, tcp: false, ..StreamConfig::default() }, None);
     assert_eq!(error.err().map(|error| error.kind), Some(FabricErrorKind::Unsupported));
     let nowhere = StreamConfig { bind_ip: "192.0.2.1".parse().expect("an address"), ..tcp() };
-    let error = StreamFabric::open(nowhere).expect_err("not an address of this host");
+    let error = StreamFabric::open(nowhere, None).expect_err("not an address of this host");
     assert!(error.to_string().contains("192.0.2.1"), "{error}");
     let anywhere = StreamConfig { bind_ip: Ipv4Addr::UNSPECIFIED.into(), ..tcp() };
-    let error = StreamFabric::open(anywhere).expect_err("an address that no peer can dial");
+    let error = StreamFabric::open(anywhere, None).expect_err("an address that no peer can dial");
     assert!(error.to_string().contains("0.0.0.0"), "{error}");
 }

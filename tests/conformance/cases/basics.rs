@@ -18,7 +18,10 @@ pub fn limits_agree_with_each_other<H: Harness>() {
     let native = limits.native_read || limits.native_write;
     assert!(native != limits.framed, "exactly one of native and framed: {limits:?}");
     assert!(limits.batches_in_flight > 0 && limits.segments_per_batch > 0 && limits.bytes_per_batch > 0);
-    assert!(limits.kinds.contains(&MemoryKind::Dram), "every fabric carries DRAM: {limits:?}");
+    assert!(
+        H::KINDS.iter().all(|kind| limits.kinds.contains(kind)),
+        "it carries what it is tried on: {limits:?}"
+    );
     assert!(!rig.fabric(0).name().is_empty());
     assert_eq!(rig.fabric(0).address(), rig.fabric(0).address(), "the address is stable");
     assert_eq!(rig.fabric(0).limits(), limits, "the limits are stable");
@@ -52,13 +55,13 @@ pub fn an_idle_poll_does_nothing<H: Harness>() {
     assert_eq!(rig.state(), seen);
 }
 
-pub fn refuses_other_memory_kinds_by_name<H: Harness>() {
+pub fn refuses_kinds_outside_its_limits_by_name<H: Harness>() {
     let Some(mut rig) = Rig::<H>::apart(1) else { return };
     let mem = rig.memory(0, 4096);
     let carried = rig.limits().kinds;
-    let kinds = [MemoryKind::Vram, MemoryKind::Block, MemoryKind::Object, MemoryKind::File];
+    let kinds = [MemoryKind::Dram, MemoryKind::Vram, MemoryKind::Block, MemoryKind::Object, MemoryKind::File];
     for kind in kinds.into_iter().filter(|kind| !carried.contains(kind)) {
-        let region = Region { kind, ..rig.region(mem.span) };
+        let region = Region { kind, ..rig.region(0, mem.span) };
         let error = rig.register(0, &region).expect_err("a kind outside the limits");
         assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains(&kind.to_string()), "names {kind}: {error}");
@@ -71,8 +74,8 @@ pub fn pins_beside_its_work<H: Harness>() {
     let Some(mut rig) = Rig::<H>::pair() else { return };
     let Some(pinning) = rig.fabric(0).pinning() else { return };
     let (from, to) = (rig.memory(0, 65_536), rig.memory(1, 65_536));
-    let late = Memory::new(65_536);
-    let (region, never) = (rig.region(late.span()), rig.region(late.span()));
+    let late = Memory::new(H::KINDS[0], 65_536);
+    let [region, never] = [0; 2].map(|node| rig.region(node, late.span()));
     std::thread::scope(|scope| {
         let pinned = scope.spawn(|| {
             // SAFETY: the memory is freed at the end of this case, unpinned before.
@@ -81,7 +84,7 @@ pub fn pins_beside_its_work<H: Harness>() {
         for route in rig.routes() {
             rig.copy_and_check(route, from, to, &[whole(from, to, 65_536)]);
         }
-        pinned.join().expect("no panic").expect("DRAM is pinned");
+        pinned.join().expect("no panic").expect("it is pinned");
     });
     // SAFETY: as above.
     let twice = unsafe { pinning.pin(&region) }.expect_err("pinned already");
@@ -130,7 +133,8 @@ pub fn wake_handle_tells_of_work<H: Harness>() {
     }
 }
 
-fn readable_nodes<H: Harness>(rig: &Rig<H>) -> Vec<usize> {
+/// The nodes whose handles are readable, or become so soon.
+pub fn readable_nodes<H: Harness>(rig: &Rig<H>) -> Vec<usize> {
     let handles: Vec<_> = (0..2).filter_map(|node| rig.fabric(node).wake()).collect();
     let mut fds: Vec<_> = handles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };

@@ -71,7 +71,7 @@ pub fn overlapping_regions_serve_until_the_last_is_gone<H: Harness>() {
     let (from, to) = (rig.memory(0, 65_536), rig.memory(1, 65_536));
     for mem in [from, to] {
         for span in [mem.span, Span { addr: mem.span.addr + 4096, len: 8192 }] {
-            let region = rig.region(span);
+            let region = rig.region(mem.node, span);
             let key_bytes = rig.register(mem.node, &region).expect("an overlapping region registers");
             let other = 1 - mem.node;
             let peer = rig.peer(other, mem.node);

@@ -29,7 +29,7 @@ fn child() {
         return;
     }
     let mut fabric = Some(LocalFabric::open(LocalConfig::default()).expect("needs nothing"));
-    let memory = Memory::new(LEN);
+    let mut memory = Memory::new(MemoryKind::Dram, LEN);
     memory.fill(child_byte);
     let mut orders = std::io::stdin().lines();
     while let Some(Ok(order)) = orders.next() {
@@ -232,7 +232,7 @@ struct Pair {
 impl Pair {
     fn open(peer: Peer) -> Self {
         let mut fabric = LocalFabric::open(LocalConfig::default()).expect("needs nothing");
-        let memory = Memory::new(LEN);
+        let memory = Memory::new(MemoryKind::Dram, LEN);
         let region = Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span: memory.span() };
         // SAFETY: fields drop in order, so the fabric goes before the memory, which is only copied in and out.
         unsafe { fabric.register(&region) }.expect("DRAM registers");

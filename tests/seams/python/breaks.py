@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rig import TRIES, Rig, is_done, note, require
 from scenarios import Scenario
-from side import DRAM, Outgoing
+from side import Outgoing, kind_of
 
 WATCHED, OTHER = 0, 1  # slots: the one whose transfer breaks, and that of the good moves
 
@@ -73,9 +73,9 @@ def _source_withdrawn(flight: Flight) -> bool:
     rig = flight.rig
     regions = rig.memories[WATCHED].regions(rig.each)
     note("withdraw the source")
-    rig.sender.withdraw(DRAM, regions)
+    rig.sender.withdraw(kind_of(rig.memories[WATCHED]), regions)
     struck = flight.broke()
-    rig.sender.offer(DRAM, regions)
+    rig.sender.offer(kind_of(rig.memories[WATCHED]), regions)
     flight.settle()
     return struck
 

@@ -25,9 +25,11 @@ import moves
 import refusals
 import scenarios
 import side
+from memory import STORES
 from receiver import serve
 from rig import Failed
 from scenarios import Scenario
+from cuda_driver import why_not  # found once memory has said where
 
 LIMIT_S = 60
 SKIPPED = 77
@@ -81,17 +83,26 @@ def play_all(options: argparse.Namespace, wanted: list[Scenario]) -> int:
     if reason := unavailable():
         print(f"seam s2: all left out, {reason}")
         return SKIPPED
+    no_gpu = why_not()
     good = skipped = failed = 0
     for scenario in wanted:
         if reason := side.lacks(scenario):
             print(f"skip {scenario.name:34} not at seam s2: {reason}", flush=True)
             skipped += 1
+        elif no_gpu and needs_gpu(scenario):
+            print(f"skip {scenario.name:34} not on this machine: {no_gpu}", flush=True)
+            skipped += 1
         elif play_apart(options, scenario):
             good += 1
         else:
             failed += 1
-    print(f"seam s2: {good} scenarios went well, {skipped} do not exist there, {failed} failed")
+    print(f"seam s2: {good} scenarios went well, {skipped} do not exist there or on this machine, {failed} failed")
     return 1 if failed or not good else 0
+
+
+def needs_gpu(scenario: Scenario) -> bool:
+    """Whether a side has memory of a GPU."""
+    return any(STORES[scenario.text(end, "dram")] is not None for end in ("source", "destination"))
 
 
 def play_apart(options: argparse.Namespace, scenario: Scenario) -> bool:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+# Behind everything else: both folders have modules of the same names.
+sys.path.append(str(Path(__file__).parents[3] / "examples" / "python_engine_host"))
+from cuda_driver import Allocation, Placement  # noqa: E402
 
 MARGIN = 4096
 BACKGROUND = 0xEE
@@ -58,15 +64,47 @@ class Layout:
         return max(self.nbytes + int(self.gaps().sum()), WORD)
 
 
-class Memory:
-    """A mapping that holds a layout's pieces, with a margin before and behind. Background at first."""
+#: What a scenario may give a side, and how it is made; DRAM is not made by the driver.
+STORES: dict[str, Placement | None] = {
+    "dram": None,
+    "vram": Placement(),
+    "vmm": Placement(chunk_bytes=2 << 20),
+    "vmm-private": Placement(chunk_bytes=2 << 20, chunks_shareable=False),
+}
 
-    def __init__(self, layout: Layout, is_destination: bool) -> None:
+
+class Memory:
+    """Memory that holds a layout's pieces, with a margin before and behind. Background at first.
+
+    What lies on a GPU is looked at and changed in a copy here.
+    """
+
+    def __init__(self, layout: Layout, is_destination: bool, store: str = "dram") -> None:
         self.layout, self._is_destination = layout, is_destination
         self._mapping = mmap.mmap(-1, layout.extent() + 2 * MARGIN)
         self.bytes = np.frombuffer(self._mapping, dtype=np.uint8)
-        self.base = self.bytes.ctypes.data + MARGIN
+        placement = STORES[store]
+        self._device = Allocation(self.bytes.nbytes, placement) if placement is not None else None
+        address = self._device.address if self._device is not None else self.bytes.ctypes.data
+        self.base = address + MARGIN
         self.clear()
+
+    @property
+    def is_vram(self) -> bool:
+        """Whether it lies on a GPU."""
+        return self._device is not None
+
+    def __del__(self) -> None:
+        if getattr(self, "_device", None) is not None:
+            self._device.free()
+
+    def _pull(self) -> None:
+        if self._device is not None:
+            self._device.read(0, self.bytes.ctypes.data, self.bytes.nbytes)
+
+    def _push(self) -> None:
+        if self._device is not None:
+            self._device.write(0, self.bytes.ctypes.data, self.bytes.nbytes)
 
     def pieces(self) -> Spans:
         """The pieces, in the order in which they are paired."""
@@ -79,23 +117,28 @@ class Memory:
     def clear(self) -> None:
         """Makes everything background."""
         self.bytes[:] = BACKGROUND
+        self._push()
 
     def fill(self, seed: int) -> None:
         """Gives the pieces the pattern of `seed`, and all else background."""
         self.bytes[:] = self._image(seed)
+        self._push()
 
     def faults(self, seed: int) -> str:
         """What is wrong if it should be as after fill(seed): empty, or how much and where first."""
+        self._pull()
         wrong = np.flatnonzero(self.bytes != self._image(seed))
         return "" if wrong.size == 0 else f"{wrong.size} bytes differ, the first at offset {wrong[0] - MARGIN}"
 
     def traces(self) -> str:
         """Whether it is background everywhere: empty, or what is not."""
+        self._pull()
         written = np.flatnonzero(self.bytes != BACKGROUND)
         return "" if written.size == 0 else f"something was written, at offset {written[0] - MARGIN}"
 
     def words_of(self, seed: int) -> int:
         """How many whole words of the pieces hold the pattern of `seed` at their place."""
+        self._pull()
         wanted = pattern(self.layout.nbytes, seed)
         found = position = 0
         for at, length in self._offsets():

@@ -1,6 +1,6 @@
 """The receiving end of a scenario, and where it is: on threads of this process, or in one of its own.
 
-A receiver follows commands, which are lists of JSON values: make NAME, offer SLOT BYTES DESCRIPTORS SHAPE EACH, card,
+A receiver follows commands, which are lists of JSON values: make NAME, offer SLOT BYTES DESCRIPTORS SHAPE EACH STORE, card,
 greet PEER CARD, expect PEER SLOT ID SEED, abandon, fill SLOT SEED, clear SLOT, check SLOT SEED, words SLOT SEED,
 traces SLOT, withdraw SLOT EACH, destroy.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from memory import Layout, Memory
-from side import DRAM, PATIENCE_S, Side
+from side import PATIENCE_S, Side, kind_of
 
 PR_SET_PDEATHSIG = 1
 
@@ -57,14 +57,15 @@ class Receiver:
     def _greet(self, peer: str, card: str) -> None:
         self._side.greet(peer, bytes.fromhex(card))
 
-    def _offer(self, slot: int, nbytes: int, descriptors: int, shape: str, each: bool) -> int:
-        memory = Memory(Layout(nbytes, descriptors, shape), is_destination=True)
-        self._side.offer(DRAM, memory.regions(each))
+    def _offer(self, slot: int, nbytes: int, descriptors: int, shape: str, each: bool, store: str) -> int:
+        memory = Memory(Layout(nbytes, descriptors, shape), is_destination=True, store=store)
+        self._side.offer(kind_of(memory), memory.regions(each))
         self._memories[slot] = memory
         return memory.base
 
     def _withdraw(self, slot: int, each: bool) -> None:
-        self._side.withdraw(DRAM, self._memories[slot].regions(each))
+        memory = self._memories[slot]
+        self._side.withdraw(kind_of(memory), memory.regions(each))
 
     def _expect(self, peer: str, slot: int, id: int, seed: int) -> None:
         try:

@@ -11,7 +11,7 @@ import tensorrt_llm.tensorrt_llm_transfer_agent_binding as binding
 from memory import Layout, Memory
 from receiver import Partner, Process
 from scenarios import Scenario
-from side import DRAM, PATIENCE_S, Outgoing, Shipment, Side
+from side import DRAM, PATIENCE_S, VRAM, Outgoing, Shipment, Side, kind_of
 
 SENDER = "ctx0"
 #: How often a scenario is tried until it struck while a transfer was under way.
@@ -35,6 +35,7 @@ class Rig:
             scenario.text("layout", "gaps"),
         )
         self.each = scenario.text("regions", "one") == "each"
+        self._source, self._destination = scenario.text("source", "dram"), scenario.text("destination", "dram")
         self.receiver_name = ""
         self.receiver_card = b""
         self.memories: list[Memory] = []
@@ -45,7 +46,7 @@ class Rig:
 
     def start(self, slots: int = 1) -> None:
         """Makes the sender, a receiver and `slots` memories on both sides, and has them meet."""
-        self.memories = [Memory(self.layout, is_destination=False) for _ in range(slots)]
+        self.memories = [Memory(self.layout, is_destination=False, store=self._source) for _ in range(slots)]
         self.make_sender()
         self.make_receiver()
         self.meet()
@@ -55,7 +56,7 @@ class Rig:
         note("make the sender")
         self.sender = Side(SENDER)
         for memory in self.memories:
-            self.sender.offer(DRAM, memory.regions(self.each))
+            self.sender.offer(kind_of(memory), memory.regions(self.each))
 
     def make_receiver(self) -> None:
         """Makes the receiver and its memory."""
@@ -69,7 +70,9 @@ class Rig:
         """The receiver offers new memory."""
         layout = self.layout
         self._bases = [
-            self.partner.ask("offer", slot, layout.nbytes, layout.descriptors, layout.shape, self.each)
+            self.partner.ask(
+                "offer", slot, layout.nbytes, layout.descriptors, layout.shape, self.each, self._destination
+            )
             for slot in range(len(self.memories))
         ]
         self.receiver_card = bytes.fromhex(self.partner.ask("card"))
@@ -105,6 +108,8 @@ class Rig:
             self._scenario.text("message") == "with",
             self.memories[slot].pieces(),
             self.layout.pieces(self._bases[slot], is_destination=True),
+            kind_of(self.memories[slot]),
+            DRAM if self._destination == "dram" else VRAM,
         )
 
     def expect(self, shipment: Shipment, seed: int, slot: int = 0) -> Future:

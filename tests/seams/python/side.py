@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorrt_llm.tensorrt_llm_transfer_agent_binding as binding
 
-from memory import Spans
+from memory import Memory, Spans
 from scenarios import Scenario
 
 DRAM, VRAM = binding.MemoryType.DRAM, binding.MemoryType.VRAM
@@ -46,6 +46,8 @@ class Shipment:
     with_message: bool
     ours: Spans
     theirs: Spans
+    ours_are: binding.MemoryType = DRAM
+    theirs_are: binding.MemoryType = DRAM
 
 
 class Outgoing:
@@ -142,7 +144,7 @@ class Side:
         """Starts a shipment."""
         op = binding.TransferOp.READ if shipment.is_read else binding.TransferOp.WRITE
         message = _done(shipment.id) if shipment.with_message else None
-        ours, theirs = descs(DRAM, shipment.ours), descs(DRAM, shipment.theirs)
+        ours, theirs = descs(shipment.ours_are, shipment.ours), descs(shipment.theirs_are, shipment.theirs)
         request = binding.TransferRequest(op, ours, theirs, shipment.peer, message)
         return Outgoing(self._agent.submit_transfer_requests(request))
 
@@ -189,6 +191,11 @@ class Side:
         seen.add((sender, message))
         if is_hello:
             self._messages.add((sender, HELLO))
+
+
+def kind_of(memory: Memory) -> binding.MemoryType:
+    """What the seam calls it."""
+    return VRAM if memory.is_vram else DRAM
 
 
 def descs(kind: binding.MemoryType, spans: Spans) -> binding.MemoryDescs:

@@ -53,6 +53,21 @@ def test_places_count() -> None:
     assert memory.faults(3) != "" and memory.words_of(3) == 256
 
 
+@pytest.mark.parametrize("store", ["vram", "vmm", "vmm-private"])
+def test_a_byte_in_memory_of_a_gpu_counts(store: str) -> None:
+    memory = Memory(Layout(5 << 20, 7, "uneven"), is_destination=False, store=store)
+    memory.fill(3)
+    assert memory.is_vram and memory.faults(3) == "" and memory.faults(4) != "" and memory.words_of(3) > 600_000
+    for at in (MARGIN - 1, memory.bytes.size - MARGIN, 3 << 20):
+        right = int(memory.bytes[at])
+        memory._device.set(at, right ^ 1, 1)
+        assert memory.faults(3) != ""
+        memory._device.set(at, right, 1)
+        assert memory.faults(3) == ""
+    memory.clear()
+    assert memory.traces() == "" and memory.words_of(3) == 0
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [

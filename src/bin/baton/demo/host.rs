@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::error::DemoError;
 use super::meeting::Meetings;
+use super::memory::Memories;
 use super::plan::Run;
 use super::programs::{HostProgram, PYTHON, Programs};
 use super::seam::Seam;
@@ -139,8 +140,12 @@ pub struct Launch<'a> {
     pub backend: Backend,
     /// Restricts the lanes.
     pub lane: LaneOption,
+    /// Where pools and slots lie.
+    pub memories: Memories,
     /// Order in which pools hand out blocks.
     pub seed: u64,
+    /// The value for `LD_LIBRARY_PATH`.
+    pub library_path: &'a str,
     /// The value for `BATON_LOG`.
     pub log_filter: &'a str,
     /// Where the ranks of each phase meet, if they have to.
@@ -252,7 +257,7 @@ fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
     let shape = &run.shape;
     let mut command = program(&launch.programs.host);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("LD_LIBRARY_PATH", &launch.programs.library_folder);
+    command.env("LD_LIBRARY_PATH", launch.library_path);
     if let Some(lanes) = launch.lane.variable() {
         command.env("BATON_LANES", lanes);
     }
@@ -291,6 +296,8 @@ fn command(launch: &Launch<'_>, phase: Phase, rank: u32) -> Command {
     for (flag, value) in numbers {
         command.args([flag, &value.to_string()]);
     }
+    let index = rank + if phase == Phase::Generation { shape.tp } else { 0 };
+    command.args(launch.memories.flags(phase, index));
     if run.layout == Layout::Staged {
         command.args(["--max-tokens-in-buffer", &run.slot_tokens.to_string()]);
     }

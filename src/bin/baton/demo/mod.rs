@@ -15,6 +15,7 @@ mod error;
 mod fleet;
 mod host;
 mod meeting;
+mod memory;
 mod plan;
 mod programs;
 mod report;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use error::{DemoError, Failed};
 use host::{Launch, Phase};
 use meeting::Meetings;
+use memory::{Memories, MemoryOption};
 use plan::{RequestCount, Run, ShapeChoice};
 use programs::Programs;
 use report::{Report, RunReport, gib};
@@ -69,6 +71,15 @@ pub struct DemoArgs {
     /// What carries the data; any but auto sets BATON_LANES for the processes
     #[arg(long, value_enum, default_value = "auto")]
     lane: LaneOption,
+    /// Where KV pools and staging slots lie; the context ranks' alone where --gen-memory is given
+    #[arg(long, value_enum, default_value = "dram")]
+    memory: MemoryOption,
+    /// Where those of the generation ranks lie, if elsewhere
+    #[arg(long, value_enum, value_name = "MEMORY")]
+    gen_memory: Option<MemoryOption>,
+    /// GPUs that the ranks are spread over, one after the other, where memory is a GPU's
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    devices: u32,
     /// Requests in each run: the first rows that fit, or "all"
     #[arg(long, default_value = "12", value_name = "N|all")]
     requests: RequestCount,
@@ -117,6 +128,13 @@ pub struct DemoArgs {
     binding_dir: Option<PathBuf>,
 }
 
+impl DemoArgs {
+    fn memories(&self) -> Memories {
+        let generation = self.gen_memory.unwrap_or(self.memory);
+        Memories { context: self.memory, generation, devices: self.devices }
+    }
+}
+
 /// Runs `baton demo`: 0 if every byte arrived, 1 if some were corrupt, 2 if it could not run to its end.
 pub fn run(args: &DemoArgs) -> ExitCode {
     match demonstrate(args) {
@@ -146,7 +164,7 @@ fn demonstrate(args: &DemoArgs) -> Result<ExitCode, Failed> {
         let mut advance = |bytes| progress.inc(bytes);
         let outcome = drive::run(&setup.launch(args, run, &progress)?, args.verbose, corrupt, &mut advance)?;
         corrupt = corrupt.saturating_sub(outcome.requests);
-        reports.push(RunReport::new(run, &outcome));
+        reports.push(RunReport::new(run, args.memories(), &outcome));
     }
     progress.finish_and_clear();
     let report = Report::new(reports);
@@ -178,6 +196,7 @@ struct Setup {
     programs: Programs,
     settings: settings::TransferSettings,
     log_filter: String,
+    library_path: String,
 }
 
 impl Setup {
@@ -198,7 +217,8 @@ impl Setup {
         }
         let programs = programs::find(args, settings.seam, settings.seam.library(settings.backend))?;
         let log_filter = settings::log_filter(&environment);
-        Ok(Setup { runs, programs, settings, log_filter })
+        let library_path = settings::library_path(&programs.library_folder, args.memories(), &environment);
+        Ok(Setup { runs, programs, settings, log_filter, library_path })
     }
 
     fn launch<'a>(
@@ -214,7 +234,9 @@ impl Setup {
             run,
             backend: self.settings.backend,
             lane: args.lane,
+            memories: args.memories(),
             seed: args.seed,
+            library_path: &self.library_path,
             log_filter: &self.log_filter,
             meetings,
             bar,
@@ -280,6 +302,7 @@ Examples:
   baton demo --model llama-3.1-8b --gen-tp 2 --shape paged --requests 4
                                                     one context rank, two generation ranks: heads split
   baton demo --config serving.yaml --shape staged   library and slot size from a serving YAML
+  baton demo --memory vram                          KV cache on a GPU; --gen-memory dram: into DRAM
   baton demo --seam s3                              the connection manager of backend UCX
   baton demo --seam s2 --python venv/bin/python     the Python runtime; that Python has numpy and pyzmq
   baton demo --corrupt 1                            must report 1 corrupt and fail

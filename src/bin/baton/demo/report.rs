@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::counted;
 use super::drive::Outcome;
 use super::error::DemoError;
+use super::memory::Memories;
 use super::plan::Run;
 use super::rows::Row;
 use super::seam::Seam;
@@ -37,6 +38,8 @@ pub struct RunReport {
     pub seam: Seam,
     /// What carried the data.
     pub lane: String,
+    /// Where pools and slots lay, of the context ranks and of the generation ranks.
+    pub memory: String,
     /// How blocks travelled.
     pub shape: Layout,
     /// The model.
@@ -73,7 +76,7 @@ pub struct RunReport {
 
 impl RunReport {
     /// The report of a run that has ended.
-    pub fn new(run: &Run, outcome: &Outcome) -> RunReport {
+    pub fn new(run: &Run, memories: Memories, outcome: &Outcome) -> RunReport {
         let mut spans = outcome.spans.clone();
         spans.sort_unstable();
         let spent = spans.iter().sum();
@@ -81,6 +84,7 @@ impl RunReport {
         RunReport {
             seam: run.seam,
             lane: outcome.lane.clone(),
+            memory: memories.to_string(),
             shape: run.layout,
             model: run.shape.model.name,
             dtype: run.shape.dtype.to_string(),
@@ -138,6 +142,7 @@ impl Report {
                 format!("{} {}", run.model, run.dtype),
                 format!("{}->{}", run.tp, run.gen_tp),
                 run.lane.clone(),
+                run.memory.clone(),
                 run.requests.to_string(),
                 format!("{:.2}", gib(run.bytes)),
                 format!("{:.2}", run.gib_per_s),
@@ -221,12 +226,13 @@ fn skipped_note(run: &Run) -> Option<String> {
     ))
 }
 
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 13] = [
     "seam",
     "shape",
     "model",
     "TP",
     "lane",
+    "memory",
     "requests",
     "GiB",
     "GiB/s",

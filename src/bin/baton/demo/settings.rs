@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use std::path::Path;
 
 use super::error::DemoError;
+use super::memory::Memories;
 use super::seam::Seam;
 use crate::text;
 
@@ -132,6 +133,16 @@ fn read(path: &Path) -> Result<ServingConfig, DemoError> {
     match text::read(path, text::MAX_CONFIG_BYTES) {
         Ok(text) => Ok(ServingConfig::parse(&file, &text)?),
         Err(source) => Err(DemoError::File { path: file, source }),
+    }
+}
+
+/// The value for `LD_LIBRARY_PATH` of the ranks: the folder of the library that is shown, and no other, unless a GPU's
+/// memory is asked for; then the CUDA driver may lie where this process would find it.
+pub fn library_path(folder: &Path, memories: Memories, environment: &Environment) -> String {
+    let own = folder.display().to_string();
+    match environment.shown("LD_LIBRARY_PATH") {
+        Some(inherited) if memories.need_gpu() && !inherited.is_empty() => format!("{own}:{inherited}"),
+        _ => own,
     }
 }
 

@@ -13,6 +13,7 @@ use baton::host::age;
 
 use super::doors::{self, DOORS, Door, DoorFacts, DoorReport, PassedBy, Runtime};
 use super::elf::{self, Elf};
+use super::gpus::Gpus;
 use super::lanes::{self, Address, LaneFacts};
 use super::loader::{self, Loaded, Surroundings};
 use super::machine::Machine;
@@ -328,6 +329,7 @@ fn lanes(subject: &Subject, used: &Use, report: &mut Report) {
         advice,
     }));
     report.machine = Some(facts.machine);
+    report.gpus = Some(facts.gpus);
     report.add_lane_findings();
 }
 
@@ -339,15 +341,18 @@ fn lane_facts(settings: &EngineSettings) -> LaneFacts {
         let opened = neighbour::open(lane, settings, ip);
         Tried { error: opened.and_then(|opened| opened.outcome.err()), library: None }
     };
-    let (local, ucx) = std::thread::scope(|scope| {
+    let (local, cuda, ucx) = std::thread::scope(|scope| {
         let local = scope.spawn(|| neighbour::try_lane("local", settings));
+        let cuda = scope.spawn(|| neighbour::try_lane("cuda", settings));
         let ucx = neighbour::try_lane("ucx", settings);
-        (local.join().unwrap_or_default(), ucx)
+        (local.join().unwrap_or_default(), cuda.join().unwrap_or_default(), ucx)
     });
     LaneFacts {
         machine: Machine::gather(),
+        gpus: Gpus::gather(settings),
         local,
         ucx,
+        cuda,
         stream_unix: opens("stream-unix"),
         stream_tcp: opens("stream-tcp"),
         address: Some(address.map_err(|error| error.to_string()).map(|address| Address {

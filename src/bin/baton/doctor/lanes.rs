@@ -9,6 +9,7 @@ use baton::config::engine::{EngineSettings, interface_variable};
 use baton::error::FabricError;
 use serde::Serialize;
 
+use super::gpus::Gpus;
 use super::machine::Machine;
 use super::neighbour::Tried;
 use super::report::Severity;
@@ -35,10 +36,14 @@ pub struct LaneReport {
 pub struct LaneFacts {
     /// The machine.
     pub machine: Machine,
+    /// The CUDA driver and its devices.
+    pub gpus: Gpus,
     /// `local`, between two processes.
     pub local: Tried,
     /// `ucx`, between two processes.
     pub ucx: Tried,
+    /// `cuda`, between two processes.
+    pub cuda: Tried,
     /// `stream-unix`, opened.
     pub stream_unix: Tried,
     /// `stream-tcp`, opened.
@@ -64,6 +69,7 @@ pub fn judge(facts: &LaneFacts, settings: &EngineSettings, backend: Backend) -> 
     vec![
         local(facts, lanes),
         ucx(facts, settings),
+        cuda(facts, lanes),
         stream(
             "stream-unix",
             lanes.stream_unix,
@@ -162,6 +168,35 @@ fn ucx(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
             }
             let why = format!("{opened}{}", reason(error));
             LaneReport { lane: "ucx", allowed, usable: false, why, advice: Some(advice), severity }
+        }
+    }
+}
+
+fn cuda(facts: &LaneFacts, lanes: &LaneChoice) -> LaneReport {
+    let (lane, allowed, gpus) = ("cuda", lanes.cuda, &facts.gpus);
+    let refused = |why: String, advice: &str, severity: Option<Severity>| LaneReport {
+        lane,
+        allowed,
+        usable: false,
+        why,
+        advice: Some(advice.to_owned()),
+        severity: severity.filter(|_| allowed),
+    };
+    match (&gpus.error, &facts.cuda.error) {
+        // A machine without a GPU has no memory for this lane: nothing is amiss, unless somebody asks for it.
+        (Some(error), _) => {
+            let is_missed = lanes.explicit || gpus.has_kernel_driver;
+            let advice =
+                "let the workers see the driver (docker run --gpus all) and a GPU, or do without GPU memory";
+            refused(error.clone(), advice, is_missed.then_some(Severity::Warning))
+        }
+        (None, Some(error)) => {
+            let advice = "see the error; GPU memory goes through a stream meanwhile, far more slowly";
+            refused(reason(error), advice, Some(Severity::Warning))
+        }
+        (None, None) => {
+            let why = "GPU memory between processes of this host: CUDA starts in two of them, and they see the same GPUs";
+            works(lane, allowed, why.to_owned())
         }
     }
 }
@@ -290,12 +325,12 @@ mod tests {
             address: Some(Err("interface ib9 does not exist here".into())),
             ..LaneFacts::default()
         };
-        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(3);
+        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(4);
         assert_eq!((report.usable, report.severity), (false, Some(Severity::Error)));
         for (backend, variable) in
             [(Backend::Nixl, "TRTLLM_NIXL_INTERFACE"), (Backend::Ucx, "TRTLLM_UCX_INTERFACE")]
         {
-            let report = judge(&facts, &EngineSettings::default(), backend).remove(3);
+            let report = judge(&facts, &EngineSettings::default(), backend).remove(4);
             assert!(report.advice.unwrap().contains(variable));
         }
         facts.address = Some(Ok(Address {
@@ -303,9 +338,28 @@ mod tests {
             reason: "lo was asked for".into(),
             is_loopback: true,
         }));
-        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(3);
+        let report = judge(&facts, &EngineSettings::default(), Backend::Nixl).remove(4);
         assert_eq!((report.usable, report.severity), (true, Some(Severity::Note)));
         assert!(report.why.contains("peers on other hosts cannot connect"), "{}", report.why);
+    }
+
+    #[test]
+    fn gpus_are_missed_where_somebody_wants_them() {
+        let explicit = LaneChoice { explicit: true, ..LaneChoice::default() };
+        let cuda_of = |gpus: Gpus, tried, lanes: &LaneChoice| {
+            cuda(&LaneFacts { gpus, cuda: tried, ..LaneFacts::default() }, lanes)
+        };
+        let none = || Gpus { error: Some("CUDA: dlopen".into()), ..Gpus::default() };
+        assert_eq!(cuda_of(none(), Tried::default(), &LaneChoice::default()).severity, None);
+        assert_eq!(cuda_of(none(), Tried::default(), &explicit).severity, Some(Severity::Warning));
+        let hidden = Gpus { has_kernel_driver: true, ..none() };
+        let report = cuda_of(hidden, Tried::default(), &LaneChoice::default());
+        assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
+        assert!(report.advice.unwrap().contains("--gpus all"));
+        let some = || Gpus { driver: Some("12.8 (libcuda.so.1)".into()), ..Gpus::default() };
+        let report = cuda_of(some(), refused(1), &LaneChoice { cuda: false, ..LaneChoice::default() });
+        assert_eq!((report.usable, report.severity), (false, None), "nobody uses it");
+        assert!(cuda_of(some(), Tried::default(), &LaneChoice::default()).usable);
     }
 
     #[test]
@@ -327,7 +381,7 @@ mod tests {
     fn what_is_not_built_is_named_and_costs_nothing() {
         let reports = judge(&LaneFacts::default(), &EngineSettings::default(), Backend::Nixl);
         let names: Vec<_> = reports.iter().map(|report| report.lane).collect();
-        assert_eq!(names, ["local", "ucx", "stream-unix", "stream-tcp", "libfabric", "mpi"]);
-        assert!(reports[4..].iter().all(|report| !report.usable && report.severity.is_none()));
+        assert_eq!(names, ["local", "ucx", "cuda", "stream-unix", "stream-tcp", "libfabric", "mpi"]);
+        assert!(reports[5..].iter().all(|report| !report.usable && report.severity.is_none()));
     }
 }

@@ -2,7 +2,7 @@
 //! can carry data on this machine?
 //!
 //! ```text
-//!   python  package  elf  ld_cache      machine  neighbour       facts, read from files or tried; nothing of the host
+//!   python  package  elf  ld_cache   machine gpus neighbour       facts, read from files or tried; nothing of the host
 //!        \      |     |     /              |    /                is loaded or imported
 //!         loader -> doors    host::age     lanes    config       pure decisions, the engine's own where it has them
 //!                       \       |           |      /
@@ -12,6 +12,7 @@
 mod doors;
 mod elf;
 mod examine;
+mod gpus;
 mod lanes;
 mod ld_cache;
 mod loader;

@@ -78,6 +78,9 @@ fn lanes(text: &mut String, report: &Report) {
     if let Some(machine) = &report.machine {
         let _ = writeln!(text, "  {}", facts(machine));
     }
+    if let Some(gpus) = &report.gpus {
+        let _ = writeln!(text, "  {}", gpus.line());
+    }
 }
 
 fn facts(machine: &Machine) -> String {

@@ -9,6 +9,7 @@ use baton::config::explain::Explanation;
 use serde::Serialize;
 
 use super::doors::{DoorReport, Runtime, Serves};
+use super::gpus::Gpus;
 use super::lanes::LaneReport;
 use super::machine::Machine;
 use super::python::Python;
@@ -71,6 +72,8 @@ pub struct Report {
     pub host: Option<HostReport>,
     /// Section "lanes": what the machine says.
     pub machine: Option<Machine>,
+    /// Section "lanes": the CUDA driver and its devices.
+    pub gpus: Option<Gpus>,
     /// Section "lanes": one entry for each lane.
     pub lanes: Vec<LaneReport>,
     /// Section "config".

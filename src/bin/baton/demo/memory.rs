@@ -1,0 +1,93 @@
+//! Which memory the ranks of a run have, and on which GPU.
+
+use clap::ValueEnum;
+use std::fmt;
+
+use super::host::Phase;
+
+/// Where KV pools and staging slots lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MemoryOption {
+    /// Memory of the host
+    Dram,
+    /// A GPU's, by one allocation; needs the CUDA driver, or what BATON_CUDA_LIBRARY names
+    Vram,
+    /// A GPU's, by chunks mapped side by side, which other processes can be given
+    Vmm,
+    /// The same with chunks that no other process can be given
+    VmmPrivate,
+}
+
+/// What the ranks of both phases have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memories {
+    /// The context ranks.
+    pub context: MemoryOption,
+    /// The generation ranks.
+    pub generation: MemoryOption,
+    /// GPUs that the ranks are spread over.
+    pub devices: u32,
+}
+
+impl Memories {
+    /// Whether any rank needs a GPU.
+    pub fn need_gpu(&self) -> bool {
+        [self.context, self.generation] != [MemoryOption::Dram; 2]
+    }
+
+    /// The flags that tell a rank, the `index`-th of all ranks of a run, its memory. None for DRAM, which is what
+    /// hosts have by themselves.
+    pub fn flags(&self, phase: Phase, index: u32) -> Vec<String> {
+        let memory = match phase {
+            Phase::Context => self.context,
+            Phase::Generation => self.generation,
+        };
+        let device = (index % self.devices).to_string();
+        let vram = ["--memory", "vram", "--device", &device];
+        let chunks = CHUNK_BYTES.to_string();
+        let flags: Vec<&str> = match memory {
+            MemoryOption::Dram => Vec::new(),
+            MemoryOption::Vram => vram.into(),
+            MemoryOption::Vmm => [&vram[..], &["--vmm", &chunks]].concat(),
+            MemoryOption::VmmPrivate => [&vram[..], &["--vmm", &chunks, "--vmm-private", "1"]].concat(),
+        };
+        flags.into_iter().map(str::to_owned).collect()
+    }
+}
+
+impl fmt::Display for Memories {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}->{}", self.context, self.generation)
+    }
+}
+
+impl fmt::Display for MemoryOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MemoryOption::Dram => "dram",
+            MemoryOption::Vram => "vram",
+            MemoryOption::Vmm => "vmm",
+            MemoryOption::VmmPrivate => "vmm-private",
+        })
+    }
+}
+
+/// The length of a chunk: a few of them in every pool, and far fewer than blocks.
+const CHUNK_BYTES: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rank_is_told_its_memory_and_its_gpu() {
+        let (context, generation) = (MemoryOption::Dram, MemoryOption::VmmPrivate);
+        let memories = Memories { context, generation, devices: 2 };
+        assert!(memories.need_gpu());
+        assert!(memories.flags(Phase::Context, 1).is_empty());
+        let told = memories.flags(Phase::Generation, 3).join(" ");
+        assert_eq!(told, "--memory vram --device 1 --vmm 33554432 --vmm-private 1");
+        assert_eq!(memories.to_string(), "dram->vmm-private");
+        assert!(!Memories { generation: MemoryOption::Dram, ..memories }.need_gpu());
+    }
+}

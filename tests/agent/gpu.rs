@@ -1,0 +1,293 @@
+//! GPU memory through agents: registered, written and read over the stream, in every combination with host memory.
+//!
+//! The driver is the one that `BATON_CUDA_LIBRARY` names, a real one on a machine with a GPU; else the stand-in of
+//! `tests/fake_cuda`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use baton::agent::{Agent, DescriptorList, RegisterError, TransferRequest, TransferState};
+use baton::config::Environment;
+use baton::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
+use baton::device::{Cuda, Device, DeviceConfig, Urgency};
+
+use crate::pair::{Lane, Pool, WATCHDOG, agent, eventually};
+
+#[path = "../conformance/again.rs"]
+mod again;
+#[allow(dead_code)] // what a host does with CUDA; here it makes chunks
+#[path = "../device/raw.rs"]
+mod raw;
+
+use again::in_a_process;
+
+/// The driver of this process's agents.
+pub fn driver() -> PathBuf {
+    let environment = Environment::from_process();
+    let named = environment.setting("BATON_CUDA_LIBRARY").expect("UTF-8");
+    named.map_or_else(fake_cuda::library, Into::into)
+}
+
+fn device() -> Arc<Device> {
+    let cuda = Cuda::open(&DeviceConfig { library: Some(driver()) }).expect("a driver for the tests");
+    cuda.device(0).expect("the first device")
+}
+
+/// Memory that outlives every registration of it.
+enum Memory {
+    Host(Pool, usize),
+    /// Of the first device; never freed.
+    Gpu(Span),
+}
+
+impl Memory {
+    fn new(kind: MemoryKind, len: usize) -> Self {
+        if kind == MemoryKind::Dram {
+            return Self::Host(Pool::new(len, 0), len);
+        }
+        let buffer = device().alloc(len).expect("device memory");
+        let span = buffer.span();
+        std::mem::forget(buffer);
+        Self::Gpu(span)
+    }
+
+    /// GPU memory of several chunks side by side.
+    fn chunks(count: usize) -> (Self, u64) {
+        let device = device();
+        raw::make_current(&device);
+        let chunks = raw::Chunks::new(&vec![&*device; count], raw::Handles::Fd);
+        (Self::Gpu(chunks.span()), chunks.chunk)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Host(_, len) => *len,
+            Self::Gpu(span) => span.len as usize,
+        }
+    }
+
+    fn piece(&self, offset: usize, len: usize) -> Descriptor {
+        match self {
+            Self::Host(pool, _) => pool.desc(offset, len),
+            Self::Gpu(span) => Descriptor { addr: span.addr + offset as u64, len: len as u64, device: 0 },
+        }
+    }
+
+    fn list(&self, pieces: Vec<Descriptor>) -> DescriptorList<'static> {
+        let kind = if matches!(self, Self::Host(..)) { MemoryKind::Dram } else { MemoryKind::Vram };
+        DescriptorList { kind, descs: pieces.into() }
+    }
+
+    fn register(&self, agent: &Agent) {
+        // SAFETY: it is never freed, and only ever copied in and out of.
+        unsafe { agent.register(&self.list(vec![self.piece(0, self.len())])) }.expect("memory registers");
+    }
+
+    fn fill(&self, byte: impl Fn(usize) -> u8) {
+        match self {
+            Self::Host(pool, _) => pool.fill(byte),
+            Self::Gpu(span) => {
+                let mut staged = device().pinned(self.len()).expect("page-locked memory");
+                staged.as_mut_slice().iter_mut().enumerate().for_each(|(at, slot)| *slot = byte(at));
+                copy(Segment { src: staged.device_addr(), dst: span.addr, len: span.len });
+            }
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Host(pool, _) => pool.bytes(),
+            Self::Gpu(span) => {
+                let staged = device().pinned(self.len()).expect("page-locked memory");
+                copy(Segment { src: span.addr, dst: staged.device_addr(), len: span.len });
+                staged.as_slice().to_vec()
+            }
+        }
+    }
+}
+
+/// Copies between page-locked memory and a device's, and waits for the end.
+fn copy(segment: Segment) {
+    let mut queue = device().queue(Arc::new(|| ()), Urgency::Normal).expect("a queue");
+    // SAFETY: both ends belong to the caller, who waits; no transfer is under way that uses them.
+    unsafe { queue.start(1, [segment].into_iter()) }.expect("an idle device takes a copy");
+    eventually("the copy", || queue.ended()).1.expect("it is copied");
+}
+
+/// Two agents with memory, the context's and the generation's.
+struct Ends {
+    agents: [Agent; 2],
+    memory: [Memory; 2],
+}
+
+impl Ends {
+    fn new(lane: Lane, memory: [Memory; 2]) -> Self {
+        let agents = ["ctx", "gen"].map(|stem| agent(stem, lane));
+        memory.iter().zip(&agents).for_each(|(memory, agent)| memory.register(agent));
+        agents[0].load_blob(agents[1].name(), &agents[1].local_blob()).expect("the generation loads");
+        Self { agents, memory }
+    }
+
+    /// The context copies pieces between its memory and the generation's, each `(offset here, offset there, length)`.
+    fn run(&self, op: TransferOp, pieces: &[(usize, usize, usize)]) {
+        let [local, remote] = &self.memory;
+        let request = TransferRequest {
+            op,
+            local: local.list(pieces.iter().map(|(here, _, len)| local.piece(*here, *len)).collect()),
+            remote: remote.list(pieces.iter().map(|(_, there, len)| remote.piece(*there, *len)).collect()),
+            peer: self.agents[1].name().to_owned(),
+            sync_message: None,
+        };
+        let transfer = self.agents[0].submit(&request).expect("the transfer is taken");
+        let state = transfer.wait(Some(WATCHDOG));
+        assert_eq!(state, TransferState::Success, "{}", transfer.error_text());
+    }
+
+    /// Does so with fresh bytes, and looks at all there is at the destination.
+    fn run_and_check(&self, op: TransferOp, pieces: &[(usize, usize, usize)]) {
+        let [here, there] = &self.memory;
+        here.fill(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]);
+        there.fill(|at| (at as u32).wrapping_mul(40_503).to_le_bytes()[1]);
+        let (mut ours, mut theirs) = (here.bytes(), there.bytes());
+        for &(at, to, len) in pieces {
+            match op {
+                TransferOp::Write => theirs[to..to + len].copy_from_slice(&ours[at..at + len]),
+                TransferOp::Read => ours[at..at + len].copy_from_slice(&theirs[to..to + len]),
+            }
+        }
+        self.run(op, pieces);
+        assert!(here.bytes() == ours, "{op} of {} pieces: the context's memory", pieces.len());
+        assert!(there.bytes() == theirs, "{op} of {} pieces: the generation's memory", pieces.len());
+    }
+}
+
+/// `count` pieces of `len` bytes: here from the front, there from the back, with gaps.
+fn scattered(count: usize, len: usize) -> Vec<(usize, usize, usize)> {
+    (0..count).map(|at| (at * (len + 3), (count - 1 - at) * (len + 3) + 1, len)).collect()
+}
+
+fn bytes_arrive_in_all_combinations(lane: Lane) {
+    use MemoryKind::{Dram, Vram};
+    for kinds in [[Vram, Vram], [Vram, Dram], [Dram, Vram], [Dram, Dram]] {
+        let ends = Ends::new(lane, kinds.map(|kind| Memory::new(kind, (5 << 20) + 13)));
+        for op in [TransferOp::Write, TransferOp::Read] {
+            ends.run_and_check(op, &[(0, 0, (5 << 20) + 13)]);
+            ends.run_and_check(op, &scattered(4000, 1000));
+            ends.run_and_check(op, &scattered(1, 1));
+        }
+    }
+}
+
+#[test]
+fn bytes_arrive_in_all_combinations_over_unix() {
+    bytes_arrive_in_all_combinations(Lane::StreamUnix);
+}
+
+#[test]
+fn bytes_arrive_in_all_combinations_over_tcp() {
+    bytes_arrive_in_all_combinations(Lane::StreamTcp);
+}
+
+/// What is registered as one is a region for each chunk; descriptors that cross their edges arrive all the same.
+#[test]
+fn descriptors_cross_the_edges_of_chunks() {
+    let ((from, chunk), (to, _)) = (Memory::chunks(3), Memory::chunks(3));
+    let (ends, chunk) = (Ends::new(Lane::StreamUnix, [from, to]), chunk as usize);
+    let pieces = [
+        (chunk - 5000, 100, 10_000),               // over an edge here
+        (10_000, 2 * chunk - 7, 9_000),            // over one there
+        (2 * chunk - 100, chunk - 300, 4_000),     // over one on both sides, at different bytes
+        (2 * chunk + 4_000, 2 * chunk + 9_000, 1), // over none
+    ];
+    for op in [TransferOp::Write, TransferOp::Read] {
+        ends.run_and_check(op, &pieces);
+        ends.run_and_check(op, &[(0, 0, 3 * chunk)]);
+    }
+}
+
+#[test]
+fn memory_is_given_back_and_taken_again() {
+    let ends = Ends::new(Lane::StreamUnix, [MemoryKind::Vram; 2].map(|kind| Memory::new(kind, 1 << 20)));
+    for _ in 0..3 {
+        ends.run_and_check(TransferOp::Write, &scattered(200, 4096));
+        for (memory, agent) in ends.memory.iter().zip(&ends.agents) {
+            agent.deregister(&memory.list(vec![memory.piece(0, memory.len())]));
+            memory.register(agent);
+        }
+    }
+}
+
+fn refusal(agent: &Agent, list: &DescriptorList<'_>) -> RegisterError {
+    // SAFETY: nothing is registered: that is what is shown.
+    unsafe { agent.register(list) }.expect_err("memory that is not what it is said to be")
+}
+
+#[test]
+fn what_is_not_gpu_memory_of_the_device_is_refused() {
+    let agent = agent("ctx", Lane::StreamUnix);
+    let host = Pool::new(4096, 0);
+    let vram = |piece| DescriptorList { kind: MemoryKind::Vram, descs: vec![piece].into() };
+    let error = refusal(&agent, &vram(host.desc(0, 4096)));
+    assert!(matches!(error, RegisterError::Gpu { index: 0, .. }), "{error}");
+    assert!(error.to_string().contains("is not device memory"), "{error}");
+    let memory = Memory::new(MemoryKind::Vram, 4096);
+    let elsewhere = Descriptor { device: 1, ..memory.piece(0, 4096) };
+    let error = refusal(&agent, &vram(elsewhere));
+    assert!(error.to_string().contains("lies on device 0, not on device 1"), "{error}");
+    memory.register(&agent);
+}
+
+#[test]
+fn without_cuda_gpu_memory_is_refused_and_host_memory_serves() {
+    in_a_process("gpu::no_cuda", &[("BATON_CUDA_LIBRARY", "/no/such/libcuda.so")]);
+}
+
+#[test]
+#[ignore = "started by another test"]
+fn no_cuda() {
+    let agent = agent("ctx", Lane::StreamUnix);
+    let host = Pool::new(4096, 0);
+    let list = DescriptorList { kind: MemoryKind::Vram, descs: vec![host.desc(0, 4096)].into() };
+    let error = refusal(&agent, &list);
+    assert!(error.to_string().contains("GPU memory needs CUDA"), "{error}");
+    assert!(error.to_string().contains("/no/such/libcuda.so"), "{error}");
+    host.register(&agent);
+}
+
+/// A device that fails in the midst of transfers: each ends, the error says which call on which device, and host memory
+/// goes on being carried over the same links.
+#[test]
+fn a_device_that_fails_ends_its_transfers_alone() {
+    if Environment::from_process().setting("BATON_CUDA_LIBRARY") != Ok(None) {
+        return eprintln!("left out: it needs the stand-in's settings");
+    }
+    // The launches of the test's own copies come first.
+    in_a_process("gpu::a_failing_device", &[("FAKE_CUDA_FAIL", "cuLaunchKernel:6+:719")]);
+}
+
+#[test]
+#[ignore = "started by another test"]
+fn a_failing_device() {
+    let ends = Ends::new(
+        Lane::StreamUnix,
+        [MemoryKind::Vram, MemoryKind::Dram].map(|kind| Memory::new(kind, 8 << 20)),
+    );
+    let host = Memory::new(MemoryKind::Dram, 8 << 20);
+    host.register(&ends.agents[0]);
+    let [local, remote] = &ends.memory;
+    let request = |from: &Memory| TransferRequest {
+        op: TransferOp::Write,
+        local: from.list(vec![from.piece(0, from.len())]),
+        remote: remote.list(vec![remote.piece(0, remote.len())]),
+        peer: ends.agents[1].name().to_owned(),
+        sync_message: None,
+    };
+    let transfer = ends.agents[0].submit(&request(local)).expect("the transfer is taken");
+    assert_eq!(transfer.wait(Some(WATCHDOG)), TransferState::Failure);
+    let text = transfer.error_text();
+    assert!(text.contains("cuLaunchKernel on device 0"), "{text}");
+    host.fill(|at| at as u8);
+    let transfer = ends.agents[0].submit(&request(&host)).expect("the transfer is taken");
+    assert_eq!(transfer.wait(Some(WATCHDOG)), TransferState::Success, "{}", transfer.error_text());
+    assert!(remote.bytes() == host.bytes());
+}
