@@ -12,3 +12,4 @@ mod raw;
 mod refusals;
 mod rig;
 mod sharing;
+mod transforms;

@@ -156,6 +156,11 @@ pub enum Order {
     Check(Checking),
     /// How many transfers of this agent are not over.
     InFlight,
+    /// Waits for notifications in a thread from now on, as a host does that expects some, or no longer.
+    Attend {
+        /// Whether.
+        on: bool,
+    },
     /// Measures a layout: [`Measured`].
     Measure {
         /// What is moved.

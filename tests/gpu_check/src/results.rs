@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::case::{Case, Outcome, Part, Verdict};
@@ -29,12 +29,25 @@ pub struct Results {
     checks: Vec<Check>,
     #[serde(skip)]
     stem: PathBuf,
+    /// Of an earlier run of the same commit, on the same machine and day: what this one does not do again stays.
+    #[serde(skip)]
+    earlier: Vec<Check>,
 }
 
-#[derive(Debug, Serialize)]
+/// What an earlier run has left.
+#[derive(Deserialize)]
+struct Earlier {
+    commit: Option<String>,
+    machine: Machine,
+    checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Check {
     part: Part,
     name: String,
+    /// The seed it was done with.
+    seed: u64,
     seconds: f64,
     #[serde(flatten)]
     outcome: Outcome,
@@ -53,17 +66,48 @@ impl Results {
         let gpu = machine.gpus.first().map(|gpu| gpu.name.as_str()).unwrap_or("none");
         let stem = folder.join(format!("{}-{date}", slug(gpu)));
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let (goals, checks) = (Vec::new(), Vec::new());
-        Ok(Self { date, commit, fake, complete: false, seed, machine, goals, checks, stem })
+        let (goals, checks, earlier) = (Vec::new(), Vec::new(), Vec::new());
+        let mut results =
+            Self { date, commit, fake, complete: false, seed, machine, goals, checks, stem, earlier };
+        results.earlier = results.read_earlier();
+        Ok(results)
+    }
+
+    fn read_earlier(&self) -> Vec<Check> {
+        let [json, _] = self.files();
+        let text = fs::read_to_string(json).unwrap_or_default();
+        let earlier = serde_json::from_str::<Earlier>(&text).ok();
+        let uuids =
+            |machine: &Machine| -> Vec<String> { machine.gpus.iter().map(|gpu| gpu.uuid.clone()).collect() };
+        let fits = |earlier: &Earlier| {
+            self.commit.is_some()
+                && earlier.commit == self.commit
+                && earlier.machine.driver == self.machine.driver
+                && uuids(&earlier.machine) == uuids(&self.machine)
+        };
+        earlier.filter(fits).map(|earlier| earlier.checks).unwrap_or_default()
+    }
+
+    /// Those of this run, and what an earlier one has done besides, in the order of the parts.
+    fn all(&self) -> Vec<Check> {
+        let is_new =
+            |check: &Check| self.checks.iter().any(|new| (new.part, &new.name) == (check.part, &check.name));
+        let kept = self.earlier.iter().filter(|check| !is_new(check));
+        let mut all: Vec<Check> = kept.chain(&self.checks).cloned().collect();
+        all.sort_by_key(|check| check.part);
+        all
     }
 
     /// Adds a check, and writes the files.
     pub fn add(&mut self, case: &Case, seconds: f64, outcome: Outcome) -> Result<(), String> {
         let seconds = (seconds * 1000.0).round() / 1000.0;
-        self.checks.push(Check { part: case.part, name: case.name.clone(), seconds, outcome });
-        let figures = self.checks.iter().filter(|check| check.part == Part::Bench);
-        let figures: Vec<Value> = figures.map(|check| check.outcome.figures.clone()).collect();
-        self.goals = if self.fake { Vec::new() } else { goals(&figures, self.count(Verdict::Corrupt)) };
+        let (part, name, seed) = (case.part, case.name.clone(), self.seed);
+        self.checks.push(Check { part, name, seed, seconds, outcome });
+        let all = self.all();
+        let corrupt = all.iter().filter(|check| check.outcome.verdict == Verdict::Corrupt).count();
+        let bench = all.into_iter().filter(|check| check.part == Part::Bench);
+        let figures: Vec<Value> = bench.map(|check| check.outcome.figures).collect();
+        self.goals = if self.fake { Vec::new() } else { goals(&figures, corrupt) };
         self.write()
     }
 
@@ -83,13 +127,9 @@ impl Results {
         self.count(Verdict::Passed) > 0 && self.count(Verdict::Failed) + self.count(Verdict::Corrupt) == 0
     }
 
-    /// `gpu-check: 41 checks, 0 corrupt, 0 failed, 3 skipped`.
+    /// `gpu-check: 41 checks, 0 corrupt, 0 failed, 3 skipped`, of this run.
     pub fn last_line(&self) -> String {
-        let [passed, corrupt, failed, skipped] =
-            [Verdict::Passed, Verdict::Corrupt, Verdict::Failed, Verdict::Skipped].map(|v| self.count(v));
-        let done = passed + corrupt + failed;
-        let fake = if self.fake { " (a fake GPU)" } else { "" };
-        format!("gpu-check: {done} checks, {corrupt} corrupt, {failed} failed, {skipped} skipped{fake}")
+        summary(&self.checks, self.fake)
     }
 
     /// For people.
@@ -123,9 +163,11 @@ impl Results {
         text
     }
 
-    /// For machines.
+    /// For machines: this run, and what an earlier one has done besides.
     pub fn json(&self) -> Result<String, String> {
-        serde_json::to_string_pretty(self).map_err(|error| error.to_string())
+        let mut whole = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        whole["checks"] = serde_json::to_value(self.all()).map_err(|error| error.to_string())?;
+        serde_json::to_string_pretty(&whole).map_err(|error| error.to_string())
     }
 
     /// The files, as they are named.
@@ -165,41 +207,41 @@ impl Results {
         writeln!(text, "| kernel module | {} |", self.machine.module.clone().unwrap_or_else(unknown))?;
         writeln!(text, "| system | Linux {}, {} |", self.machine.system, self.machine.processor)?;
         writeln!(text, "| commit | {} |", self.commit.clone().unwrap_or_else(unknown))?;
-        writeln!(text, "| seed | {} |\n\n{}\n", self.seed, self.last_line())?;
+        writeln!(text, "\n{}", summary(&self.all(), self.fake))?;
         if !self.goals.is_empty() {
-            writeln!(text, "## Figures to reach\n\n| figure | goal | measured | |\n|---|---|---|---|")?;
+            writeln!(text, "\n## Figures to reach\n\n| figure | goal | measured | |\n|---|---|---|---|")?;
             for Goal { what, goal, measured, reached } in &self.goals {
                 let reached =
                     reached.map_or("not measured", |yes| if yes { "reached" } else { "not reached" });
                 let measured = measured.map_or("-".to_owned(), |value| format!("{value:.4}"));
                 writeln!(text, "| {what} | {goal} | {measured} | {reached} |")?;
             }
-            writeln!(text)?;
         }
         self.write_parts(text)
     }
 
     fn write_parts(&self, text: &mut String) -> std::fmt::Result {
         let mut part = None;
-        for check in &self.checks {
+        for check in self.all() {
             if part != Some(check.part) {
                 part = Some(check.part);
-                writeln!(text, "## {}\n\n| check | outcome | what |\n|---|---|---|", check.part.name())?;
+                writeln!(text, "\n## {}\n\n| check | outcome | what |\n|---|---|---|", check.part.name())?;
             }
             let what = check.outcome.text.replace('|', "\\|").replace('\n', "<br>");
-            let verdict = verdict_text(check.outcome.verdict);
-            writeln!(text, "| {} | {verdict} | {what} |", check.name)?;
-            if self
-                .checks
-                .iter()
-                .rfind(|other| other.part == check.part)
-                .is_some_and(|last| last.name == check.name)
-            {
-                writeln!(text)?;
-            }
+            writeln!(text, "| {} | {} | {what} |", check.name, verdict_text(check.outcome.verdict))?;
         }
         Ok(())
     }
+}
+
+/// How many checks came to what.
+fn summary(checks: &[Check], fake: bool) -> String {
+    let count = |verdict| checks.iter().filter(|check| check.outcome.verdict == verdict).count();
+    let [passed, corrupt, failed, skipped] =
+        [Verdict::Passed, Verdict::Corrupt, Verdict::Failed, Verdict::Skipped].map(count);
+    let done = passed + corrupt + failed;
+    let fake = if fake { " (a fake GPU)" } else { "" };
+    format!("gpu-check: {done} checks, {corrupt} corrupt, {failed} failed, {skipped} skipped{fake}")
 }
 
 /// As tables have it.
@@ -243,6 +285,49 @@ const WIDTH: u16 = 160;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::orders::Gpu;
+
+    fn machine() -> Machine {
+        let gpu = Gpu {
+            name: "Some GPU".to_owned(),
+            uuid: "17".to_owned(),
+            pci: String::new(),
+            capability: "9.0".to_owned(),
+            memory: 1,
+            free: 1,
+            reaches: Vec::new(),
+        };
+        Machine {
+            driver: "12.8".to_owned(),
+            module: None,
+            system: String::new(),
+            processor: String::new(),
+            gpus: vec![gpu],
+            vram_lanes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_later_run_of_the_same_commit_keeps_what_it_does_not_do_again() {
+        let folder = std::env::temp_dir().join(format!("gpu-check-results-{}", std::process::id()));
+        let run = |commit: &str, name: &str, result: Result<String, String>| {
+            let dated = (Some("2030-01-02".to_owned()), Some(commit.to_owned()));
+            let mut results = Results::new(machine(), false, 1, dated, &folder).expect("a folder");
+            let case = Case::skipped(Part::Kernels, name, "");
+            results.add(&case, 1.0, result.into()).expect("written");
+            let text = fs::read_to_string(&results.files()[1]).expect("a table");
+            assert!(results.files()[0].ends_with("some-gpu-2030-01-02.json"), "{:?}", results.files());
+            (text, results.is_good())
+        };
+        let good = || Ok("all well".to_owned());
+        assert!(run("a", "one", Err("bad".to_owned())).0.contains("1 checks, 0 corrupt, 1 failed"));
+        let (text, is_good) = run("a", "two", good());
+        assert!(text.contains("2 checks, 0 corrupt, 1 failed") && text.contains("| one | FAILED | bad |"));
+        assert!(is_good, "this run was");
+        assert!(run("a", "one", good()).0.contains("2 checks, 0 corrupt, 0 failed"));
+        assert!(run("b", "one", good()).0.contains("1 checks, 0 corrupt, 0 failed"), "another commit");
+        fs::remove_dir_all(folder).expect("ours");
+    }
 
     #[test]
     fn dates_and_names_are_as_files_have_them() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use baton::config::model::{Dtype, Model};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::paths::{Ends, Path};
@@ -125,25 +126,15 @@ fn measure(rig: &Rig, cell: Cell, nixl: Option<&PathBuf>) -> Outcome {
 }
 
 fn figures(rig: &Rig, cell: Cell, nixl: Option<&PathBuf>) -> Result<(String, Value), String> {
-    let (laps, launches) = laps(rig, cell)?;
+    let [waiting, idle] = times(rig, cell)?;
     let mut process = rig.start("limit", Start::default())?;
     let (bytes, repeats) = (cell.bytes(), if rig.effort.short { 1 } else { 10 });
     let limit: Limit = process.ask(&Order::CopyLimit { device: 0, bytes, repeats }, BULK_LIMIT)?;
     let order = Order::Cost { device: 0, layout: cell.layout, repeats };
     let cost: Cost = process.ask(&order, BULK_LIMIT)?;
     drop(process);
-    let us = |ns: u64| ns as f64 / 1e3;
-    let all: Vec<f64> = laps.iter().map(|lap| us(lap.end_ns - lap.begin_ns)).collect();
-    let submits: Vec<f64> = laps.iter().map(|lap| us(lap.submitted_ns - lap.begin_ns)).collect();
-    let first_launch = |lap: &Lap| {
-        let within = launches.iter().filter(|at| (lap.begin_ns..lap.end_ns).contains(*at));
-        within.min().copied()
-    };
-    let launched = || laps.iter().filter_map(|lap| Some((lap, first_launch(lap)?)));
-    let to_launch: Vec<f64> = launched().map(|(lap, at)| us(at - lap.begin_ns)).collect();
-    let to_end: Vec<f64> = launched().map(|(lap, at)| us(lap.end_ns - at)).collect();
-    let (median_us, best_limit) = (quantile(&all, 0.5), limit.driver_gbps.max(limit.kernel_gbps));
-    let gbps = bytes as f64 / (median_us * 1e3);
+    let best_limit = limit.driver_gbps.max(limit.kernel_gbps);
+    let gbps = bytes as f64 / (waiting.median_us * 1e3);
     let beside = nixl.map(|python| nixl::measure(rig, python, cell)).transpose();
     let (nixl_us, nixl_error) = match &beside {
         Ok(found) => (*found, None),
@@ -151,57 +142,100 @@ fn figures(rig: &Rig, cell: Cell, nixl: Option<&PathBuf>) -> Result<(String, Val
     };
     let figures = json!({
         "size": cell.size, "count": cell.count, "layout": cell.name, "bytes": bytes,
-        "moves": laps.len(),
-        "median_us": median_us, "p99_us": quantile(&all, 0.99),
-        "submit_us": quantile(&submits, 0.5),
-        "submit_to_launch_us": some_quantile(&to_launch, 0.5),
-        "launch_to_end_us": some_quantile(&to_end, 0.5),
-        "launch_to_end_p99_us": some_quantile(&to_end, 0.99),
-        "launches_per_move": launches.len() as f64 / laps.len().max(1) as f64,
+        "peer_waits": waiting, "peer_idle": idle,
         "gbps": gbps,
         "limit_driver_gbps": limit.driver_gbps, "limit_kernel_gbps": limit.kernel_gbps,
         "of_limit": gbps / best_limit,
         "plan_ns": cost.plan_ns, "list_ns": cost.list_ns, "start_ns": cost.start_ns,
-        "nixl_us": nixl_us, "times_nixl": nixl_us.map(|nixl| nixl / median_us), "nixl_error": nixl_error,
+        "nixl_us": nixl_us, "times_nixl": nixl_us.map(|nixl| nixl / waiting.median_us), "nixl_error": nixl_error,
     });
-    let mut text = if rig.is_fake() {
-        format!("{} moves, 0 corrupt", laps.len())
-    } else {
-        format!(
-            "median {median_us:.1} us, p99 {:.1} us, {gbps:.0} GB/s, {:.0} % of the copy limit of {best_limit:.0} GB/s; first \
-             launch to ACK {:.1} us; plan {:.1}, list {:.1}, start {:.1} ns a descriptor; 0 corrupt",
-            quantile(&all, 0.99),
-            100.0 * gbps / best_limit,
-            quantile(&to_end, 0.5),
-            cost.plan_ns,
-            cost.list_ns,
-            cost.start_ns
-        )
-    };
+    if rig.is_fake() {
+        return Ok((format!("{} moves, 0 corrupt", waiting.moves + idle.moves), figures));
+    }
+    let mut text = format!(
+        "median {:.1} us, p99 {:.1} us (peer idle {:.1} us), {gbps:.0} GB/s, {:.0} % of the copy limit of {best_limit:.0} \
+         GB/s; first launch to ACK {:.1} us; plan {:.1}, list {:.1}, start {:.1} ns a descriptor; 0 corrupt",
+        waiting.median_us,
+        waiting.p99_us,
+        idle.median_us,
+        100.0 * gbps / best_limit,
+        waiting.launch_to_end_us.unwrap_or(0.0),
+        cost.plan_ns,
+        cost.list_ns,
+        cost.start_ns
+    );
     match (nixl_us, nixl_error) {
-        (Some(nixl), _) => text += &format!("; NIXL {nixl:.1} us, {:.1} times as long", nixl / median_us),
+        (Some(nixl), _) => {
+            text += &format!("; NIXL {nixl:.1} us, {:.1} times as long", nixl / waiting.median_us)
+        }
         (None, Some(error)) => text += &format!("; NIXL: {error}"),
         (None, None) => {}
     }
     Ok((text, figures))
 }
 
-/// The moves that count, and when copies were launched during them.
-fn laps(rig: &Rig, cell: Cell) -> Result<(Vec<Lap>, Vec<u64>), String> {
+/// How long the moves of a measurement took, in microseconds.
+#[derive(Debug, Serialize)]
+struct Times {
+    moves: usize,
+    median_us: f64,
+    p99_us: f64,
+    submit_us: f64,
+    submit_to_launch_us: Option<f64>,
+    launch_to_end_us: Option<f64>,
+    launch_to_end_p99_us: Option<f64>,
+    launches_per_move: f64,
+}
+
+impl Times {
+    fn new(laps: &[Lap], launches: &[u64]) -> Self {
+        let us = |ns: u64| ns as f64 / 1e3;
+        let all: Vec<f64> = laps.iter().map(|lap| us(lap.end_ns - lap.begin_ns)).collect();
+        let submits: Vec<f64> = laps.iter().map(|lap| us(lap.submitted_ns - lap.begin_ns)).collect();
+        let first_launch = |lap: &Lap| {
+            let within = launches.iter().filter(|at| (lap.begin_ns..lap.end_ns).contains(*at));
+            within.min().copied()
+        };
+        let launched = || laps.iter().filter_map(|lap| Some((lap, first_launch(lap)?)));
+        let to_launch: Vec<f64> = launched().map(|(lap, at)| us(at - lap.begin_ns)).collect();
+        let to_end: Vec<f64> = launched().map(|(lap, at)| us(lap.end_ns - at)).collect();
+        Self {
+            moves: laps.len(),
+            median_us: quantile(&all, 0.5),
+            p99_us: quantile(&all, 0.99),
+            submit_us: quantile(&submits, 0.5),
+            submit_to_launch_us: some_quantile(&to_launch, 0.5),
+            launch_to_end_us: some_quantile(&to_end, 0.5),
+            launch_to_end_p99_us: some_quantile(&to_end, 0.99),
+            launches_per_move: launches.len() as f64 / laps.len().max(1) as f64,
+        }
+    }
+}
+
+/// Moves the cell while a thread of the peer's waits for notifications, as a host does that expects the data, and while
+/// the peer does nothing; then once more into a fresh destination, whose bytes are compared.
+fn times(rig: &Rig, cell: Cell) -> Result<[Times; 2], String> {
     let path = Path { lanes: Lanes::Cuda, read: false, from: (Place::Alloc, 0), to: (Place::Alloc, 0) };
     let (src, dst) = cell.layout.spans();
     let how = Start { watch_launches: true, ..Start::default() };
     let mut ends = Ends::new(rig, path, src.max(dst), how)?;
+    let waiting = laps(rig, &mut ends, cell, true)?;
+    let idle = laps(rig, &mut ends, cell, false)?;
+    ends.round(cell.layout, rig.corrupt)?;
+    Ok([waiting, idle])
+}
+
+fn laps(rig: &Rig, ends: &mut Ends, cell: Cell, on: bool) -> Result<Times, String> {
     let moving = ends.moving(cell.layout);
     let (warm_up, repeats, for_ms) = if rig.effort.short { (1, 3, 1000) } else { (20, 400, 2000) };
     let order = |warm_up, repeats| Order::Measure { moving: moving.clone(), warm_up, repeats, for_ms };
+    ends.destination.process.ask::<()>(&Order::Attend { on }, BULK_LIMIT)?;
     ends.source.process.ask::<Measured>(&order(warm_up, 1), BULK_LIMIT)?;
     ends.destination.process.ask::<Vec<u64>>(&Order::Launches, BULK_LIMIT)?;
     let limit = Duration::from_millis(for_ms) + BULK_LIMIT;
     let measured: Measured = ends.source.process.ask(&order(0, repeats), limit)?;
     let launches: Vec<u64> = ends.destination.process.ask(&Order::Launches, BULK_LIMIT)?;
-    ends.round(cell.layout, rig.corrupt)?;
-    Ok((measured.laps, launches))
+    Ok(Times::new(&measured.laps, &launches))
 }
 
 /// What this part of them stay within; 0 of none.
@@ -238,6 +272,15 @@ mod tests {
                 .iter()
                 .all(|cell| cell.bytes() <= BYTES_MAX && cell.layout.pieces().len() as u64 == cell.count)
         );
+    }
+
+    #[test]
+    fn moves_are_cut_at_their_first_launch() {
+        let lap = |at: u64| Lap { begin_ns: at, submitted_ns: at + 1000, end_ns: at + 9000 };
+        let times = Times::new(&[lap(0), lap(10_000), lap(20_000)], &[3000, 4000, 13_000, 23_000]);
+        assert_eq!((times.median_us, times.submit_us), (9.0, 1.0));
+        assert_eq!((times.submit_to_launch_us, times.launch_to_end_us), (Some(3.0), Some(6.0)));
+        assert_eq!(Times::new(&[lap(0)], &[]).launch_to_end_us, None);
     }
 
     #[test]

@@ -43,7 +43,10 @@ fn run(rig: &Rig, built: &Built) -> Result<String, String> {
     let mut command = Command::new("timeout");
     command.arg(limit).arg(&built.baton).args(["demo", "--memory", "vram", "--requests", requests]);
     if rig.effort.short {
-        command.args(["--tokens", "64", "--model", "qwen3-0.6b"]);
+        let rows = rig.folder.join("rows.jsonl");
+        let text = "{\"input_length\": 512}\n".repeat(2);
+        std::fs::write(&rows, text).map_err(|error| format!("{}: {error}", rows.display()))?;
+        command.arg("--rows").arg(rows);
     }
     command.arg("--lib-dir").arg(&built.lib_dir).arg("--host").arg(&built.host);
     if let Some(library) = &rig.library {

@@ -15,16 +15,19 @@ pub struct Path {
     pub lanes: Lanes,
     /// Whether the destination's process submits; the source's does otherwise.
     pub read: bool,
-    /// Where the source lies, and on which device.
-    pub from: (Place, u32),
-    /// Where the destination lies, and on which device.
-    pub to: (Place, u32),
+    /// Where the source lies.
+    pub from: Memory,
+    /// Where the destination lies.
+    pub to: Memory,
 }
+
+/// A kind of memory, and its device.
+pub type Memory = (Place, u32);
 
 impl Path {
     fn name(&self) -> String {
         let op = if self.read { "read" } else { "write" };
-        let side = |(place, device): (Place, u32)| match place.is_vram() {
+        let side = |(place, device): Memory| match place.is_vram() {
             true => format!("{}{device}", place.name()),
             false => place.name().to_owned(),
         };
@@ -66,7 +69,7 @@ fn case(rig: &Rig, path: Path) -> Case {
 
 fn paths(rig: &Rig) -> Vec<Path> {
     use Place::{Alloc, Dram, VmmFd, VmmPrivate};
-    let mut pairs: Vec<(Lanes, (Place, u32), (Place, u32))> = Vec::new();
+    let mut pairs: Vec<(Lanes, Memory, Memory)> = Vec::new();
     for from in [Alloc, VmmFd] {
         pairs.extend([Alloc, VmmFd, VmmPrivate].map(|to| (Lanes::Cuda, (from, 0), (to, 0))));
     }

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton::agent::{Agent, AgentConfig, DescriptorList, Transfer, TransferRequest, TransferState};
 use baton::config::EngineSettings;
@@ -23,6 +24,8 @@ pub struct Side {
     agent: Option<Arc<Agent>>,
     buffers: Vec<Option<Buffer>>,
     storm: Option<Receiver<Ended>>,
+    /// Tells the thread that waits for notifications to end.
+    attending: Option<Arc<AtomicBool>>,
 }
 
 /// The two lists of a transfer.
@@ -178,6 +181,24 @@ impl Side {
         Ok(ended)
     }
 
+    /// Waits for notifications in a thread, which drives the engine meanwhile, or no longer.
+    pub fn attend(&mut self, on: bool) -> Result<(), String> {
+        if let Some(over) = self.attending.take() {
+            over.store(true, Ordering::Relaxed);
+        }
+        if on {
+            let (agent, over) = (Arc::clone(self.agent()?), Arc::new(AtomicBool::new(false)));
+            self.attending = Some(Arc::clone(&over));
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) && agent.check_running().is_ok() {
+                    agent.wait_for_notifications(Instant::now() + ATTENDED_FOR);
+                    agent.take_notifications();
+                }
+            });
+        }
+        Ok(())
+    }
+
     /// Transfers of the agent that are not over.
     pub fn in_flight(&self) -> Result<usize, String> {
         Ok(self.agent()?.counters().transfers)
@@ -236,5 +257,7 @@ fn registered(held: Held, len: u64) -> DescriptorList<'static> {
     DescriptorList { kind: kind(held.place), descs: vec![descriptor].into() }
 }
 
+/// How long a thread that waits for notifications does not look whether it still has to.
+const ATTENDED_FOR: Duration = Duration::from_millis(20);
 /// Transfers of a storm that are under way at a time.
 const STORM_DEPTH: usize = 3;

@@ -146,12 +146,15 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let freed = match self.place {
-            // SAFETY: our mapping, not used after.
             Place::Dram => {
-                unsafe { munmap(self.host(0).cast(), self.whole as usize) }.map_err(|error| error.to_string())
+                // SAFETY: our mapping, not used after.
+                let unmapped = unsafe { munmap(self.host(0).cast(), self.whole as usize) };
+                unmapped.map_err(|error| error.to_string())
             }
             Place::Alloc => raw().and_then(|raw| raw.enter(self.device).and_then(|()| raw.free(self.base))),
-            _ => raw().and_then(|raw| raw.unmap_chunks(self.base, self.chunks)),
+            Place::VmmFd | Place::VmmPrivate => {
+                raw().and_then(|raw| raw.unmap_chunks(self.base, self.chunks))
+            }
         };
         if let Err(error) = freed {
             eprintln!("memory cannot be given back: {error}");

@@ -89,6 +89,7 @@ impl Worker {
             Order::Ended { within_ms } => value(side.ended(within_ms)?),
             Order::Check(checking) => value(check::check(side.buffer(checking.buffer)?, &checking)?),
             Order::InFlight => value(side.in_flight()?),
+            Order::Attend { on } => value(side.attend(on)?),
             Order::Measure { moving, warm_up, repeats, for_ms } => {
                 value(measure::laps(side, &moving, (warm_up, repeats), for_ms)?)
             }
