@@ -1,6 +1,6 @@
 //! Back-pressure, completion accounting, order, fairness.
 
-use baton::desc::OpToken;
+use baton::desc::{MemoryKind, OpToken};
 use baton::fabric::Posted;
 
 use crate::copy::{Op, Route, strided, whole};
