@@ -5,6 +5,7 @@
 #   SOAK_CYCLES=10000                         is how often `make soak` connects and disconnects on each lane
 #   SANITIZE="thread address miri"            are the parts of `make sanitize`: some of these, all by default
 #   CHAOS_FLAGS="--only tx. --row 17,18"      is handed to `chaos` (target/release/chaos --help)
+#   GPU_CHECK_FLAGS="--only bench"            is handed to `gpu-check` (target/release/gpu-check --help)
 #   BENCH_FLAGS="--path tcp --only stride2"   is handed to `baton bench`
 #   PREFIX=/opt/baton                         where `make install` puts things (DESTDIR is honoured)
 
@@ -16,6 +17,7 @@ PREFIX     ?= /usr/local
 DEMO_FLAGS ?=
 CHAOS_FLAGS ?=
 BENCH_FLAGS ?=
+GPU_CHECK_FLAGS ?=
 SANITIZE ?= thread address miri
 JOBS       ?= $(shell nproc)
 # A hung test must fail the run, not outlast it.
@@ -58,7 +60,7 @@ DEMO_NEEDS  := python
 DEMO_PYTHON  = --python "$$(scripts/install-python.sh)"
 endif
 
-.PHONY: help demo test simulate soak kills loom sanitize chaos bench bench-full gate build install clean deps python fuzz fuzz-seeds
+.PHONY: help demo test simulate soak kills loom sanitize chaos bench bench-full gpu-check gate build install clean deps python fuzz fuzz-seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -116,6 +118,11 @@ bench: python ## Baton beside NIXL, Mooncake and the machine's limits; details i
 bench-full: override BENCH_FLAGS += --set full
 bench-full: bench ## the same over every size and count up to 512 MiB
 
+# On the machine with the GPU it needs no cargo and no network, if it was built before.
+gpu-check: ## GPU memory on a real GPU: every path against a CPU, kills, times; results in benches/results
+	@[[ -x target/release/gpu-check ]] || { scripts/install-deps.sh && cargo build --release --locked -p gpu-check; }
+	target/release/gpu-check $(GPU_CHECK_FLAGS)
+
 gate: ## formatting, lints, the rules of the tree, documentation
 	scripts/install-deps.sh --gate
 	cargo fmt --all --check
@@ -124,9 +131,9 @@ gate: ## formatting, lints, the rules of the tree, documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	@echo "gate: passed"
 
-# The staticlib and the program come from one cargo call; CMake finds the staticlib fresh and links it.
+# The staticlib and the programs come from one cargo call; CMake finds the staticlib fresh and links it.
 build: deps ## the library under its names (build/lib), the engine host, the baton program
-	cargo build --release --locked -p baton -p chaos
+	cargo build --release --locked -p baton -p chaos -p gpu-check -p fake-cuda
 	cmake -S . -B build $(if $(BATON_PYTHON),-DBATON_PYTHON=$(BATON_PYTHON))
 	cmake --build build --parallel $(JOBS)
 

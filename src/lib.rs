@@ -29,6 +29,7 @@ pub mod error;
 pub mod fabric;
 pub mod ffi;
 pub mod host;
+pub mod nvtx;
 pub mod panics;
 pub mod planted;
 pub mod proto;

@@ -78,6 +78,15 @@ fn many_batches_complete_once_each_and_a_full_queue_hands_back() {
     tokens.sort_unstable();
     assert_eq!(tokens, (0..200).collect::<Vec<_>>());
     assert!(a.record.completed.iter().all(|(_, outcome)| outcome.is_ok()));
+    assert!(
+        a.record.flushing.iter().all(|(_, is_over)| !is_over),
+        "a flush comes before the end of its batch"
+    );
+    let mut flushing: Vec<u64> = a.record.flushing.iter().map(|(token, _)| token.0).collect();
+    let flushes = flushing.len(); // 0 where each flush is over at once
+    flushing.sort_unstable();
+    flushing.dedup();
+    assert_eq!(flushing.len(), flushes, "a batch is flushed once");
     assert!(full > 0, "200 batches of 4 MiB never filled the queue");
 }
 
@@ -447,6 +456,8 @@ fn config() -> UcxConfig {
 #[derive(Debug, Default)]
 struct Record {
     connected: Vec<(PeerKey, Result<(), FabricError>)>,
+    /// Each with whether it was over already.
+    flushing: Vec<(OpToken, bool)>,
     completed: Vec<(OpToken, Result<(), FabricError>)>,
     lost: Vec<(PeerKey, FabricError)>,
 }
@@ -454,6 +465,11 @@ struct Record {
 impl Sink for Record {
     fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>) {
         self.connected.push((peer, outcome));
+    }
+
+    fn flushing(&mut self, token: OpToken) {
+        let is_over = self.completed.iter().any(|(over, _)| *over == token);
+        self.flushing.push((token, is_over));
     }
 
     fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>) {

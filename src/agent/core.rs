@@ -29,6 +29,7 @@ use super::crew::Crew;
 use super::ghosts::Ghosts;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
+use super::marks::Marks;
 use super::pollers::Pollers;
 use super::regions::Registered;
 use super::registration::{Pinner, Quarantine};
@@ -69,6 +70,7 @@ pub(super) struct Core {
     pub quarantine: Quarantine,
     pub ghosts: Ghosts,
     pub mishaps: Mishaps,
+    pub marks: Marks,
     pub transfers: HashMap<TransferId, Outcome>,
     /// Why streams that somebody is waiting for have closed.
     pub farewells: HashMap<PeerKey, Option<String>>,
@@ -135,6 +137,7 @@ impl Core {
             quarantine: Quarantine::default(),
             ghosts: Ghosts::default(),
             mishaps: Mishaps::default(),
+            marks: Marks::default(),
             transfers: HashMap::new(),
             farewells: HashMap::new(),
             streams: HashMap::new(),
@@ -262,6 +265,7 @@ impl Core {
         for (_, outcome) in self.transfers.drain() {
             let _ = outcome.set(Err(TransferError::Shutdown)); // nobody who waits for one waits for ever
         }
+        self.marks.clear();
         self.registered = Registered::default();
         self.quarantine.clear();
         self.leave_lobby();
@@ -345,7 +349,9 @@ impl Core {
                 }
                 self.signal.raise();
             }
+            Action::Committed { id } => self.marks.committed(id),
             Action::Ended { id, outcome } => {
+                self.marks.ended(id);
                 if let Err(error) = &outcome {
                     self.mishaps.transfers_failed += 1;
                     tracing::warn!(transfer = %id, %error, "transfer failed");

@@ -1,25 +1,45 @@
-//! The loopback agent: copies host memory into files and back.
+//! The loopback agent: copies host or GPU memory into files and back.
 //!
 //! A request pairs a list of memory with a list of open files, and both are read as one stream of bytes: the
 //! memory descriptors in order, and the files in order, each from its offset 0 for its stated length. The two
 //! streams have to be equally long. Hosts pair them one to one (descriptor i with file i), which is the plain
 //! case of this.
 //!
+//! ```text
+//!   host memory   pread, pwrite                                        (positional)
+//!   GPU memory    cuFile, where it is there and pieces are large       (direct)
+//!                 else page-locked buffers, pread, pwrite              (staging)
+//! ```
+//!
 //! Reads and writes are positional, so nothing depends on or moves a file's own position. The files stay the
 //! host's: nothing here closes or syncs one. Everything that can be checked is checked before the first byte
-//! moves. GPU memory is refused by name.
+//! moves, GPU memory with the driver.
 //!
-//! An agent has no state beyond its name; requests may run on several threads at once.
-#![allow(unsafe_code)]
+//! An agent has no state but its name and what it keeps for the next request; requests may run on several threads at once.
+#![allow(unsafe_code)] // the contract, handed on: the caller vouches for the memory
 
-use std::io;
+mod direct;
+mod error;
+mod pairing;
+mod positional;
+mod staging;
+
+use std::fmt;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use thiserror::Error;
-
+use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind};
+use crate::device::{Cuda, DeviceError};
 
 use super::DescriptorList;
+use super::gpus::Gpus;
+
+pub use self::error::LoopbackError;
+use self::pairing::pieces;
+use self::staging::Stages;
 
 /// An open file and how many of its bytes take part, from offset 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,102 +59,29 @@ pub enum Direction {
     Load,
 }
 
-/// Why a loopback request failed.
-#[derive(Debug, Error)]
-pub enum LoopbackError {
-    /// Memory that the CPU cannot touch.
-    #[error("loopback agent {agent}: {kind} memory is not supported yet: only DRAM is")]
-    Kind {
-        /// Name of the agent.
-        agent: String,
-        /// What it was.
-        kind: MemoryKind,
-    },
-    /// A descriptor whose end wraps.
-    #[error("loopback agent {agent}: memory {desc} wraps around the address space")]
-    Wraps {
-        /// Name of the agent.
-        agent: String,
-        /// The descriptor.
-        desc: Descriptor,
-    },
-    /// A descriptor or file that holds nothing.
-    #[error("loopback agent {agent}: {what} {index} has zero length")]
-    Empty {
-        /// Name of the agent.
-        agent: String,
-        /// `memory descriptor` or `file`.
-        what: &'static str,
-        /// Its place in the list.
-        index: usize,
-    },
-    /// A file that is not open.
-    #[error("loopback agent {agent}: file {index} has the descriptor {fd}, which is not open")]
-    NotOpen {
-        /// Name of the agent.
-        agent: String,
-        /// Its place in the list.
-        index: usize,
-        /// Its number.
-        fd: RawFd,
-    },
-    /// The two sides are not equally long.
-    #[error("loopback agent {agent}: {memory_bytes} bytes of memory against {file_bytes} bytes of files")]
-    Lengths {
-        /// Name of the agent.
-        agent: String,
-        /// Sum over the memory.
-        memory_bytes: u128,
-        /// Sum over the files.
-        file_bytes: u128,
-    },
-    /// A read or write failed.
-    #[error("loopback agent {agent}: {call} of {len_bytes} bytes at offset {offset} of fd {fd}: {error}")]
-    Io {
-        /// Name of the agent.
-        agent: String,
-        /// `pread` or `pwrite`.
-        call: &'static str,
-        /// The file.
-        fd: RawFd,
-        /// Where.
-        offset: u64,
-        /// How much was left to move there.
-        len_bytes: u64,
-        /// The system's answer.
-        error: io::Error,
-    },
-    /// A file is shorter than its stated length.
-    #[error("loopback agent {agent}: fd {fd} ends at offset {offset}, {len_bytes} bytes short")]
-    EndOfFile {
-        /// Name of the agent.
-        agent: String,
-        /// The file.
-        fd: RawFd,
-        /// Where it ends.
-        offset: u64,
-        /// What is missing.
-        len_bytes: u64,
-    },
-}
-
 /// See the [module](self).
-#[derive(Debug)]
 pub struct LoopbackAgent {
     name: String,
+    cuda_library: Option<PathBuf>,
+    /// Opened by the first request that needs them.
+    gpus: OnceLock<Gpus>,
+    stages: Stages,
+    /// Whether the log says that cuFile has refused something.
+    has_told: AtomicBool,
 }
 
 impl LoopbackAgent {
-    /// An agent of this name; the name appears in its errors.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into() }
+    /// An agent of this name, which appears in its errors. `cuda_library` is the libcuda to open instead of the system's.
+    pub fn new(name: impl Into<String>, cuda_library: Option<PathBuf>) -> Self {
+        let (gpus, stages, has_told) = (OnceLock::new(), Stages::default(), AtomicBool::new(false));
+        Self { name: name.into(), cuda_library, gpus, stages, has_told }
     }
 
     /// Copies and returns when the last byte is moved. On an error some bytes may have moved.
     ///
     /// # Safety
-    /// Every descriptor of `memory` is mapped until this returns (and writable for a load), and nobody holds a
-    /// Rust reference to it.
+    /// Until this returns every descriptor of `memory` is mapped (and writable for a load), or of GPU memory allocated, and
+    /// nobody holds a Rust reference to it.
     pub unsafe fn execute(
         &self,
         memory: &DescriptorList<'_>,
@@ -142,29 +89,70 @@ impl LoopbackAgent {
         direction: Direction,
     ) -> Result<(), LoopbackError> {
         self.check(memory, files)?;
-        let mut rest = memory.descs.iter().copied();
-        let mut piece = Descriptor { addr: 0, len: 0, device: 0 };
-        for file in files {
-            let mut offset = 0;
-            while offset < file.len {
-                if piece.len == 0 {
-                    let Some(next) = rest.next() else { return Ok(()) }; // the sums are equal: never
-                    piece = next;
-                }
-                let len = piece.len.min(file.len - offset);
-                // SAFETY: [addr, addr + len) lies in a descriptor of `memory`, for which the caller vouches.
-                unsafe { self.copy(file.fd, offset, piece.addr, len, direction)? };
-                offset += len;
-                piece.addr += len;
-                piece.len -= len;
-            }
+        if memory.kind == MemoryKind::Vram {
+            let Some(cuda) = self.check_gpu_memory(&memory.descs)? else { return Ok(()) };
+            // SAFETY: the caller's promise; the driver has just said that it is memory of these devices.
+            return unsafe { self.execute_gpu(cuda, memory, files, direction) };
+        }
+        for piece in pieces(&memory.descs, files) {
+            // SAFETY: the piece lies in a descriptor of `memory`, for which the caller vouches.
+            unsafe {
+                positional::copy(&self.name, piece.fd, piece.offset, piece.addr, piece.len, direction)
+            }?;
         }
         Ok(())
     }
 
+    /// The part of [`Self::execute`] for GPU memory.
+    ///
+    /// # Safety
+    /// As there, and the memory is of these devices.
+    unsafe fn execute_gpu(
+        &self,
+        cuda: &'static Cuda,
+        memory: &DescriptorList<'_>,
+        files: &[FileSpan],
+        direction: Direction,
+    ) -> Result<(), LoopbackError> {
+        if let Some(library) = direct::for_request(&self.name, &memory.descs) {
+            // SAFETY: the caller's promise.
+            match unsafe { direct::move_all(library, cuda, pieces(&memory.descs, files), files, direction) } {
+                Ok(()) => return Ok(()),
+                Err(error) => self.tell_of_detour(&error),
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.stages.move_through(&self.name, cuda, pieces(&memory.descs, files), direction) }
+    }
+
+    fn tell_of_detour(&self, error: &DeviceError) {
+        if !self.has_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                agent = self.name,
+                %error,
+                "cuFile does not do this request, which goes through page-locked memory; others of the kind are not told of"
+            );
+        }
+    }
+
+    /// Whether all of it is memory of the devices that the host says; the driver that knows it, `None` only of no memory.
+    fn check_gpu_memory(&self, memory: &[Descriptor]) -> Result<Option<&'static Cuda>, LoopbackError> {
+        let gpus = self.gpus.get_or_init(|| {
+            let cuda_library = self.cuda_library.clone();
+            Gpus::open(&EngineSettings { cuda_library, ..EngineSettings::default() })
+        });
+        for desc in memory {
+            gpus.pieces(*desc).map_err(|source| {
+                let agent = self.name.clone();
+                LoopbackError::Gpu { agent, desc: *desc, source: Box::new(source) }
+            })?;
+        }
+        Ok(gpus.cuda())
+    }
+
     fn check(&self, memory: &DescriptorList<'_>, files: &[FileSpan]) -> Result<(), LoopbackError> {
         let agent = || self.name.clone();
-        if memory.kind != MemoryKind::Dram {
+        if !matches!(memory.kind, MemoryKind::Dram | MemoryKind::Vram) {
             return Err(LoopbackError::Kind { agent: agent(), kind: memory.kind });
         }
         for (index, desc) in memory.descs.iter().enumerate() {
@@ -191,63 +179,13 @@ impl LoopbackAgent {
         }
         Ok(())
     }
-
-    /// Moves `len` bytes between `addr` and `offset` of the file, however many calls that takes.
-    ///
-    /// # Safety
-    /// As [`Self::execute`], for `len` bytes at `addr`.
-    unsafe fn copy(
-        &self,
-        fd: RawFd,
-        offset: u64,
-        addr: u64,
-        len: u64,
-        direction: Direction,
-    ) -> Result<(), LoopbackError> {
-        let call = match direction {
-            Direction::Offload => "pwrite",
-            Direction::Load => "pread",
-        };
-        let failed = |done: u64, error: io::Error| LoopbackError::Io {
-            agent: self.name.clone(),
-            call,
-            fd,
-            offset: offset + done,
-            len_bytes: len - done,
-            error,
-        };
-        let mut done = 0;
-        while done < len {
-            let step = (len - done).min(STEP_MAX_BYTES) as usize;
-            let at = libc::off64_t::try_from(offset + done)
-                .map_err(|_| failed(done, io::Error::from_raw_os_error(libc::EOVERFLOW)))?;
-            let start = (addr + done) as *mut libc::c_void;
-            // The raw calls, because this memory is the host's and no Rust slice over it may exist.
-            let moved = match direction {
-                // SAFETY: `step` bytes at `start` are mapped (the caller's promise); the kernel checks the rest.
-                Direction::Offload => unsafe { libc::pwrite64(fd, start, step, at) },
-                // SAFETY: as above, and writable.
-                Direction::Load => unsafe { libc::pread64(fd, start, step, at) },
-            };
-            match moved {
-                0 if direction == Direction::Load => {
-                    let (agent, len_bytes) = (self.name.clone(), len - done);
-                    return Err(LoopbackError::EndOfFile { agent, fd, offset: offset + done, len_bytes });
-                }
-                0 => return Err(failed(done, io::ErrorKind::WriteZero.into())),
-                1.. => done += moved as u64,
-                _ => match io::Error::last_os_error() {
-                    error if error.kind() == io::ErrorKind::Interrupted => {}
-                    error => return Err(failed(done, error)),
-                },
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Bytes per call: below the kernel's own cut of 2 GiB less a page, and whole pages.
-const STEP_MAX_BYTES: u64 = 1 << 30;
+impl fmt::Debug for LoopbackAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "loopback agent {}", self.name)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -280,7 +218,7 @@ mod tests {
     ) -> Result<(), LoopbackError> {
         let memory = dram(pieces);
         // SAFETY: the pieces are borrowed for the call, and only their addresses are used during it.
-        unsafe { LoopbackAgent::new("disk0").execute(&memory, files, direction) }
+        unsafe { LoopbackAgent::new("disk0", None).execute(&memory, files, direction) }
     }
 
     #[test]
@@ -326,8 +264,9 @@ mod tests {
             descs: vec![Descriptor { addr: 8, len: 4096, device: 0 }].into(),
         };
         // SAFETY: the first page is never mapped; no Rust object is touched, the kernel answers EFAULT.
-        let outcome =
-            unsafe { LoopbackAgent::new("disk0").execute(&memory, &[span(&file, 4096)], Direction::Offload) };
+        let outcome = unsafe {
+            LoopbackAgent::new("disk0", None).execute(&memory, &[span(&file, 4096)], Direction::Offload)
+        };
         assert!(outcome.unwrap_err().to_string().contains("Bad address"));
     }
 
@@ -335,7 +274,7 @@ mod tests {
     fn bad_requests_move_nothing() {
         let file = scratch();
         let cases: [(DescriptorList<'_>, Vec<FileSpan>, &str); 6] = [
-            (list(MemoryKind::Vram, 64, 8), vec![span(&file, 8)], "VRAM memory is not supported yet"),
+            (list(MemoryKind::Block, 64, 8), vec![span(&file, 8)], "BLK memory is not supported"),
             (list(MemoryKind::Dram, u64::MAX, 8), vec![span(&file, 8)], "wraps around"),
             (list(MemoryKind::Dram, 64, 0), vec![], "memory descriptor 0 has zero length"),
             (list(MemoryKind::Dram, 64, 8), vec![span(&file, 0)], "file 0 has zero length"),
@@ -348,7 +287,8 @@ mod tests {
         ];
         for (memory, files, part) in cases {
             // SAFETY: each case is refused before an address is used.
-            let outcome = unsafe { LoopbackAgent::new("disk0").execute(&memory, &files, Direction::Offload) };
+            let outcome =
+                unsafe { LoopbackAgent::new("disk0", None).execute(&memory, &files, Direction::Offload) };
             let text = outcome.unwrap_err().to_string();
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }

@@ -34,6 +34,7 @@ mod inbox;
 mod lobby;
 pub mod loopback;
 mod mappings;
+mod marks;
 mod open;
 mod pollers;
 mod process;
@@ -188,19 +189,21 @@ impl Agent {
     /// Starts a transfer and returns at once. Nothing has moved if this is an error.
     pub fn submit(&self, request: &TransferRequest<'_>) -> Result<Transfer, SubmitError> {
         self.check_running()?;
-        let (submission, mut core) = loop {
-            let submission = self.plan_request(request)?;
+        let (planning, submission, mut core) = loop {
+            let (planning, submission) = self.plan_in_sight(request)?;
             let core = self.running_core()?;
             let ours = core.endpoint.regions();
             // Memory that another thread has deregistered meanwhile is not to be touched: the next plan says so.
             if submission.regions.iter().all(|key| ours.by_key(*key).is_some()) {
-                break (submission, core);
+                break (planning, submission, core);
             }
         };
         let peer = submission.peer.clone();
         let outcome = Arc::new(OnceCell::new());
         let now = Instant::now();
+        let facts = marks::planned(&core.endpoint, &submission);
         let id = core.endpoint.submit(submission, now)?;
+        core.marks.submitted(id, planning, facts);
         core.transfers.insert(id, Arc::clone(&outcome));
         core.carry_on(now);
         Ok(Transfer::new(Arc::clone(&self.shared), id, peer, outcome))
@@ -365,6 +368,17 @@ impl Agent {
 
     fn failed(&self, failure: &Failure) -> NotRunning {
         NotRunning::Failed { agent: self.name().to_owned(), text: failure.text.clone() }
+    }
+
+    /// [`Agent::plan_request`], for those who watch too.
+    fn plan_in_sight(
+        &self,
+        request: &TransferRequest<'_>,
+    ) -> Result<(Option<marks::Open>, Submission), SubmitError> {
+        let mut planning = marks::planning(self.name(), &request.peer);
+        let submission = self.plan_request(request)?;
+        planning.iter_mut().for_each(marks::Open::stop);
+        Ok((planning, submission))
     }
 
     /// Plans outside the lock, against the tables as they are now.

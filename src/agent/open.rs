@@ -23,6 +23,7 @@ use super::error::CreateError;
 use super::gpus::Gpus;
 use super::inbox::Inbox;
 use super::lobby::Lobby;
+use super::marks;
 use super::progress::Shared;
 use super::signal::Signal;
 use super::sockets::{listen_tcp, listen_unix};
@@ -76,6 +77,7 @@ fn open_over(
         "listening; peers are told this address"
     );
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
+    marks::attach(settings.profiler_library.as_deref());
     let gpus = Gpus::open(&settings);
     let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
@@ -161,7 +163,7 @@ fn listen_near(ip: std::net::IpAddr, port: u16) -> io::Result<(std::os::fd::Owne
 /// Whether the control stream may be a Unix socket: not when only TCP lanes are wanted.
 pub(super) fn uses_unix(settings: &EngineSettings) -> bool {
     let lanes = &settings.lanes;
-    lanes.local || lanes.ucx || lanes.stream_unix
+    lanes.local || lanes.ucx || lanes.cuda || lanes.stream_unix
 }
 
 /// This host, as long as it runs: its boot id.

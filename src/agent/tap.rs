@@ -7,9 +7,12 @@ use crate::error::FabricError;
 use crate::fabric::{Landing, Sink};
 use crate::proto::endpoint::{Endpoint, Placement};
 
+use super::marks::Marks;
+
 /// The sink of one poll of one fabric.
 pub(super) struct Tap<'a> {
     endpoint: &'a mut Endpoint,
+    marks: &'a mut Marks,
     lane: &'static str,
     now: Instant,
     /// Counts the frames whose payload has no place.
@@ -20,8 +23,14 @@ pub(super) struct Tap<'a> {
 
 impl<'a> Tap<'a> {
     /// Hands the events of `lane` to `endpoint`.
-    pub fn new(endpoint: &'a mut Endpoint, lane: &'static str, now: Instant, dropped: &'a mut u64) -> Self {
-        Self { endpoint, lane, now, dropped, lost: Vec::new() }
+    pub fn new(
+        endpoint: &'a mut Endpoint,
+        marks: &'a mut Marks,
+        lane: &'static str,
+        now: Instant,
+        dropped: &'a mut u64,
+    ) -> Self {
+        Self { endpoint, marks, lane, now, dropped, lost: Vec::new() }
     }
 
     /// The peers whose link broke in this poll.
@@ -35,13 +44,21 @@ impl Sink for Tap<'_> {
         self.endpoint.handle_lane(peer, self.lane, as_text(outcome));
     }
 
+    fn flushing(&mut self, token: OpToken) {
+        self.marks.flushing(token);
+    }
+
     fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>) {
+        self.marks.over(token.0);
         self.endpoint.handle_completed(token, as_text(outcome), self.now);
     }
 
     fn arrived(&mut self, peer: PeerKey, header: &[u8], payload_bytes: u64) -> Landing {
         match self.endpoint.handle_arrived(peer, header, payload_bytes) {
-            Placement::Scatter { ticket, spans } => Landing::Scatter { ticket, spans },
+            Placement::Scatter { ticket, spans } => {
+                self.marks.landing(self.endpoint, ticket, spans.len());
+                Landing::Scatter { ticket, spans }
+            }
             Placement::Discard => {
                 *self.dropped += 1;
                 Landing::Discard
@@ -50,6 +67,7 @@ impl Sink for Tap<'_> {
     }
 
     fn landed(&mut self, _peer: PeerKey, ticket: u64, outcome: Result<(), FabricError>) {
+        self.marks.over(ticket);
         self.endpoint.handle_landed(ticket, as_text(outcome), self.now);
     }
 

@@ -3,7 +3,7 @@
 //! Parsed once, at the start of an agent, from an [`Environment`]; plain values from then on.
 
 use super::backend::{self, Backend, NixlBackend, NixlChoice};
-use super::environment::{Environment, SettingError};
+use super::environment::{Environment, PROFILER, SettingError};
 use super::lanes::LaneChoice;
 use super::nearest::did_you_mean;
 use super::{trust, variables};
@@ -36,6 +36,8 @@ pub struct EngineSettings {
     pub ucx_library: Option<PathBuf>,
     /// The libcuda to open instead of the driver's.
     pub cuda_library: Option<PathBuf>,
+    /// The library of a profiler that wants our ranges.
+    pub profiler_library: Option<PathBuf>,
     /// `UCX_TLS`: the transports that the user allows UCX.
     pub ucx_transports: Option<String>,
     /// UCX was asked for by name: its absence is [`backend::ucx_unavailable`], not a fallback.
@@ -57,6 +59,7 @@ impl Default for EngineSettings {
             connect_timeout: Duration::from_millis(5000),
             ucx_library: None,
             cuda_library: None,
+            profiler_library: None,
             ucx_transports: None,
             ucx_required: false,
             secret: None,
@@ -102,13 +105,22 @@ impl EngineSettings {
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
             ucx_library: environment.setting("BATON_UCX_LIBRARY")?.map(PathBuf::from),
-            cuda_library: environment.setting("BATON_CUDA_LIBRARY")?.map(PathBuf::from),
+            cuda_library: cuda_library(environment)?,
+            profiler_library: environment.setting(PROFILER)?.map(PathBuf::from),
             ucx_transports: ucx_transports(environment),
             ucx_required: nixl.explicit && lanes.ucx,
             secret: trust::secret(environment)?,
         };
         Ok((settings, warnings))
     }
+}
+
+/// `BATON_CUDA_LIBRARY`: the libcuda to open instead of the system's.
+///
+/// # Errors
+/// A value that is not UTF-8.
+pub fn cuda_library(environment: &Environment) -> Result<Option<PathBuf>, SettingError> {
+    Ok(environment.setting("BATON_CUDA_LIBRARY")?.map(PathBuf::from))
 }
 
 /// The age of the host's ABI that `BATON_TRTLLM_ABI` names, as written.
@@ -260,6 +272,7 @@ mod tests {
             ("BATON_CONNECT_TIMEOUT_MS", "250"),
             ("BATON_UCX_LIBRARY", "/opt/ucx/lib/libucp.so.0"),
             ("BATON_CUDA_LIBRARY", "/opt/cuda/libcuda.so.1"),
+            ("NVTX_INJECTION64_PATH", "/opt/nsight/libToolsInjection64.so"),
             ("TRTLLM_NIXL_INTERFACE", "ib0"),
             ("TRTLLM_NIXL_PORT", "18515"),
         ])
@@ -272,6 +285,7 @@ mod tests {
         assert_eq!(settings.connect_timeout, Duration::from_millis(250));
         assert_eq!(settings.ucx_library, Some(PathBuf::from("/opt/ucx/lib/libucp.so.0")));
         assert_eq!(settings.cuda_library, Some(PathBuf::from("/opt/cuda/libcuda.so.1")));
+        assert_eq!(settings.profiler_library, Some(PathBuf::from("/opt/nsight/libToolsInjection64.so")));
         assert_eq!(settings.interface.as_deref(), Some("ib0"));
         assert_eq!(settings.port, 18515);
         assert_eq!(warnings, [] as [&str; 0]);

@@ -69,7 +69,9 @@ impl Environment {
 
     fn from_pairs(pairs: impl Iterator<Item = (String, OsString)>) -> Self {
         let ours = |name: &str| {
-            FAMILIES.iter().any(|family| name.starts_with(family)) || OF_LAUNCHERS.contains(&name)
+            FAMILIES.iter().any(|family| name.starts_with(family))
+                || OF_LAUNCHERS.contains(&name)
+                || name == PROFILER
         };
         Self { values: pairs.filter(|(name, _)| ours(name)).collect() }
     }
@@ -130,6 +132,9 @@ impl SettingError {
 
 /// The first letters of the variables that are kept.
 const FAMILIES: [&str; 6] = ["BATON_", "TRTLLM_", "TLLM_", "UCX_", "NIXL_", "LD_"];
+
+/// By which a profiler tells the programs that it starts where its library is.
+pub(super) const PROFILER: &str = "NVTX_INJECTION64_PATH";
 
 /// Single variables that are kept: those by which launchers tell a process which rank it is.
 const OF_LAUNCHERS: [&str; 12] = [

@@ -3,7 +3,7 @@
 //! One table, so that the engine's warnings, `baton config explain` and the docs cannot disagree. The
 //! meanings of the `TRTLLM_*` rows are TensorRT-LLM's own (1.2 to 1.4.0rc1).
 
-use super::environment::Environment;
+use super::environment::{Environment, PROFILER};
 use super::nearest::did_you_mean;
 
 /// One environment variable.
@@ -118,6 +118,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     baton("BATON_CUDA_LIBRARY", "libcuda.so.1", "path of the libcuda to open instead of the driver's"),
     baton("BATON_UCX_LIBRARY", "libucp.so.0", "path of the libucp to open instead of the system's"),
+    baton(
+        PROFILER,
+        "",
+        "library of a profiler that draws transfers as NVTX ranges; profilers set it for the programs that they start",
+    ),
     baton(
         "BATON_RENDEZVOUS",
         "",

@@ -14,6 +14,9 @@ use super::error::Cause;
 pub struct Buffer {
     addr: u64,
     len: u64,
+    /// What it is, as far as has been looked: the seam passes a pointer without saying.
+    kind: MemoryKind,
+    device: u32,
 }
 
 /// What is done to a buffer.
@@ -48,7 +51,13 @@ impl Buffer {
     /// Until the operation that the buffer is given to has returned they are mapped, readable and, for a
     /// receive, writable, and nobody holds a Rust reference to them.
     pub unsafe fn new(addr: u64, len: u64) -> Self {
-        Self { addr, len }
+        Self { addr, len, kind: MemoryKind::Dram, device: 0 }
+    }
+
+    /// The same, with its kind found out.
+    pub(super) fn located(self, agent: &Agent) -> Self {
+        let (kind, device) = agent.memory_at(self.addr);
+        Self { kind, device, ..self }
     }
 
     /// Its first byte's address and its length.
@@ -57,26 +66,29 @@ impl Buffer {
     }
 
     /// A copy of what is in it.
-    pub(super) fn read(&self) -> Result<Vec<u8>, Cause> {
+    pub(super) fn read(&self, agent: &Agent) -> Result<Vec<u8>, Cause> {
         let mut bytes = vec![0; self.len as usize];
-        self.copy(0, &mut bytes, Access::Read)?;
+        self.copy(agent, 0, &mut bytes, Access::Read)?;
         Ok(bytes)
     }
 
     /// Fills it. The lengths are equal: matching has checked it.
-    pub(super) fn write(&self, bytes: &mut [u8]) -> Result<(), Cause> {
+    pub(super) fn write(&self, agent: &Agent, bytes: &mut [u8]) -> Result<(), Cause> {
         let len = bytes.len().min(self.len as usize);
-        self.copy(0, &mut bytes[..len], Access::Write)
+        self.copy(agent, 0, &mut bytes[..len], Access::Write)
     }
 
-    /// Whether it is memory that the processor can reach, by its ends.
+    /// Whether it is memory that can be reached, by its ends. Of a GPU's, registering it says that.
     pub(super) fn probe(&self, access: Access) -> Result<(), Cause> {
+        if self.kind == MemoryKind::Vram {
+            return Ok(());
+        }
         let ends = [0, self.len.saturating_sub(1)];
         for at in ends.into_iter().filter(|at| *at < self.len) {
             let mut byte = [0];
-            self.copy(at, &mut byte, Access::Read)?;
+            self.copy_host(at, &mut byte, Access::Read)?;
             if access == Access::Write {
-                self.copy(at, &mut byte, Access::Write)?;
+                self.copy_host(at, &mut byte, Access::Write)?;
             }
         }
         Ok(())
@@ -91,9 +103,26 @@ impl Buffer {
         Ok(Registered { agent, list })
     }
 
-    /// Copies between the buffer, from `at`, and bytes of ours, by the kernel: the seam does not say what kind of
-    /// memory a pointer is for, and one that the processor cannot reach must be an error, not a signal.
-    fn copy(&self, at: u64, ours: &mut [u8], access: Access) -> Result<(), Cause> {
+    /// Copies between the buffer, from `at`, and bytes of ours.
+    fn copy(&self, agent: &Agent, at: u64, ours: &mut [u8], access: Access) -> Result<(), Cause> {
+        if self.kind != MemoryKind::Vram {
+            return self.copy_host(at, ours, access);
+        }
+        let addr = self.addr + at;
+        // SAFETY: `new`'s contract lends the memory to the operation, which this is a part of. Where a store has not ended
+        // in time, the operation fails, and the host is told that its device hangs.
+        unsafe {
+            match access {
+                Access::Read => agent.fetch_gpu(self.device, addr, ours),
+                Access::Write => agent.store_gpu(self.device, addr, ours),
+            }
+        }
+        .map_err(|fault| Cause::Memory(fault.to_string()))
+    }
+
+    /// Copies between host memory, from `at`, and bytes of ours, by the kernel: what the processor cannot reach must be an
+    /// error, not a signal.
+    fn copy_host(&self, at: u64, ours: &mut [u8], access: Access) -> Result<(), Cause> {
         if ours.is_empty() {
             return Ok(());
         }
@@ -137,8 +166,8 @@ impl Buffer {
 
     /// As a transfer names it.
     pub(super) fn list(&self) -> DescriptorList<'static> {
-        let descriptor = Descriptor { addr: self.addr, len: self.len, device: 0 };
-        DescriptorList { kind: MemoryKind::Dram, descs: vec![descriptor].into() }
+        let descriptor = Descriptor { addr: self.addr, len: self.len, device: self.device };
+        DescriptorList { kind: self.kind, descs: vec![descriptor].into() }
     }
 }
 

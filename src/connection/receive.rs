@@ -22,7 +22,8 @@ impl Connections {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), MessageFailure> {
         let from = Some(connection);
-        let receiving = Receiving { hub: &self.hub, from, tag, buffer, cancelled };
+        let receiving =
+            Receiving { hub: &self.hub, from, tag, buffer: buffer.located(&self.hub.agent), cancelled };
         receiving.run().map(drop).map_err(|source| {
             let peer = format!("from '{}'", self.peer(connection).unwrap_or_default());
             receiving.failure(peer, source)
@@ -38,7 +39,8 @@ impl Connections {
         buffer: Buffer,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<ConnectionId>, MessageFailure> {
-        let receiving = Receiving { hub: &self.hub, from: None, tag, buffer, cancelled };
+        let receiving =
+            Receiving { hub: &self.hub, from: None, tag, buffer: buffer.located(&self.hub.agent), cancelled };
         match receiving.run() {
             Ok(connection) => Ok(connection),
             Err(Cause::Message(MessageError::Cancelled)) => Ok(None),
@@ -167,7 +169,7 @@ impl Receiving<'_> {
         outcome: Outcome,
     ) -> Result<Option<ConnectionId>, Cause> {
         match outcome {
-            Outcome::Eager(mut bytes) => self.buffer.write(&mut bytes)?,
+            Outcome::Eager(mut bytes) => self.buffer.write(&self.hub.agent, &mut bytes)?,
             Outcome::Landed => {}
             Outcome::Failed(MessageError::Cancelled) if self.hub.is_closing() => return Err(Cause::Closed),
             Outcome::Failed(error) => return Err(error.into()),

@@ -1,7 +1,7 @@
 //! Sending: eagerly, or by one write into the buffer that the receiver announces.
 
 use crate::agent::{DescriptorList, Transfer, TransferRequest, TransferState};
-use crate::desc::{Descriptor, MemoryKind, TransferOp};
+use crate::desc::{Descriptor, MemoryKind, Span, TransferOp};
 use crate::proto::tagged::message::Message;
 use crate::proto::tagged::sending::{Path, Target};
 use crate::proto::tagged::{ConnectionId, EAGER_MAX_BYTES, MessageError, RecvId, SendId, Tag};
@@ -23,8 +23,10 @@ impl Connections {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), MessageFailure> {
         let hub = &*self.hub;
-        let sent =
-            hub.enter().and_then(|_operation| Sending { hub, connection, tag, buffer, cancelled }.run());
+        let sent = hub.enter().and_then(|_operation| {
+            let buffer = buffer.located(&hub.agent);
+            Sending { hub, connection, tag, buffer, cancelled }.run()
+        });
         sent.map_err(|source| {
             let (_, len) = buffer.span();
             let peer = format!("to '{}'", self.peer(connection).unwrap_or_default());
@@ -58,7 +60,7 @@ impl Sending<'_> {
         let (_, len) = self.buffer.span();
         // First of all: memory that cannot be read must not cost the message its place.
         let bytes = match len {
-            0..=EAGER_MAX_BYTES => self.buffer.read()?,
+            0..=EAGER_MAX_BYTES => self.buffer.read(&self.hub.agent)?,
             _ => self.buffer.probe(Access::Read).map(|()| Vec::new())?,
         };
         let mut state = self.hub.open_state()?;
@@ -106,11 +108,14 @@ impl Sending<'_> {
             (end.peer.clone(), Message::Done { recv: target.recv }.encode(end.role, self.tag))
         };
         let _registered = self.buffer.register(agent, &peer)?;
-        let remote = Descriptor { addr: target.addr, len: target.len, device: 0 };
+        let span = Span { addr: target.addr, len: target.len };
+        // Where it has taken the buffer back meanwhile, the transfer says so.
+        let (kind, device) = agent.peers_memory_at(&peer, span).unwrap_or((MemoryKind::Dram, 0));
+        let remote = Descriptor { addr: target.addr, len: target.len, device };
         let request = TransferRequest {
             op: TransferOp::Write,
             local: self.buffer.list(),
-            remote: DescriptorList { kind: MemoryKind::Dram, descs: vec![remote].into() },
+            remote: DescriptorList { kind, descs: vec![remote].into() },
             peer,
             sync_message: Some(done),
         };

@@ -13,6 +13,7 @@ use cudarc::driver::sys::{
     CUflushGPUDirectRDMAWritesTarget, CUstreamCaptureMode,
 };
 
+use super::bounce::Bounce;
 use super::cuda::DeviceFacts;
 use super::driver::{Driver, Raw};
 use super::program::Program;
@@ -26,6 +27,7 @@ pub struct Device {
     /// Whether writes of network cards may be seen late by kernels.
     needs_flush: bool,
     program: OnceLock<Result<Program, DeviceError>>,
+    bounce: Bounce,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +48,18 @@ impl Device {
         let ordering = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING;
         let owner = CUGPUDirectRDMAWritesOrdering::CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER as i32;
         let needs_flush = driver.attribute_of(facts.raw, ordering)? < owner;
-        Ok(Self { cuda, context: Context(context), facts, needs_flush, program: OnceLock::new() })
+        Ok(Self {
+            cuda,
+            context: Context(context),
+            facts,
+            needs_flush,
+            program: OnceLock::new(),
+            bounce: Bounce::default(),
+        })
+    }
+
+    pub(super) fn bounce_room(&self) -> &Bounce {
+        &self.bounce
     }
 
     /// Its number in this process.

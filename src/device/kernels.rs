@@ -87,6 +87,15 @@ pub fn grid(items: usize) -> u32 {
     u32::try_from(blocks).unwrap_or(MAX_BLOCKS)
 }
 
+/// Tiles that a block of such rows is cut into, at most: what a warp takes at a time in a launch of [`TRANSFORM`]. `None`
+/// where a block is too large for the kernel to count in.
+pub fn tiles(rows: &Rows) -> Option<u64> {
+    let all = u64::from(rows.heads) * u64::from(rows.tokens);
+    let across = u64::from(rows.row_bytes).div_ceil(TILE_ROW_BYTES);
+    let tiles = all.div_ceil(TILE_ROWS_MIN).checked_mul(across)?;
+    (all < 1 << 31 && tiles < 1 << 31).then_some(tiles)
+}
+
 /// How long an item of a batch of `total` bytes may be, so that a whole GPU is busy and no warp is left with much.
 pub fn item_bytes(total: u64) -> u64 {
     let even = (total / ITEMS_WANTED).saturating_add(ITEM_STEP / 2) / ITEM_STEP * ITEM_STEP;
@@ -126,6 +135,9 @@ const WARPS_PER_BLOCK: usize = BLOCK_THREADS as usize / 32;
 const MAX_BLOCKS: u32 = 1024;
 /// Items that a large batch is cut into: one for each warp of the largest launch.
 const ITEMS_WANTED: u64 = MAX_BLOCKS as u64 * WARPS_PER_BLOCK as u64;
+/// What a tile of a transform is at least, where its rows are long: 4 rows of 512 bytes.
+const TILE_ROWS_MIN: u64 = 4;
+const TILE_ROW_BYTES: u64 = 512;
 /// One round of a warp: what it has in flight at a time.
 const MIN_ITEM_BYTES: u64 = 4096;
 const MAX_ITEM_BYTES: u64 = 65536;
@@ -184,6 +196,16 @@ mod tests {
     #[test]
     fn a_grid_has_a_warp_for_each_item_up_to_its_bound() {
         assert_eq!([0, 1, 8, 9, 8192, 8193, usize::MAX].map(grid), [1, 1, 1, 2, 1024, 1024, 1024]);
+    }
+
+    #[test]
+    fn blocks_that_the_kernel_cannot_count_in_are_known() {
+        let rows = |heads, tokens, row_bytes| Rows { heads, tokens, row_bytes, ..Rows::default() };
+        assert_eq!(tiles(&rows(8, 64, 256)), Some(128));
+        assert_eq!(tiles(&rows(1, 1, 513)), Some(2));
+        assert_eq!(tiles(&rows(0, 64, 256)), Some(0));
+        assert_eq!(tiles(&rows(1 << 16, 1 << 15, 16)), None);
+        assert_eq!(tiles(&rows(1 << 15, 1 << 15, u32::MAX)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE};
 
-use super::kernels::Entry;
+use super::kernels::{Block, Entry};
 use super::{Device, DeviceError};
 use crate::desc::Span;
 
@@ -94,6 +94,16 @@ impl Pinned {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and borrowed from the only one who has it.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Room for blocks of a transform, at the place of the work item with this index. Otherwise as `entries`.
+    pub(super) fn blocks(&mut self, first: usize, count: usize) -> &mut [Block] {
+        let begin = first.saturating_mul(size_of::<Entry>());
+        if begin > self.len || count > (self.len - begin) / size_of::<Block>() {
+            return &mut [];
+        }
+        // SAFETY: as in `entries`; an entry's place is aligned for a block, too.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(begin).cast::<Block>(), count) }
     }
 
     /// Room for work items of a copy kernel: so many from the one with this index on. Others may be in a kernel's hands

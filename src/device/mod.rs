@@ -4,7 +4,9 @@
 //!   cuda      the driver of this process: devices, what lies where      gpu      one device and its context
 //!   share     an allocation offered to a peer, and a peer's mapped      handle   what travels between the two
 //!   queue     batches of copies on a stream                             kernels  what does them
+//!   bounce    small copies that somebody waits for
 //!   memory    page-locked and device memory of ours                     error    what went wrong, what to do
+//!   cufile    files that a GPU reads and writes by itself
 //!
 //!   driver    libcuda's functions     vmm  stream  program     CUDA's objects, owned     ring  bells     bookkeeping
 //! ```
@@ -27,7 +29,9 @@
 //! * **Threads.** [`Cuda`], [`Device`] and what they give may be used by any thread; a [`CopyQueue`] by one at a time.
 
 mod bells;
+mod bounce;
 mod cuda;
+mod cufile;
 mod driver;
 mod error;
 mod gpu;
@@ -43,6 +47,7 @@ mod vmm;
 
 pub use self::bells::Bell;
 pub use self::cuda::{Allocation, Cuda, DeviceConfig, Place};
+pub use self::cufile::{CuFile, GpuFile};
 pub use self::error::{DeviceError, NotShareable};
 pub use self::gpu::Device;
 pub use self::handle::{HandleError, HandleKind, SharedHandle};

@@ -15,6 +15,8 @@
 //! Threads: one at a time; any.
 #![allow(unsafe_code)]
 
+mod transform;
+
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -114,20 +116,17 @@ impl CopyQueue {
     where
         S: ExactSizeIterator<Item = Segment> + Clone,
     {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
         let count = segments.len();
         if count > Self::SEGMENTS_MAX {
             let detail = format!("{count} segments in a batch, more than {}", Self::SEGMENTS_MAX);
             return Err(DeviceError::ours("copy", Some(self.device.ordinal()), detail));
         }
-        if self.running.len() == Self::BATCHES_MAX {
+        if self.is_full()? {
             return Ok(Started::Full);
         }
         let device = Arc::clone(&self.device);
         let _current = device.enter()?;
-        let end = self.spare.pop().map_or_else(|| Event::new(&device), Ok)?;
+        let end = self.event()?;
         let total = segments.clone().fold(0_u64, |total, segment| total.saturating_add(segment.len));
         let cut = Cut::of(count, total);
         let is_large = count <= ENGINE_SEGMENTS_MAX && total / count.max(1) as u64 >= ENGINE_MIN_BYTES;
@@ -141,6 +140,30 @@ impl CopyQueue {
             self.spare.push(end);
             return Ok(Started::Full);
         };
+        self.accept(token, end, !is_large, launched)
+    }
+
+    /// Whether nothing is accepted before a batch has ended; why nothing ever is, if so.
+    fn is_full(&self) -> Result<bool, DeviceError> {
+        match &self.broken {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.running.len() == Self::BATCHES_MAX),
+        }
+    }
+
+    /// An event for the end of a batch. The context is current.
+    fn event(&mut self) -> Result<Event, DeviceError> {
+        self.spare.pop().map_or_else(|| Event::new(&self.device), Ok)
+    }
+
+    /// Takes note of a batch that was launched, unless nothing of it was.
+    fn accept(
+        &mut self,
+        token: u64,
+        end: Event,
+        has_items: bool,
+        launched: Result<(), Unlaunched>,
+    ) -> Result<Started, DeviceError> {
         let launched = match launched {
             Err(Unlaunched::Nothing(error)) => {
                 self.broken = Some(error.clone());
@@ -151,7 +174,7 @@ impl CopyQueue {
         };
         // From here on the device may be copying: the batch is accepted, whatever fails.
         let announced = launched.and_then(|()| self.announce(&end));
-        self.running.push_back(Batch { token, end, has_items: !is_large });
+        self.running.push_back(Batch { token, end, has_items });
         self.broken = announced.err();
         Ok(Started::Accepted)
     }
@@ -161,6 +184,7 @@ impl CopyQueue {
     /// # Safety
     /// As for `start`.
     unsafe fn copy_each(&self, segments: impl Iterator<Item = Segment>) -> Result<(), Unlaunched> {
+        tracing::trace!("large copies are launched");
         for (at, segment) in segments.enumerate().filter(|(_, segment)| segment.len > 0) {
             // SAFETY: the caller answers for the segment.
             let copied = unsafe { self.copies.copy(segment) };
@@ -191,6 +215,7 @@ impl CopyQueue {
         }
         let list = self.list.device_addr() + (first * size_of::<Entry>()) as u64;
         let program = self.device.program()?;
+        tracing::trace!(items, "copies are launched");
         // SAFETY: the list lies in page-locked memory, and these places are the batch's until it has ended; the caller
         // answers for the segments.
         unsafe { program.copy(&self.device, &self.copies, list, items) }

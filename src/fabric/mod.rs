@@ -176,6 +176,9 @@ pub trait Hand: Send + Sync {
 pub trait Sink {
     /// The link to `peer` is up (or cannot be): the outcome of [`Fabric::connect`], exactly once for each.
     fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>);
+    /// All bytes of a batch have left; what it still waits for is the proof that they have arrived. For those who watch:
+    /// a fabric that cannot tell the two apart does not call it.
+    fn flushing(&mut self, _token: OpToken) {}
     /// A batch is over.
     fn completed(&mut self, token: OpToken, outcome: Result<(), FabricError>);
     /// Framed fabrics: a frame's header is here; where shall its `payload_bytes` go?

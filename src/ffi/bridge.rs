@@ -362,7 +362,7 @@ fn close_transfer(transfer: Box<SeamTransfer>) -> Result<(), SeamError> {
 fn open_loopback(name: &[u8]) -> Result<Box<SeamLoopback>, SeamError> {
     guard(Call::OpenLoopback, || {
         let name = convert::text("agent name", name)?;
-        Ok(Box::new(SeamLoopback(LoopbackAgent::new(name))))
+        Ok(Box::new(SeamLoopback(LoopbackAgent::new(name, convert::cuda_library()?))))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The seam's values as the engine's: enums by number, lists without a loop, names as text.
 #![allow(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::agent::loopback::FileSpan;
 use crate::agent::{AgentConfig, DescriptorList, Transfer, TransferError, TransferRequest, TransferState};
 use crate::config::backend::{Backend, NixlChoice};
 use crate::config::rendezvous::RendezvousSettings;
-use crate::config::{EngineSettings, Environment};
+use crate::config::{self, EngineSettings, Environment};
 use crate::connection::ConnectionsConfig;
 use crate::desc::{Descriptor, MemoryKind, TransferOp};
 
@@ -41,6 +42,11 @@ pub fn descriptor_list<'a>(memory: &Memory<'a>) -> Result<DescriptorList<'a>, Se
     let kind = MemoryKind::from_wire(memory.kind)
         .ok_or(SeamError::BadValue { field: "memory type", value: memory.kind })?;
     Ok(DescriptorList { kind, descs: memory.descs.into() })
+}
+
+/// The libcuda that the environment names, for an agent that has no other settings.
+pub fn cuda_library() -> Result<Option<PathBuf>, SeamError> {
+    Ok(config::cuda_library(&Environment::from_process())?)
 }
 
 /// A transfer to submit.

@@ -1,5 +1,6 @@
 // GPU memory: what is registered of it stands in the AgentDesc of the ages that have room for it, with the chunks as
-// TensorRT-LLM's own agent reads them; the older ages' AgentDesc stays as it was.
+// TensorRT-LLM's own agent reads them, and the older ages' AgentDesc stays as it was; the loopback agent moves it to files
+// and back.
 
 #include "host.h"
 
@@ -50,12 +51,52 @@ void expectTold(BaseTransferAgent& agent, std::vector<std::array<uint64_t, 3>> c
 }
 #endif
 
+// An unnamed file that lives as long as its descriptors.
+int scratchFile()
+{
+    char name[] = "/tmp/baton-vram-XXXXXX";
+    int const fd = ::mkstemp(name);
+    CHECK(fd >= 0 && ::unlink(name) == 0);
+    return fd;
+}
+
+// FileDescs closes what it holds, so it gets a descriptor of its own.
+FileDescs fileOf(int fd, size_t len)
+{
+    std::vector<FileDesc> descs;
+    descs.emplace_back(::dup(fd), len);
+    return FileDescs(std::move(descs));
+}
+
+// The loopback agent, with pieces of GPU memory in another order than they lie.
+void loopbackOfGpuMemory(host_cuda::Allocation& memory)
+{
+    auto const agent = create<LoopbackPtr>(kNixl, "createNixlLoopbackAgent", "disk0");
+    auto const wanted = pattern(memory.size(), 9);
+    size_t const half = memory.size() / 2 - 5;
+    MemoryDescs const swapped{MemoryType::kVRAM,
+        {MemoryDesc(static_cast<uintptr_t>(memory.address() + half), memory.size() - half, 0),
+            MemoryDesc(static_cast<uintptr_t>(memory.address()), half, 0)}};
+    int const file = scratchFile();
+    memory.write(0, wanted.data(), wanted.size());
+    agent->executeLoopbackRequest(swapped, fileOf(file, memory.size()), true);
+    std::vector<char> onDisk(memory.size());
+    CHECK(::pread(file, onDisk.data(), onDisk.size(), 0) == static_cast<ssize_t>(onDisk.size()));
+    std::rotate(onDisk.begin(), onDisk.end() - static_cast<ptrdiff_t>(half), onDisk.end());
+    CHECK(onDisk == wanted);
+    memory.set(0, 0, memory.size());
+    agent->executeLoopbackRequest(swapped, fileOf(file, memory.size()), false);
+    std::vector<char> back(memory.size());
+    memory.read(0, back.data(), back.size());
+    CHECK(back == wanted && ::close(file) == 0);
+}
+
 } // namespace
 
 void gpuMemory()
 {
-    host_cuda::Allocation const plain(kMiB, {});
-    host_cuda::Allocation const chunks(3 * kChunk, {0, kChunk, true});
+    host_cuda::Allocation plain(kMiB, {});
+    host_cuda::Allocation chunks(3 * kChunk, {0, kChunk, true});
     auto const context = createAgent("ctx0");
     auto const generation = createAgent("gen0");
     expectTold(*context, {});
@@ -84,6 +125,9 @@ void gpuMemory()
     expectTold(*context,
         {{inside, kChunk - 4096, 0}, {chunks.address() + kChunk, kChunk, 0}, {chunks.address() + 2 * kChunk, 4096, 0}});
     context->deregisterMemory(vram(inside, 2 * kChunk));
+
+    loopbackOfGpuMemory(plain);
+    loopbackOfGpuMemory(chunks);
 }
 
 } // namespace host

@@ -8,6 +8,9 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+/// Spans, by their number less one.
+static SPANS: Mutex<Vec<Seen>> = Mutex::new(Vec::new());
+static CLOSED: Mutex<Vec<Seen>> = Mutex::new(Vec::new());
 static LISTENING: Once = Once::new();
 
 /// Begins to collect. For the first line of a test that asks for [`errors_of`].
@@ -28,6 +31,20 @@ pub fn all() -> Vec<String> {
     LINES.lock().expect("whole").iter().map(|(_, line)| line.clone()).collect()
 }
 
+/// A span.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub name: &'static str,
+    /// Each as `name=value `.
+    pub fields: String,
+}
+
+/// The spans of the agent of this (unique) name that have closed since then, in that order.
+pub fn closed_spans_of(agent: &str) -> Vec<Seen> {
+    let wanted = format!("agent={agent:?}");
+    CLOSED.lock().expect("whole").iter().filter(|span| span.fields.contains(&wanted)).cloned().collect()
+}
+
 struct Collector;
 
 impl Subscriber for Collector {
@@ -38,11 +55,23 @@ impl Subscriber for Collector {
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let mut line = Line(String::new());
         attributes.record(&mut line);
-        LINES.lock().expect("whole").push((*attributes.metadata().level(), line.0));
-        Id::from_u64(1)
+        LINES.lock().expect("whole").push((*attributes.metadata().level(), line.0.clone()));
+        let mut spans = SPANS.lock().expect("whole");
+        spans.push(Seen { name: attributes.metadata().name(), fields: line.0 });
+        Id::from_u64(spans.len() as u64)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let mut line = Line(String::new());
+        values.record(&mut line);
+        SPANS.lock().expect("whole")[id.into_u64() as usize - 1].fields += &line.0;
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        let span = SPANS.lock().expect("whole")[id.into_u64() as usize - 1].clone();
+        CLOSED.lock().expect("whole").push(span);
+        true
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 

@@ -8,6 +8,7 @@ mod gpu;
 mod kills;
 mod logged;
 mod many;
+mod marks;
 mod pair;
 mod panics;
 mod reasons;
@@ -37,6 +38,7 @@ macro_rules! on_every_lane {
 
 on_every_lane!(
     crate::transfers::bytes_arrive_both_ways => bytes_arrive_both_ways,
+    crate::marks::phases_are_noted_once_and_in_order => phases_are_noted_once_and_in_order,
     crate::transfers::scattered_lists_arrive_and_gaps_stay => scattered_lists_arrive_and_gaps_stay,
     crate::transfers::sync_messages_follow_their_data => sync_messages_follow_their_data,
     crate::transfers::notifications_are_binary_and_in_order => notifications_are_binary_and_in_order,

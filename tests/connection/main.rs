@@ -1,6 +1,7 @@
 //! Tagged messages between connected ranks, in one process, over every lane that needs no library.
 
 mod forked;
+mod gpu;
 mod losses;
 mod pair;
 

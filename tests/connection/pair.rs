@@ -1,9 +1,10 @@
 //! Two connected ranks, their memory, and a watchdog.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use baton::config::{EngineSettings, LaneChoice};
+use baton::config::{EngineSettings, Environment, LaneChoice};
 use baton::connection::{Buffer, ConnectionId, Connections, ConnectionsConfig, Tag};
 
 /// What a pair is allowed to use.
@@ -12,6 +13,8 @@ pub enum Lane {
     Local,
     StreamUnix,
     StreamTcp,
+    /// That of GPU memory, and a stream for what else there is.
+    GpuAndUnix,
 }
 
 /// Longest any step of a test may take.
@@ -19,6 +22,13 @@ const WATCHDOG: Duration = Duration::from_secs(90);
 
 /// Tags that no test uses for itself.
 const PROOF: Tag = Tag(1001);
+
+/// The driver that `BATON_CUDA_LIBRARY` names, or the stand-in for one: the first to open it decides for all of the process.
+pub fn cuda_library() -> Option<PathBuf> {
+    let environment = Environment::from_process();
+    let named = environment.setting("BATON_CUDA_LIBRARY").expect("UTF-8");
+    Some(named.map_or_else(fake_cuda::library, Into::into))
+}
 
 /// Never cancels.
 pub fn never() -> bool {
@@ -168,7 +178,9 @@ pub fn open_as(name: &str, lane: Lane, port: u16) -> Connections {
         Lane::Local => LaneChoice { local: true, ..none },
         Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
         Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
+        Lane::GpuAndUnix => LaneChoice { cuda: true, stream_unix: true, ..none },
     };
-    let settings = EngineSettings { lanes, interface: Some("lo".into()), port, ..EngineSettings::default() };
+    let (interface, cuda_library) = (Some("lo".into()), cuda_library());
+    let settings = EngineSettings { lanes, interface, port, cuda_library, ..EngineSettings::default() };
     Connections::open(ConnectionsConfig { name, settings, ..ConnectionsConfig::default() }).expect("it opens")
 }

@@ -6,8 +6,10 @@
 
 mod copies;
 mod failures;
+mod files;
 mod places;
 mod raw;
 mod refusals;
 mod rig;
 mod sharing;
+mod transforms;

@@ -1,4 +1,4 @@
-//! Compiles the kernels for the host into the stand-in, and `old`, a libcuda that lacks nearly everything.
+//! Compiles the kernels for the host into the stand-in; `old`, a libcuda that lacks nearly everything; a libcufile.
 #![allow(clippy::disallowed_methods, reason = "cargo tells a build script by the environment where it is")]
 
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     kernels(&root);
     old_driver(&root, &out);
+    cufile(&root, &out);
     driver_folder(&out);
     // Who asks for libcuda.so.1 once the stand-in is loaded gets it. Its threads never end: it is never unloaded.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1,-z,nodelete");
@@ -31,12 +32,22 @@ fn kernels(root: &Path) {
 }
 
 fn old_driver(root: &Path, out: &Path) {
-    let source = root.join("old/old.c");
+    small_library(&root.join("old/old.c"), "libcuda.so.1", &out.join("libcuda_old.so"));
+}
+
+/// In a folder of its own, under the name that it is looked up by.
+fn cufile(root: &Path, out: &Path) {
+    let folder = out.join("cufile");
+    fs::create_dir_all(&folder).expect("OUT_DIR can be written");
+    small_library(&root.join("cufile/cufile.c"), "libcufile.so.0", &folder.join("libcufile.so.0"));
+}
+
+fn small_library(source: &Path, soname: &str, library: &Path) {
     println!("cargo::rerun-if-changed={}", source.display());
     // The compiler alone: without the flags of a sanitizer, which such a library could not be opened with.
     let mut compiler = Command::new(cc::Build::new().get_compiler().path());
-    let library = out.join("libcuda_old.so");
-    compiler.args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"]).arg(&library).arg(&source);
+    compiler.args(["-shared", "-fPIC", "-O1"]).arg(format!("-Wl,-soname,{soname}"));
+    compiler.arg("-o").arg(library).arg(source).arg("-ldl");
     let status = compiler.status().expect("the C compiler can be started");
     assert!(status.success(), "{compiler:?} ended with {status}");
 }

@@ -23,6 +23,7 @@ impl Core {
             self.mishaps.transfers_failed += 1;
             let _ = outcome.set(Err(TransferError::EngineFailed(text.to_owned()))); // a success that was told stays one
         }
+        self.marks.clear();
         self.farewells.values_mut().for_each(|farewell| *farewell = Some(text.to_owned()));
         self.signal.raise();
         let closing = self.close_fabrics();

@@ -37,7 +37,8 @@ impl Core {
         let mut lost = Vec::new();
         for (fabric, due) in self.fabrics.iter_mut().zip(&mut self.due).filter(|(_, due)| **due) {
             let lane = fabric.name();
-            let mut tap = Tap::new(&mut self.endpoint, lane, now, &mut self.mishaps.frames_dropped);
+            let dropped = &mut self.mishaps.frames_dropped;
+            let mut tap = Tap::new(&mut self.endpoint, &mut self.marks, lane, now, dropped);
             // Where others copy, too, they do it without the lock.
             let budget = if fabric.hand().is_some() { SMALL_BYTES } else { STEP_BYTES };
             let moved = fabric.poll(budget, &mut tap);
@@ -115,8 +116,12 @@ impl Core {
             return self.endpoint.handle_completed(token, Err("the agent was shut down".into()), now);
         };
         self.due[lane] = true; // as many as there are fabrics
+        let posting = self.marks.posting(&self.endpoint, &batch);
         match fabric.post(peer, batch) {
-            Ok(Posted::Accepted) => self.has_posted = true,
+            Ok(Posted::Accepted) => {
+                self.has_posted = true;
+                self.marks.copying(posting);
+            }
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),
             Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
         }

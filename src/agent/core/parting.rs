@@ -48,6 +48,7 @@ impl Core {
     pub(super) fn unlink(&mut self, key: PeerKey) {
         self.fabrics.iter_mut().for_each(|fabric| fabric.disconnect(key));
         self.handed_back.retain(|(_, peer, _)| *peer != key);
+        self.marks.parted(key);
     }
 
     /// Gives the stream up, after [`Core::unlink`]. A peer that may be moving bytes by itself, and that is not proven to

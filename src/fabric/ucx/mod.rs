@@ -148,6 +148,7 @@ impl UcxFabric {
         for outcome in self.outcomes.drain(..) {
             match outcome {
                 Outcome::Connected(peer, result) => sink.connected(peer, result),
+                Outcome::Flushing(_, token) => sink.flushing(token),
                 Outcome::Completed(_, token, result) => sink.completed(token, result),
                 Outcome::Lost(peer, error) => sink.lost(peer, error),
             }

@@ -44,6 +44,8 @@ pub(super) struct Operation {
     purpose: Purpose,
     /// Requests that have not come back, and one while it is being started.
     outstanding: u32,
+    /// One of those is a flush, which comes back last.
+    is_flushed: bool,
     bytes_each: u64,
     failure: Option<FabricError>,
 }
@@ -51,6 +53,7 @@ pub(super) struct Operation {
 /// Something to tell the agent at the next poll.
 pub(super) enum Outcome {
     Connected(PeerKey, Result<(), FabricError>),
+    Flushing(PeerKey, OpToken),
     Completed(PeerKey, OpToken, Result<(), FabricError>),
     Lost(PeerKey, FabricError),
 }
@@ -58,7 +61,10 @@ pub(super) enum Outcome {
 impl Outcome {
     pub fn peer(&self) -> PeerKey {
         match self {
-            Self::Connected(peer, _) | Self::Completed(peer, _, _) | Self::Lost(peer, _) => *peer,
+            Self::Connected(peer, _)
+            | Self::Flushing(peer, _)
+            | Self::Completed(peer, _, _)
+            | Self::Lost(peer, _) => *peer,
         }
     }
 }
@@ -142,8 +148,14 @@ impl UcxFabric {
         state.batches += usize::from(matches!(purpose, Purpose::Batch(_)));
         let bytes: u64 = pieces.iter().map(|piece| piece.local.len()).sum();
         let bytes_each = bytes / (pieces.len() as u64 + 1);
-        let ticket =
-            self.operations.insert(Operation { peer, purpose, outstanding: 1, bytes_each, failure: None });
+        let ticket = self.operations.insert(Operation {
+            peer,
+            purpose,
+            outstanding: 1,
+            is_flushed: false,
+            bytes_each,
+            failure: None,
+        });
         let (pending, call, result) = self.start_pieces(peer, ticket, pieces);
         if let Some(operation) = self.operations.get_mut(ticket) {
             operation.outstanding += pending;
@@ -184,7 +196,10 @@ impl UcxFabric {
         }
         match self.engine.flush(endpoint, ticket) {
             Started::Done => (pending, "ucp_ep_flush_nbx", UCS_OK),
-            Started::Pending => (pending + 1, "ucp_ep_flush_nbx", UCS_OK),
+            Started::Pending => {
+                operation.is_flushed = true;
+                (pending + 1, "ucp_ep_flush_nbx", UCS_OK)
+            }
             Started::Failed(status) => (pending, "ucp_ep_flush_nbx", status),
         }
     }
@@ -217,6 +232,11 @@ impl UcxFabric {
             operation.failure = Some(status::error(self.engine.library(), call, result));
         }
         operation.outstanding -= 1;
+        if let (1, true, Purpose::Batch(token)) =
+            (operation.outstanding, operation.is_flushed, &operation.purpose)
+        {
+            self.outcomes.push_back(Outcome::Flushing(operation.peer, *token));
+        }
         if operation.outstanding == 0
             && let Some(operation) = self.operations.remove(ticket)
         {

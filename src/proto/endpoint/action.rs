@@ -52,6 +52,12 @@ pub enum Action {
         /// The message.
         message: Vec<u8>,
     },
+    /// Everything that a transfer of ours moves by itself has been moved, and the peer is told so with this step: what is
+    /// left is its acknowledgement. For those who watch; there is nothing to do.
+    Committed {
+        /// Which.
+        id: TransferId,
+    },
     /// A transfer of ours is over.
     Ended {
         /// Which.

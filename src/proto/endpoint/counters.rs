@@ -1,6 +1,8 @@
-//! What an endpoint keeps, counted: all of it goes back to zero once nothing is under way.
+//! What an endpoint keeps, one by one or counted: all of it goes back to zero once nothing is under way.
 
-use super::Endpoint;
+use crate::desc::{PeerKey, TransferId};
+
+use super::{Endpoint, Flight, FlightKind};
 
 /// What an endpoint keeps, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +25,29 @@ pub struct Counters {
     pub output_bytes: usize,
 }
 
+/// Something on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlightInfo {
+    /// To whom or from whom.
+    pub peer: PeerKey,
+    /// The transfer, as its initiator numbers it.
+    pub id: TransferId,
+    /// Whether it is ours, or one of the peer's.
+    pub is_ours: bool,
+    /// Index into the lanes given at construction.
+    pub lane: usize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 impl Endpoint {
+    /// The posted batch with this token, or the landing payload with this ticket, unless it is over.
+    pub fn flight(&self, number: u64) -> Option<FlightInfo> {
+        let Flight { peer, lane, id, bytes, kind, .. } = *self.flights.get(&number)?;
+        let is_ours = matches!(kind, FlightKind::OutgoingPost | FlightKind::AnswerLanding);
+        Some(FlightInfo { peer, id, is_ours, lane, bytes })
+    }
+
     /// What is kept for all peers together.
     pub fn counters(&self) -> Counters {
         let mut sum = Counters { flights: self.flights.len(), ..Counters::default() };

@@ -53,7 +53,7 @@ use super::wire::{Event, Frame};
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
-pub use counters::Counters;
+pub use counters::{Counters, FlightInfo};
 pub use handshake::{CROSSED, KEY_WANTED};
 pub use lanes::{LaneSpec, PeerLanes, Unkeyed};
 pub use outgoing::Submission;

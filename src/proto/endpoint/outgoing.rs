@@ -205,6 +205,7 @@ impl Endpoint {
             transfer.apply(OutgoingEvent::AllMoved);
             transfer.committed = true;
             transfer.progress.note(now);
+            self.actions.push_back(Action::Committed { id });
             return peer.say_commit(id);
         }
         match transfer.phase {

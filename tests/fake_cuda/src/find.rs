@@ -43,3 +43,18 @@ pub fn old_library() -> PathBuf {
     assert!(library.exists(), "no {}; `cargo build -p fake-cuda` makes one", library.display());
     library
 }
+
+/// A folder that holds a libcufile.so.0 for tests, for `LD_LIBRARY_PATH`: it moves bytes with the CPU, by the libcuda of the
+/// process.
+///
+/// # Panics
+/// Where there is none.
+pub fn cufile_folder() -> PathBuf {
+    let folder = PathBuf::from(env!("OUT_DIR")).join("cufile");
+    assert!(
+        folder.join("libcufile.so.0").exists(),
+        "no libcufile.so.0 in {}; `cargo build -p fake-cuda` makes one",
+        folder.display()
+    );
+    folder
+}

@@ -36,4 +36,4 @@ mod space;
 mod stream;
 mod virtual_memory;
 
-pub use find::{driver_folder, library, old_library};
+pub use find::{cufile_folder, driver_folder, library, old_library};
