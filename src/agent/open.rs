@@ -163,7 +163,7 @@ fn listen_near(ip: std::net::IpAddr, port: u16) -> io::Result<(std::os::fd::Owne
 /// Whether the control stream may be a Unix socket: not when only TCP lanes are wanted.
 pub(super) fn uses_unix(settings: &EngineSettings) -> bool {
     let lanes = &settings.lanes;
-    lanes.local || lanes.ucx || lanes.stream_unix
+    lanes.local || lanes.ucx || lanes.cuda || lanes.stream_unix
 }
 
 /// This host, as long as it runs: its boot id.

@@ -29,7 +29,7 @@ enum Way {
 }
 
 impl Device {
-    /// Reads device memory at `addr`. Blocks until the bytes are here, or for [`WITHIN`].
+    /// Reads device memory at `addr`. Blocks until the bytes are here, or for five seconds.
     ///
     /// # Safety
     /// The memory is allocated for as long as this takes.
@@ -45,7 +45,7 @@ impl Device {
         Ok(())
     }
 
-    /// Writes device memory at `addr`. Blocks until the bytes are there, or for [`WITHIN`].
+    /// Writes device memory at `addr`. Blocks until the bytes are there, or for five seconds.
     ///
     /// # Safety
     /// The memory is allocated for as long as this takes, and nobody else writes it; after an error it may still be written.

@@ -13,6 +13,7 @@ use super::{CREW_LOOK, Core, ROUNDS_AT_ONCE, TICK};
 use crate::config::{EngineSettings, LaneChoice};
 use crate::desc::{Descriptor, MemoryKind, Region, RegionKey, Span, TransferOp};
 use crate::fabric::Hand;
+use crate::proto::endpoint::Action;
 use crate::proto::endpoint::Submission;
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::AnnouncedRegion;
@@ -102,7 +103,9 @@ fn is_called(core: &Core) -> bool {
 
 /// Bytes for the peer that nobody has written, and that there is room for.
 fn unsaid(core: &mut Core, now: Instant) -> usize {
-    assert!(core.endpoint.poll_action(now).is_none());
+    while let Some(action) = core.endpoint.poll_action(now) {
+        assert!(matches!(action, Action::Committed { .. }), "{action:?}");
+    }
     core.endpoint.counters().output_bytes
 }
 

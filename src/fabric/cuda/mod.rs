@@ -17,7 +17,7 @@
 //! * **A link is up** when the first of the peer's regions could be mapped, or when there is none to try.
 //!
 //! Thread rule: none beyond the contract's. What takes long of a registration is [`Fabric::pinning`]'s. Mapping takes up
-//! to a few milliseconds and is done by a poll, [`MAPPED_PER_POLL`] at most.
+//! to a few milliseconds and is done by a poll, two at most.
 
 mod address;
 mod flights;

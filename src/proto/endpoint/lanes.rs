@@ -77,7 +77,7 @@ pub(super) enum LaneState {
     Down(String),
 }
 
-/// The lanes to one peer. See the [module](self).
+/// The lanes to one peer: which are up, which carries what.
 #[derive(Debug, Default)]
 pub struct PeerLanes {
     states: Vec<LaneState>,

@@ -80,9 +80,10 @@ impl Crowd {
         self.submit(n, 8, 64)
     }
 
-    /// What the endpoint wants done.
+    /// What the endpoint wants done, but for taking note.
     fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.endpoint.poll_action(self.now)).collect()
+        let all = std::iter::from_fn(|| self.endpoint.poll_action(self.now));
+        all.filter(|action| !matches!(action, Action::Committed { .. })).collect()
     }
 
     /// The batches among that, oldest first: the peer, the transfer, and what completes them.

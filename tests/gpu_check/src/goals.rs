@@ -31,9 +31,13 @@ impl Goal {
 /// All of them, by the figures of the cells of the bench.
 pub fn goals(cells: &[Value], corrupt: usize) -> Vec<Goal> {
     let number = |cell: &Value, name: &str| cell.get(name).and_then(Value::as_f64);
-    let headline = cells
-        .iter()
-        .find(|cell| number(cell, "size") == Some(4096.0) && number(cell, "count") == Some(HEADLINE_COUNT));
+    // In whatever layout: the slower one counts.
+    let is_headline =
+        |cell: &&Value| number(cell, "size") == Some(4096.0) && number(cell, "count") == Some(HEADLINE_COUNT);
+    let median =
+        |cell: &Value| cell.get("peer_waits").and_then(|times| number(times, "median_us")).unwrap_or(0.0);
+    let headlines = cells.iter().filter(is_headline);
+    let headline = headlines.max_by(|one, other| median(one).total_cmp(&median(other)));
     let of_headline = |name: &str| headline.and_then(|cell| number(cell, name));
     let time = |name: &str| headline.and_then(|cell| number(cell.get("peer_waits")?, name));
     let is_large = |cell: &&Value| {
@@ -84,6 +88,7 @@ mod tests {
     #[test]
     fn figures_are_held_against_the_right_cells() {
         let cells = [
+            json!({"size": 4096, "count": 18_432, "peer_waits": {"median_us": 200.0}, "plan_ns": 1.0, "list_ns": 1.0}),
             json!({"size": 4096, "count": 18_432, "bytes": 75_497_472,
                    "peer_waits": {"median_us": 300.0, "launch_to_end_us": 121.0}, "of_limit": 0.1, "plan_ns": 5.0, "list_ns": 3.0}),
             json!({"size": 16_384, "count": 1, "bytes": 16_384, "of_limit": 0.01}),

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+# What libraries print, at their import too, goes to the log, not among the answers.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 try:
     from nixl_cu12._api import nixl_agent, nixl_agent_config
 except ImportError:
@@ -19,10 +23,6 @@ except ImportError:
         from nixl_cu13._api import nixl_agent, nixl_agent_config
     except ImportError:
         from nixl._api import nixl_agent, nixl_agent_config
-
-# What libraries print goes to the log, not among the answers.
-ANSWERS = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
 
 CUDA = ctypes.CDLL("libcuda.so.1")
 

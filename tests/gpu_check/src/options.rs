@@ -29,8 +29,8 @@ use crate::worker;
                   gpu-check --only paths/cuda --rounds 500 --seed 7\n  \
                   gpu-check --only bench --nixl ~/nixl/bin/python\n  \
                   gpu-check --list                  the names of all checks on this machine\n\n\
-                  To check another machine, carry this one file there: it needs a CUDA driver (12.0 or newer) and the C \
-                  library, no toolkit, no network, nothing of the source tree. `baton`, `baton-engine-host` and build/lib \
+                  To check another machine, carry this one file there: it needs a CUDA driver (12.0 or newer), glibc 2.34 and \
+                  libstdc++, no toolkit, no network, nothing of the source tree. `baton`, `baton-engine-host` and build/lib \
                   may go with it for the part demo: --baton, --host, --lib-dir.\n\n\
                   Exit code: 0 all is well, 1 some check failed, 2 it could not be run."
 )]
