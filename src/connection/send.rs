@@ -108,9 +108,10 @@ impl Sending<'_> {
             (end.peer.clone(), Message::Done { recv: target.recv }.encode(end.role, self.tag))
         };
         let _registered = self.buffer.register(agent, &peer)?;
-        let span = Span { addr: target.addr, len: target.len };
-        // Where it has taken the buffer back meanwhile, the transfer says so.
-        let (kind, device) = agent.peers_memory_at(&peer, span).unwrap_or((MemoryKind::Dram, 0));
+        // Its first byte says what it is: of GPU memory in chunks each is a region. Where the receiver has taken the buffer
+        // back meanwhile, the transfer says so.
+        let first = Span { addr: target.addr, len: target.len.min(1) };
+        let (kind, device) = agent.peers_memory_at(&peer, first).unwrap_or((MemoryKind::Dram, 0));
         let remote = Descriptor { addr: target.addr, len: target.len, device };
         let request = TransferRequest {
             op: TransferOp::Write,

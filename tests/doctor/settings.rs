@@ -74,6 +74,7 @@ fn json_has_every_part_and_help_teaches() {
         "doors",
         "exit_code",
         "findings",
+        "gpus",
         "host",
         "lanes",
         "machine",
@@ -105,7 +106,7 @@ fn a_configuration_that_is_none_costs_no_other_section() {
         assert_eq!(output.status.code(), Some(code), "{report:#}");
         assert!(findings(&report, "error").iter().any(|error| error.contains(part)), "{part}: {report:#}");
         assert_eq!(report["unexamined"].as_array().unwrap().len(), usize::from(code == 2));
-        assert_eq!(report["lanes"].as_array().unwrap().len(), 6);
+        assert_eq!(report["lanes"].as_array().unwrap().len(), 7);
         assert!(report["config"].is_null());
     }
     fs::remove_file(&file).unwrap();
