@@ -43,8 +43,8 @@ USE_UCX := if library=$$(scripts/install-ucx.sh); then export BATON_UCX_LIBRARY=
 USE_MPI := if home=$$(scripts/install-mpi.sh); then export MPI_HOME="$$home"; fi
 # Exports NIXL_HOME for the rest of a recipe line, if a real NIXL for the tests' Python is to be had.
 USE_NIXL := if python=$$(scripts/install-python.sh) && home=$$(scripts/install-nixl.sh "$$python"); then export NIXL_HOME="$$home"; fi
-# Exports BATON_NVCC for the rest of a recipe line, if an nvcc for the test of the kernels is to be had.
-USE_NVCC := if nvcc=$$(scripts/install-nvcc.sh); then export BATON_NVCC="$$nvcc"; fi
+# Exports NVCC for the rest of a recipe line, if an nvcc for the test of the kernels is to be had.
+USE_NVCC := if nvcc=$$(scripts/install-nvcc.sh); then export NVCC="$$nvcc"; fi
 # Sets `peers` for the rest of a recipe line: the flags that hand `baton bench` a Python, Baton's binding, NIXL and
 # Mooncake, as far as they are to be had.
 USE_PEERS := peers=(); if python=$$(scripts/install-python.sh); then \

@@ -1,7 +1,7 @@
 //! Compiles the C++ half of the bridge into the crate, and leaves its header where CMake picks it up
 //! (`target/cxxbridge`). The shim in `cpp/` is CMake's: no Rust program needs it.
 //!
-//! Compiles the GPU's kernels to PTX, too, if the machine has an nvcc: the one that `BATON_NVCC` names, or the first of
+//! Compiles the GPU's kernels to PTX, too, if the machine has an nvcc: the one that `NVCC` names, or the first of
 //! `PATH`, `CUDA_HOME` and `/usr/local/cuda`. Nobody needs one: the PTX that is committed beside them does the same.
 
 #![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts by the environment")]
@@ -27,7 +27,7 @@ fn main() {
 /// noticed: shells differ in their paths, and each difference would build everything anew.
 fn kernels() {
     println!("cargo::rerun-if-changed=src/device/kernels");
-    for name in ["BATON_NVCC", "CUDA_HOME"] {
+    for name in ["NVCC", "CUDA_HOME"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -48,7 +48,7 @@ fn kernels() {
 }
 
 fn nvcc() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("BATON_NVCC").filter(|named| !named.is_empty()) {
+    if let Some(named) = env::var_os("NVCC").filter(|named| !named.is_empty()) {
         return Some(named.into());
     }
     let path = env::var_os("PATH").unwrap_or_default();

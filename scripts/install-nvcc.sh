@@ -2,9 +2,9 @@
 # Prints the path of an nvcc for the test that compiles the GPU's kernels, and fetches one where the machine has none.
 # Nothing else needs it: the kernels are committed as PTX, too.
 #
-#   nvcc=$(scripts/install-nvcc.sh) && export BATON_NVCC="$nvcc"
+#   nvcc=$(scripts/install-nvcc.sh) && export NVCC="$nvcc"
 #
-# In this order: what BATON_NVCC names, the nvcc of the path, of CUDA_HOME and of /usr/local/cuda if it knows every GPU
+# In this order: what NVCC names, the nvcc of the path, of CUDA_HOME and of /usr/local/cuda if it knows every GPU
 # generation that is served, the copy under target/nvcc, and the wheels of NVIDIA's compiler by pip, unpacked as they
 # are. Nothing is installed into the system but pip, where it is missing. Where none is to be had it says why and exits
 # with 1: the test is then skipped by name, everything else works. May run twice at once.
@@ -32,8 +32,8 @@ readonly folder=$root/target/nvcc
 readonly fetched=$folder/$version/nvidia/cu13/bin/nvcc
 
 main() {
-    if [[ -n ${BATON_NVCC:-} ]]; then
-        echo "$BATON_NVCC" # the user's choice; the test says so itself if it is of no use
+    if [[ -n ${NVCC:-} ]]; then
+        echo "$NVCC" # the user's choice; the test says so itself if it is of no use
         return
     fi
     usable "$(command -v nvcc || true)" && return
