@@ -84,9 +84,13 @@ pub fn ordered_is_ordered<H: Harness>() {
 }
 
 /// One peer gets a queue full of bulk, another one small batch: by the time the small one is over, no more than
-/// half of the bulk that was outstanding has gone before it. A device copies when it likes, whatever is polled: there
-/// it is not all of it.
+/// half of the bulk that was outstanding has gone before it. Not on GPU memory: a device copies in its own time, whatever is
+/// polled, so that nothing follows from what has gone before.
 pub fn bulk_does_not_starve_another_peer<H: Harness>() {
+    if H::KINDS.contains(&MemoryKind::Vram) {
+        eprintln!("skipped: bulk_does_not_starve_another_peer: turns of a device are its own");
+        return;
+    }
     let Some(mut rig) = Rig::<H>::star(3) else { return };
     rig.poll_budget_bytes = 256 << 10;
     let len = 4 << 20;
@@ -101,8 +105,6 @@ pub fn bulk_does_not_starve_another_peer<H: Harness>() {
         let bulk_ops: Vec<Op> = (0..8)
             .flat_map(|_| rig.copy(route, bulk[0].node, bulk[1].node, &[whole(bulk[0], bulk[1], len as u64)]))
             .collect();
-        let on_device = H::KINDS.contains(&MemoryKind::Vram);
-        let is_fair = |left: usize, of: usize| if on_device { left > 0 } else { left * 2 >= of };
         let left = |rig: &Rig<H>| bulk_ops.iter().filter(|op| rig.outcome(op).is_none()).count();
         let outstanding = left(&rig);
         let small_op = rig.copy(route, small[0].node, small[1].node, &[whole(small[0], small[1], 4096)]);
@@ -111,12 +113,12 @@ pub fn bulk_does_not_starve_another_peer<H: Harness>() {
             left_before = left(&rig);
             rig.poll_all();
             assert!(
-                is_fair(left_before, outstanding),
+                left_before * 2 >= outstanding,
                 "{left_before} of {outstanding} bulk batches are left, the small one waits\n{}",
                 rig.state()
             );
         }
-        assert!(is_fair(left_before, outstanding));
+        assert!(left_before * 2 >= outstanding);
         rig.finish(&bulk_ops);
     }
 }
