@@ -18,6 +18,8 @@ const OURS: RegionKey = RegionKey(10);
 const THEIRS: RegionKey = RegionKey(20);
 const DEADLINE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
+/// What one batch of this fabric may have at most.
+const LARGEST_BATCH: u64 = 4 * MIB;
 
 #[test]
 fn writes_and_reads_arrive_whole() {
@@ -53,7 +55,7 @@ fn writes_and_reads_arrive_whole() {
 #[test]
 fn many_batches_complete_once_each_and_a_full_queue_hands_back() {
     let name = "many_batches_complete_once_each_and_a_full_queue_hands_back";
-    let Some((mut a, b)) = pair(name, 4 * MIB) else { return };
+    let Some((mut a, b)) = pair(name, LARGEST_BATCH) else { return };
     let (mut posted, mut full) = (0, 0);
     let end = Instant::now() + DEADLINE;
     while posted < 200 {
@@ -61,7 +63,7 @@ fn many_batches_complete_once_each_and_a_full_queue_hands_back() {
         let batch = Batch {
             token: OpToken(posted),
             op: TransferOp::Write,
-            segments: vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: 4 * MIB }],
+            segments: vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: LARGEST_BATCH }],
             header: Vec::new(),
         };
         match a.fabric.post(PEER, batch.clone()).expect("accepted or full") {
@@ -161,16 +163,19 @@ fn bad_keys_addresses_and_regions_are_refused_by_name() {
 
 #[test]
 fn nothing_is_told_after_disconnect() {
-    let Some((mut a, b)) = pair("nothing_is_told_after_disconnect", 8 * MIB) else { return };
+    let Some((mut a, b)) = pair("nothing_is_told_after_disconnect", LARGEST_BATCH) else { return };
     a.memory.fill(|_| 0x5a);
-    let segments = vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: 8 * MIB }];
+    let segments = vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: LARGEST_BATCH }];
     let batch = a.batch(TransferOp::Write, segments);
     assert_eq!(a.fabric.post(PEER, batch), Ok(Posted::Accepted));
     a.fabric.disconnect(PEER);
     b.memory.fill(|_| 0xee);
     while a.fabric.poll(MIB, &mut a.record) {}
     assert!(a.record.completed.is_empty() && a.record.lost.is_empty(), "{:?}", a.record);
-    assert!(b.memory.bytes(0, 8 * MIB).iter().all(|byte| *byte == 0xee), "a byte landed after disconnect");
+    assert!(
+        b.memory.bytes(0, LARGEST_BATCH).iter().all(|byte| *byte == 0xee),
+        "a byte landed after disconnect"
+    );
     assert!(a.wake_is_quiet(), "an idle fabric must not ask to be polled");
     a.fabric.disconnect(PEER);
 }
@@ -223,8 +228,10 @@ fn an_idle_process_is_written_and_its_death_is_told() {
 #[test]
 fn a_process_killed_under_load_ends_every_batch() {
     for op in [TransferOp::Write, TransferOp::Read] {
-        let Some(mut a) = Side::open("a_process_killed_under_load_ends_every_batch", 8 * MIB) else { return };
-        let mut target = Target::spawn(8 * MIB);
+        let Some(mut a) = Side::open("a_process_killed_under_load_ends_every_batch", LARGEST_BATCH) else {
+            return;
+        };
+        let mut target = Target::spawn(LARGEST_BATCH);
         a.link_to(&target, false);
         let end = Instant::now() + DEADLINE;
         let (mut accepted, mut killed) = (0, false);
@@ -232,7 +239,7 @@ fn a_process_killed_under_load_ends_every_batch() {
             assert!(Instant::now() < end, "{accepted} accepted, {} completed", a.record.completed.len());
             let far = (target.addr, a.memory.at(0));
             let (src, dst) = if op == TransferOp::Read { far } else { (far.1, far.0) };
-            let batch = a.batch(op, vec![Segment { src, dst, len: 8 * MIB }]);
+            let batch = a.batch(op, vec![Segment { src, dst, len: LARGEST_BATCH }]);
             match a.fabric.post(PEER, batch) {
                 Ok(Posted::Accepted) => accepted += 1,
                 Ok(Posted::Full(_)) => {
