@@ -78,6 +78,12 @@ bugs!(
     RevokeNotAwaited,
     /// A newer blob of a name is taken for the session that is up.
     OldSessionKept,
+    /// A staging slot is lent again before what is in it has been read.
+    SlotReadTooEarly,
+    /// A staging slot is said to be filled when the write into it is posted.
+    SlotFilledUnwritten,
+    /// The slots that a peer held when it was let go of are lent to others, whatever it may still write there.
+    SlotsFreedWithStream,
     /// Grants: an answer for an older lease of the slot is taken for one of this lease.
     GrantGenerationUnchecked,
     /// Grants: an answer of another session is taken for one of the holder.

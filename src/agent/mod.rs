@@ -395,19 +395,23 @@ impl Agent {
             Party::Local => touched(&ours, plan.spans(*op, party)),
             Party::Remote => touched(&theirs, plan.spans(*op, party)),
         };
+        let unplannable = |source| SubmitError::Plan { op: *op, peer: peer.clone(), source };
         for route in routes.iter() {
             let near = side(Party::Local, local, &ours);
             let far = side(Party::Remote, remote, &theirs);
             let (src, dst) = if *op == TransferOp::Read { (far, near) } else { (near, far) };
-            plan.rebuild(src, dst, route.caps).map_err(|source| SubmitError::Plan {
-                op: *op,
-                peer: peer.clone(),
-                source,
-            })?;
+            plan.rebuild(src, dst, route.caps).map_err(unplannable)?;
             if routes.reaches(route, |party| touched(&plan, party)) {
+                let gathering = route.gathering.filter(|gathering| gathering.suits(&plan));
+                if let Some(gathering) = gathering {
+                    let (src, dst) = (side(Party::Local, local, &ours), side(Party::Remote, remote, &theirs));
+                    plan.rebuild(src, dst, gathering.caps).map_err(unplannable)?;
+                }
+                let gathered = gathering.map(|_| [local.kind, remote.kind]);
                 let regions = touched(&plan, Party::Local);
                 let (peer, sync_message) = (peer.clone(), sync_message.clone());
-                return Ok(Submission { peer, op: *op, lane: route.lane, plan, regions, sync_message });
+                let lane = route.lane;
+                return Ok(Submission { peer, op: *op, lane, plan, gathered, regions, sync_message });
             }
         }
         Err(SubmitError::OutOfReach { op: *op, peer: peer.clone(), local: local.kind, remote: remote.kind })

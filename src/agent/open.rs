@@ -84,7 +84,7 @@ fn open_over(
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
         uid: rustix::process::geteuid().as_raw(),
-        capabilities: 0,
+        capabilities: section::CAPABILITY_SLOTS,
         endpoints,
         fabrics: fabrics
             .iter()
@@ -243,6 +243,7 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         framed: limits.framed,
         kinds: limits.kinds,
         selective: limits.selective,
+        gathers_below: limits.gathers_below,
         maps_regions: limits.maps_regions,
         batches_in_flight: limits.batches_in_flight,
         segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),

@@ -77,6 +77,9 @@ pub struct Limits {
     /// It cannot reach every region: one for which [`Fabric::register`] returns no key bytes may be the near end of a batch
     /// and not the far end. The fabric has logged why.
     pub selective: bool,
+    /// Write batches of many segments, each of fewer bytes than these on average, cost more than gathering them into one
+    /// segment and scattering that at the peer. 0 where that is never so.
+    pub gathers_below: u64,
     /// A side that is linked keeps regions of the other's mapped: their memory is not to be freed before it has let go of
     /// them.
     pub maps_regions: bool,

@@ -21,6 +21,8 @@ use crate::desc::{MemoryKind, Region, RegionKey, SessionId, Span};
 pub const MAJOR: u16 = 1;
 /// Minor version that this library writes.
 pub const MINOR: u16 = 0;
+/// The bit of [`Section::capabilities`] of an agent that knows of staging slots.
+pub const CAPABILITY_SLOTS: u64 = 1;
 /// Most stream endpoints of one agent.
 pub const MAX_ENDPOINTS: usize = 16;
 /// Most fabrics of one agent.

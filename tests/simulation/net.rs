@@ -181,6 +181,25 @@ impl<W: Watch> Net<W> {
         for (n, wire) in std::mem::take(&mut self.gone) {
             self.host.stream_closed(n, wire);
         }
+        self.prove(n);
+    }
+
+    /// Tells node `n` of those that it has let go of, and that have let go of it: whose end of the stream is closed has let its
+    /// fabric go before.
+    fn prove(&mut self, n: usize) {
+        let sessions: Vec<_> = self.nodes[n].endpoint.holding_sessions().collect();
+        for session in sessions {
+            let of_session = |node: &Node| node.endpoint.identity().section.session == session;
+            let other = self.nodes.iter().position(of_session);
+            let lingers = |wire: &&Wire| {
+                let theirs = other.and_then(|other| wire.side(other)).map(|side| &wire.ends[side]);
+                let ours = wire.side(n).map(|side| &wire.ends[side]);
+                ours.zip(theirs).is_some_and(|(ours, theirs)| !ours.open && theirs.open)
+            };
+            if self.wires.iter().find(lingers).is_none() {
+                self.nodes[n].endpoint.handle_let_go(session);
+            }
+        }
     }
 
     /// Ends node `n`'s stream from outside, as when its socket breaks.

@@ -24,8 +24,14 @@ pub fn config(style: Style, seed: u64) -> SimConfig {
         piece_bytes: chance.within(20..2000) as u64,
         steps_per_poll: chance.within(1..8) as u64,
         wire_bytes: chance.within(500..8000) as u64,
+        gathers_below: gathers_below(seed),
         ..SimConfig::new(kind, seed)
     }
+}
+
+/// Every other net has lanes that gather.
+pub fn gathers_below(seed: u64) -> u64 {
+    if Chance::new(seed ^ 0x6A7).percent(50) { u64::MAX } else { 0 }
 }
 
 /// What carries the bytes of a run.

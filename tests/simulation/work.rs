@@ -77,8 +77,14 @@ pub fn planned(
     let ours = endpoint.regions();
     let theirs = endpoint.loaded_peer(peer).ok().map(|(_, peer)| peer.regions()).unwrap_or_default();
     let lane = endpoint.lanes()[0];
-    let caps =
+    let direct =
         PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
+    let routes = endpoint.routes(peer, op, [MemoryKind::Dram; 2]).ok();
+    let route = routes.as_ref().and_then(|routes| routes.iter().next());
+    // Whether it is worth it is not the question here: every other one is.
+    let gathering = route.and_then(|route| route.gathering).filter(|_| local.len().is_multiple_of(2));
+    let (caps, gathered) =
+        gathering.map_or((direct, None), |gathering| (gathering.caps, Some([MemoryKind::Dram; 2])));
     let regions = touched(&ours, local);
     let kind = MemoryKind::Dram;
     let local = Side { party: Party::Local, kind, descs: local, regions: &*ours };
@@ -87,7 +93,7 @@ pub fn planned(
         TransferOp::Read => plan(remote, local, caps),
         TransferOp::Write => plan(local, remote, caps),
     }?;
-    Ok(Submission { peer: peer.into(), op, lane: 0, plan, regions, sync_message })
+    Ok(Submission { peer: peer.into(), op, lane: 0, plan, gathered, regions, sync_message })
 }
 
 /// The regions of ours that a list touches.

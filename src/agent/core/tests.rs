@@ -91,7 +91,8 @@ fn submit(core: &mut Core, peer: &str, now: Instant) {
         PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
     let plan = plan(side(Party::Local, &*ours), side(Party::Remote, &*theirs), caps).expect("a plan");
     let (op, regions) = (TransferOp::Write, vec![RegionKey(1)]);
-    let submission = Submission { peer: peer.into(), op, lane: 0, plan, regions, sync_message: None };
+    let submission =
+        Submission { peer: peer.into(), op, lane: 0, plan, gathered: None, regions, sync_message: None };
     core.endpoint.submit(submission, now).expect("it is taken");
 }
 

@@ -226,6 +226,7 @@ impl Fabric for CudaFabric {
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Vram],
             selective: true,
+            gathers_below: 0,
             maps_regions: true,
         }
     }

@@ -201,6 +201,7 @@ impl Fabric for LocalFabric {
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Dram],
             selective: false,
+            gathers_below: 0,
             maps_regions: false,
         }
     }

@@ -116,7 +116,14 @@ impl Fabric for SimFabric {
 
     fn limits(&self) -> Limits {
         let SimConfig {
-            style, ordered, batches_in_flight, segments_per_batch, bytes_per_batch, kinds, ..
+            style,
+            ordered,
+            batches_in_flight,
+            segments_per_batch,
+            bytes_per_batch,
+            gathers_below,
+            kinds,
+            ..
         } = self.config;
         let framed = style == SimStyle::Framed;
         Limits {
@@ -130,6 +137,7 @@ impl Fabric for SimFabric {
             bytes_per_batch,
             kinds,
             selective: false,
+            gathers_below: if style == SimStyle::Native { gathers_below } else { 0 },
             maps_regions: false,
         }
     }

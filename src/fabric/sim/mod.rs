@@ -75,6 +75,8 @@ pub struct SimConfig {
     pub wire_bytes: u64,
     /// Batches of one peer that may be over and not reported: nothing moves to it while there are so many.
     pub completions: usize,
+    /// As in [`Limits::gathers_below`](super::Limits::gathers_below); native style.
+    pub gathers_below: u64,
     /// Memory kinds that can be registered. Whatever they say, it is memory of this process.
     pub kinds: &'static [MemoryKind],
 }
@@ -95,6 +97,7 @@ impl SimConfig {
             connect_polls: 5,
             wire_bytes: 256 << 10,
             completions: usize::MAX,
+            gathers_below: 0,
             kinds: &[MemoryKind::Dram],
         }
     }

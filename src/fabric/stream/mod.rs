@@ -338,5 +338,6 @@ const LIMITS: Limits = Limits {
     bytes_per_batch: 1 << 20,
     kinds: &[MemoryKind::Dram],
     selective: false,
+    gathers_below: 0,
     maps_regions: false,
 };

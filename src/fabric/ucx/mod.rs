@@ -104,9 +104,12 @@ const LIMITS: Limits = Limits {
     bytes_per_batch: 4 << 20,
     kinds: &[MemoryKind::Dram],
     selective: false,
+    gathers_below: GATHERS_BELOW,
     maps_regions: false,
 };
 
+/// Measured with `cargo bench --bench gathering` between two processes of one host, see docs/performance.md.
+const GATHERS_BELOW: u64 = 512;
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.
 const STEP_BYTES: u64 = 4096;
 

@@ -102,7 +102,8 @@ fn request_again(peer: &mut Peer, id: TransferId, unheard: &Runs) {
             match transfer.mover {
                 Mover::Pulled | Mover::Answered if transfer.done.contains(chunk) => {}
                 Mover::Pulled | Mover::Answered => peer.say_request(id, chunk),
-                Mover::Native | Mover::Framed => return,
+                // What is in a slot has been told by an event, which is said again by itself.
+                Mover::Native | Mover::Framed | Mover::Gathered => return,
             }
         }
     }

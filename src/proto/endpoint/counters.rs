@@ -2,7 +2,7 @@
 
 use crate::desc::{PeerKey, TransferId};
 
-use super::{Endpoint, Flight, FlightKind};
+use super::{Endpoint, Flight};
 
 /// What an endpoint keeps, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Counters {
     pub revoking: usize,
     /// Regions of peers that we have yet to let go of.
     pub releasing: usize,
+    /// Staging slots of ours that are being gathered in, read, or may be written into by peers that are gone.
+    pub slots: usize,
     /// Bytes that wait for a stream.
     pub output_bytes: usize,
 }
@@ -44,13 +46,13 @@ impl Endpoint {
     /// The posted batch with this token, or the landing payload with this ticket, unless it is over.
     pub fn flight(&self, number: u64) -> Option<FlightInfo> {
         let Flight { peer, lane, id, bytes, kind, .. } = *self.flights.get(&number)?;
-        let is_ours = matches!(kind, FlightKind::OutgoingPost | FlightKind::AnswerLanding);
-        Some(FlightInfo { peer, id, is_ours, lane, bytes })
+        Some(FlightInfo { peer, id, is_ours: kind.is_ours(), lane, bytes })
     }
 
     /// What is kept for all peers together.
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters { flights: self.flights.len(), ..Counters::default() };
+        let (flights, slots) = (self.flights.len(), self.staging.in_use());
+        let mut sum = Counters { flights, slots, ..Counters::default() };
         for peer in self.peers.values() {
             sum.outgoing += peer.outgoing.len();
             sum.incoming += peer.incoming.len();

@@ -154,6 +154,9 @@ impl Endpoint {
                 let (peer, message) = (peer.name.clone(), message.to_vec());
                 self.actions.push_back(Action::Deliver { peer, message });
             }
+            Event::SlotGranted { slot, span } => self.handle_slot_granted(key, slot, span),
+            Event::SlotFilled(filled) => self.handle_slot_filled(key, filled, now),
+            Event::SlotReturned { slot } => self.handle_slot_returned(key, slot, now),
         }
     }
 

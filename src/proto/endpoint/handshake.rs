@@ -252,6 +252,7 @@ impl Endpoint {
         peer.lanes.agree(&self.lanes);
         peer.phase = phase;
         self.actions.push_back(Action::Up { peer: key });
+        self.lend_ahead(key);
     }
 
     pub(super) fn handle_refuse(&mut self, key: PeerKey, reason: RefuseReason, text: &str) {

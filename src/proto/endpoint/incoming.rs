@@ -305,7 +305,7 @@ impl Endpoint {
     }
 
     /// Fails a transfer of the peer's on our side: it is told, and what still comes is discarded.
-    fn fault(&mut self, key: PeerKey, id: TransferId, text: String) {
+    pub(super) fn fault(&mut self, key: PeerKey, id: TransferId, text: String) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(incoming) = peer.incoming.get_mut(&id) else { return };
         let was = incoming.phase;
@@ -361,7 +361,7 @@ impl Endpoint {
 }
 
 /// Why there can be no chunk like this, if there can be none.
-fn impossible(chunk: u32, is_empty: bool) -> Option<String> {
+pub(super) fn impossible(chunk: u32, is_empty: bool) -> Option<String> {
     match is_empty {
         true => Some(format!("chunk {chunk} is of no bytes")),
         false if chunk >= CHUNKS_MAX => {
@@ -378,7 +378,7 @@ fn shortened(text: &str) -> &str {
 }
 
 /// The incoming transfer with this id, new if need be; `None` when there are too many.
-fn incoming_entry(peer: &mut Peer, id: TransferId, op: TransferOp) -> Option<&mut Incoming> {
+pub(super) fn incoming_entry(peer: &mut Peer, id: TransferId, op: TransferOp) -> Option<&mut Incoming> {
     if peer.incoming.len() >= TRANSFERS_PER_PEER_MAX && !peer.incoming.contains_key(&id) {
         return None;
     }

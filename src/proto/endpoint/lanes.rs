@@ -36,6 +36,8 @@ pub struct LaneSpec {
     pub selective: bool,
     /// A side that is linked keeps the other's regions mapped: it has to let go of one before its owner may free it.
     pub maps_regions: bool,
+    /// Writes whose pieces have fewer bytes on average are gathered, where there is staging memory; 0 for none.
+    pub gathers_below: u64,
     /// Batches that may be in flight to one peer.
     pub batches_in_flight: usize,
     /// Segments in a chunk.
@@ -55,12 +57,17 @@ impl LaneSpec {
         kinds.iter().all(|kind| self.kinds.contains(kind))
     }
 
+    /// Whether writes of small pieces may be gathered for it.
+    pub fn gathers(&self) -> bool {
+        self.gathers_below > 0 && self.native_write
+    }
+
     /// Whose regions need a key for this operation.
     pub fn keys_wanted_of(&self, op: TransferOp) -> Option<Party> {
         match self.mover(op)? {
             Mover::Native => Some(Party::Remote),
             Mover::Pulled => Some(Party::Local),
-            Mover::Framed | Mover::Answered => None,
+            Mover::Framed | Mover::Answered | Mover::Gathered => None,
         }
         .filter(|_| self.selective)
     }
@@ -241,6 +248,7 @@ mod tests {
         kinds: &[Dram],
         selective: false,
         maps_regions: false,
+        gathers_below: 0,
         batches_in_flight: 2,
         segments_per_chunk: 8,
         bytes_per_chunk: 1 << 20,

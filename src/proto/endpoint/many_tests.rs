@@ -66,7 +66,8 @@ impl Crowd {
             PlanCaps { segments_per_chunk: lane.segments_per_chunk, bytes_per_chunk: lane.bytes_per_chunk };
         let plan = plan(side(Party::Local), side(Party::Remote), caps).expect("a plan");
         let (op, regions) = (TransferOp::Write, vec![RegionKey(1)]);
-        let submission = Submission { peer: name(n), op, lane: 0, plan, regions, sync_message: None };
+        let submission =
+            Submission { peer: name(n), op, lane: 0, plan, gathered: None, regions, sync_message: None };
         self.endpoint.submit(submission, self.now).expect("it is taken")
     }
 

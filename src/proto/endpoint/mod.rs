@@ -20,6 +20,7 @@ mod counters;
 mod events;
 #[cfg(test)]
 mod fence_tests;
+mod gathered;
 mod handshake;
 mod incoming;
 mod lanes;
@@ -30,6 +31,7 @@ mod peer;
 mod regions;
 mod requests;
 mod routes;
+mod staging;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,7 @@ use super::regions::RegionTable;
 use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::TransferError;
-use super::wire::{Event, Frame};
+use super::wire::{Event, Frame, StagingSlot};
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
@@ -58,7 +60,10 @@ pub use handshake::{CROSSED, KEY_WANTED};
 pub use lanes::{LaneSpec, PeerLanes, Unkeyed};
 pub use outgoing::Submission;
 pub use peer::Peer;
-pub use routes::{Route, Routes};
+pub use routes::{Gathering, Route, Routes};
+pub use staging::StagingSpec;
+
+use self::staging::{SlotPair, Staging};
 
 /// Who we are, as peers see it. Its regions are kept up to date by the endpoint.
 #[derive(Clone, Debug)]
@@ -93,6 +98,7 @@ pub struct Endpoint {
     actions: VecDeque<Action>,
     /// Plans of transfers that have ended, for their memory.
     spare_plans: Vec<Plan>,
+    staging: Staging,
 }
 
 /// Something on its way: a posted batch or a landing payload.
@@ -121,6 +127,19 @@ enum FlightKind {
     AnswerPost,
     /// The payload of the peer's write.
     WriteLanding,
+    /// A copy that gathers a chunk of a transfer of ours into a slot of our own.
+    Gather(SlotPair),
+    /// A batch that writes what was gathered into a slot of the peer's.
+    SlotWrite(SlotPair),
+    /// A copy that scatters what the peer has written into a slot of ours.
+    Scatter(StagingSlot),
+}
+
+impl FlightKind {
+    /// Whether it is for a transfer of ours.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::OutgoingPost | Self::AnswerLanding | Self::Gather(_) | Self::SlotWrite(_))
+    }
 }
 
 /// Transfers that one peer may have unfinished, in each direction.
@@ -175,6 +194,7 @@ impl Endpoint {
             next_flight: 1,
             actions: VecDeque::new(),
             spare_plans: Vec::new(),
+            staging: Staging::default(),
         }
     }
 
@@ -370,6 +390,12 @@ impl Endpoint {
         }
         match flight.kind {
             FlightKind::OutgoingPost => self.outgoing_flight_done(&flight, outcome, now),
+            FlightKind::Gather(slots) => self.chunk_gathered(flight, slots, outcome, now),
+            FlightKind::SlotWrite(slots) => self.slot_written(&flight, slots, outcome, now),
+            FlightKind::Scatter(slot) => {
+                self.slot_read(flight.peer, slot, now);
+                self.incoming_flight_done(&flight, outcome, now);
+            }
             _ => self.incoming_flight_done(&flight, outcome, now),
         }
     }
@@ -407,6 +433,7 @@ impl Endpoint {
                 self.remember_lost(&peer.name, reason);
             }
         }
+        self.close_staging(key, &peer);
         self.flights.retain(|_, flight| flight.peer != key || planted::is(Planted::FlightsForgotten));
         for (id, transfer) in peer.outgoing.into_iter().filter(|_| !planted::is(Planted::PeerLossForgotten)) {
             self.owners.remove(&id);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
 use crate::proto::plan::Plan;
 use crate::proto::transfer::{
@@ -24,8 +24,10 @@ pub struct Submission {
     pub op: TransferOp,
     /// The lane that it takes: one of [`Endpoint::routes`].
     pub lane: usize,
-    /// Chunks within that lane's bounds.
+    /// Chunks within that lane's bounds, or within those of its slots where it is gathered.
     pub plan: Plan,
+    /// The kinds of memory, ours and the peer's, where it is to be gathered.
+    pub gathered: Option<[MemoryKind; 2]>,
     /// Our regions that the plan touches.
     pub regions: Vec<RegionKey>,
     /// For the peer's host, after the data.
@@ -35,12 +37,18 @@ pub struct Submission {
 impl Endpoint {
     /// Starts a transfer. [`Action::Ended`] tells its end, exactly once.
     pub fn submit(&mut self, submission: Submission, now: Instant) -> Result<TransferId, CommandError> {
-        let Submission { peer: name, op, lane, plan, regions, sync_message } = submission;
+        let Submission { peer: name, op, lane, plan, gathered, regions, sync_message } = submission;
         check_message(&name, sync_message.as_deref().unwrap_or_default())?;
         let (key, peer) = self.loaded_peer(&name)?;
         // The peer may have come back since its lanes were looked at.
         let spec = self.lanes.get(lane).filter(|_| peer.lanes.agreed().contains(&lane));
-        let Some(mover) = spec.and_then(|spec| spec.mover(op)) else {
+        let mover = match gathered {
+            None => spec.and_then(|spec| spec.mover(op)),
+            Some(kinds) => {
+                spec.and_then(|spec| self.slot_caps(key, peer, spec, op, kinds)).map(|_| Mover::Gathered)
+            }
+        };
+        let Some(mover) = mover else {
             let reasons = peer.lanes.reasons(&self.lanes);
             return Err(CommandError::LaneGone { name, reasons });
         };
@@ -54,11 +62,14 @@ impl Endpoint {
         }
         let number = if planted::is(Planted::TransferIdWraps) { number % 8 } else { number };
         let id = TransferId::new(key, number);
+        // What gathers has no regions of its own to look at.
+        let is_gone = gathered.is_some() && regions.iter().any(|key| self.regions.by_key(*key).is_none());
         let transfer = Outgoing {
             id,
             op,
             lane,
             mover,
+            gathered,
             plan,
             regions,
             their_regions: None,
@@ -82,6 +93,9 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.submitted = number;
             peer.outgoing.insert(id, transfer);
+        }
+        if is_gone {
+            self.break_off(id, TransferError::Deregistered);
         }
         Ok(id)
     }
@@ -152,6 +166,9 @@ impl Endpoint {
     /// Issues the next chunk of a transfer; false when there is none or no room. `asked` segments wait at the peer.
     fn issue_chunk(&mut self, key: PeerKey, id: TransferId, asked: &mut usize, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
+        if peer.outgoing.get(&id).is_some_and(|transfer| transfer.mover == Mover::Gathered) {
+            return self.gather_chunk(key, id, now);
+        }
         let output_has_room = peer.output_has_room();
         let (tag, heard) = (peer.tag(), peer.events_heard());
         let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue())
@@ -161,7 +178,7 @@ impl Endpoint {
         let (chunk, mover, op, lane) = (transfer.next_chunk, transfer.mover, transfer.op, transfer.lane);
         let Some(segments) = transfer.plan.chunk(chunk as usize) else { return false };
         let has_room = match mover {
-            Mover::Native | Mover::Framed => peer.lanes.has_room(&self.lanes, lane),
+            Mover::Native | Mover::Framed | Mover::Gathered => peer.lanes.has_room(&self.lanes, lane),
             Mover::Pulled | Mover::Answered => {
                 let fits = *asked == 0 || *asked + segments.len() <= SEGMENTS_ASKED_MAX;
                 let has_room = output_has_room && fits;
@@ -178,7 +195,7 @@ impl Endpoint {
                 transfer.next_chunk += chunks_at_once(chunk);
                 peer.say_request(id, chunk);
             }
-            Mover::Native | Mover::Framed => {
+            Mover::Native | Mover::Framed | Mover::Gathered => {
                 let segments = segments.to_vec();
                 transfer.next_chunk += chunks_at_once(chunk);
                 transfer.in_flight += 1;
@@ -345,7 +362,7 @@ impl Endpoint {
 }
 
 /// How many chunks are issued as one.
-fn chunks_at_once(chunk: u32) -> u32 {
+pub(super) fn chunks_at_once(chunk: u32) -> u32 {
     if chunk == 0 && planted::is(Planted::ChunkSkipped) { 2 } else { 1 }
 }
 

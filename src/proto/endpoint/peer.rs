@@ -59,6 +59,8 @@ pub struct Peer {
     pub(super) told_of: HashMap<RegionKey, u64>,
     /// Regions of ours that are revoked and that the peer has yet to let go of.
     pub(super) revoking: BTreeSet<RegionKey>,
+    /// The kinds of memory of which it has been lent staging slots.
+    pub(super) lent: BTreeSet<MemoryKind>,
     /// Regions that the peer has revoked and that batches of ours may still touch.
     pub(super) releasing: Vec<Releasing>,
     output: Vec<u8>,
@@ -103,6 +105,7 @@ impl Peer {
             requests: Requests::default(),
             told_of: HashMap::new(),
             revoking: BTreeSet::new(),
+            lent: BTreeSet::new(),
             releasing: Vec::new(),
             output: Vec::new(),
         }
@@ -209,6 +212,11 @@ impl Peer {
         self.outgoing.get(&id).is_some_and(|transfer| transfer.in_flight > 0)
     }
 
+    /// Who holds the staging slots that are lent over this stream, by either side: a stream that follows it begins anew.
+    pub(super) fn holder(&self) -> SessionId {
+        SessionId(self.link_id)
+    }
+
     /// The tag that frames of this stream carry.
     pub(super) fn tag(&self) -> u64 {
         let mut tag = [0; 8];
@@ -277,7 +285,7 @@ impl Peer {
         let frame = match transfer.mover {
             Mover::Pulled => Frame::Pull { id, chunk, heard, segments },
             Mover::Answered => Frame::Send { id, chunk, heard, segments },
-            Mover::Native | Mover::Framed => return, // it asks for nothing
+            Mover::Native | Mover::Framed | Mover::Gathered => return, // it asks for nothing
         };
         frame.encode(tag, &mut self.output);
     }

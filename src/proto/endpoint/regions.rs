@@ -148,7 +148,14 @@ impl Endpoint {
         forget_unkeyed(&mut peer.unkeyed, |key| *key == revoked);
         let transfers = peer.outgoing.values_mut();
         let users = transfers.filter_map(|t| t.loses(revoked, &peer.regions).then_some(t.id));
-        let users: Vec<_> = users.filter(|_| !planted::is(Planted::RegionRemoveIgnored)).collect();
+        let mut users: Vec<_> = users.filter(|_| !planted::is(Planted::RegionRemoveIgnored)).collect();
+        // Whatever is gathered may be on its way into a slot there.
+        let gathered = peer.outgoing.values().filter(|transfer| transfer.gathered.is_some());
+        let gathered: Vec<_> = gathered.map(|transfer| transfer.id).collect();
+        if region.is_some_and(|region| self.forget_slots_in(key, region)) {
+            users.extend(gathered);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.releasing.push(Releasing { key: revoked, region, users: users.clone() });
         let reason =
             "it took back memory that the transfer uses: deregistered, or its agent is being shut down";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::desc::{MemoryKind, RegionKey, TransferOp};
-use crate::proto::plan::{Party, PlanCaps};
+use crate::proto::plan::{Party, Plan, PlanCaps};
 
 use super::{CommandError, Endpoint, Unkeyed};
 
@@ -22,9 +22,31 @@ pub struct Route {
     pub lane: usize,
     /// What a chunk on it may hold.
     pub caps: PlanCaps,
+    /// How a transfer of small pieces goes over it.
+    pub gathering: Option<Gathering>,
     /// Whose regions it reaches by their keys alone.
     pub keys_wanted_of: Option<Party>,
 }
+
+/// The way of a transfer of small pieces: gathered into staging slots, written slot by slot, scattered by the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gathering {
+    /// Worth it for pieces of fewer bytes than these, on average.
+    pub below: u64,
+    /// What a slot may hold.
+    pub caps: PlanCaps,
+}
+
+impl Gathering {
+    /// Whether a transfer that is planned so is better gathered.
+    pub fn suits(&self, plan: &Plan) -> bool {
+        let pieces = plan.segments().len();
+        pieces >= PIECES_MIN && plan.bytes() / (pieces as u64) < self.below
+    }
+}
+
+/// Fewer pieces than these are not worth the two further copies.
+const PIECES_MIN: usize = 16;
 
 impl Routes {
     /// The lanes in order.
@@ -47,7 +69,7 @@ impl Routes {
 impl Endpoint {
     /// The lanes on which a loaded peer's memory and ours of these kinds may be moved; at least one.
     pub fn routes(&self, name: &str, op: TransferOp, kinds: [MemoryKind; 2]) -> Result<Routes, CommandError> {
-        let (_, peer) = self.loaded_peer(name)?;
+        let (key, peer) = self.loaded_peer(name)?;
         let carrying = peer.lanes.carrying(&self.lanes, op, kinds);
         let routes: Vec<_> = carrying
             .map(|(lane, spec, _)| Route {
@@ -56,6 +78,9 @@ impl Endpoint {
                     segments_per_chunk: spec.segments_per_chunk,
                     bytes_per_chunk: spec.bytes_per_chunk,
                 },
+                gathering: self
+                    .slot_caps(key, peer, spec, op, kinds)
+                    .map(|caps| Gathering { below: spec.gathers_below, caps }),
                 keys_wanted_of: spec.keys_wanted_of(op),
             })
             .collect();

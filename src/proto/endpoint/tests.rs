@@ -20,6 +20,7 @@ pub(super) const LANE: LaneSpec = LaneSpec {
     kinds: &[MemoryKind::Dram],
     selective: false,
     maps_regions: false,
+    gathers_below: 0,
     batches_in_flight: 4,
     segments_per_chunk: 8,
     bytes_per_chunk: 1 << 20,
@@ -294,7 +295,8 @@ pub(super) fn submit_write(peer: &mut Hostile, chunks: u64) -> TransferId {
         PlanCaps { segments_per_chunk: LANE.segments_per_chunk, bytes_per_chunk: LANE.bytes_per_chunk };
     let plan = plan(side(Party::Local), side(Party::Remote), caps).expect("a plan");
     let (op, regions) = (TransferOp::Write, vec![RegionKey(1)]);
-    let submission = Submission { peer: "them".into(), op, lane: 0, plan, regions, sync_message: None };
+    let submission =
+        Submission { peer: "them".into(), op, lane: 0, plan, gathered: None, regions, sync_message: None };
     peer.endpoint.mark_loaded(peer.key);
     peer.endpoint.submit(submission, peer.now).expect("it is taken")
 }

@@ -43,7 +43,8 @@ fn submit_longest(peer: &mut Hostile) -> TransferId {
         PlanCaps { segments_per_chunk: WIDE.segments_per_chunk, bytes_per_chunk: WIDE.bytes_per_chunk };
     let plan = plan(side(Party::Local), side(Party::Remote), caps).expect("a plan");
     let (op, regions) = (TransferOp::Write, vec![RegionKey(2)]);
-    let submission = Submission { peer: "them".into(), op, lane: 0, plan, regions, sync_message: None };
+    let submission =
+        Submission { peer: "them".into(), op, lane: 0, plan, gathered: None, regions, sync_message: None };
     peer.endpoint.submit(submission, peer.now).expect("it is taken")
 }
 

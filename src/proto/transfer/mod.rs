@@ -48,6 +48,9 @@ pub enum Mover {
     Pulled,
     /// The peer sends frames that we land (a read over a framed lane).
     Answered,
+    /// We gather chunks and write each into a staging slot of the peer's, which scatters it (a write of many small pieces
+    /// over a lane on which we write).
+    Gathered,
 }
 
 impl Mover {
@@ -65,7 +68,7 @@ impl Mover {
 
     /// Whether the responder has to land chunks before it may acknowledge.
     pub fn responder_counts(self) -> bool {
-        matches!(self, Self::Framed | Self::Pulled)
+        matches!(self, Self::Framed | Self::Pulled | Self::Gathered)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::desc::{RegionKey, Span, TransferId, TransferOp};
+use crate::desc::{MemoryKind, RegionKey, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
 use crate::proto::plan::{Party, Plan};
 use crate::proto::regions::RegionTable;
@@ -69,6 +69,8 @@ pub struct Outgoing {
     pub lane: usize,
     /// Who moves it.
     pub mover: Mover,
+    /// The kinds of memory, ours and the peer's, of one that is gathered.
+    pub gathered: Option<[MemoryKind; 2]>,
     /// What to move.
     pub plan: Plan,
     /// Our own regions that it touches.
@@ -190,9 +192,11 @@ impl Outgoing {
     /// Whether the peer should know of it, so that it can be asked.
     pub fn is_told_of(&self) -> bool {
         match self.phase {
-            OutgoingPhase::Moving => {
-                self.next_chunk > 0 && matches!(self.mover, Mover::Pulled | Mover::Answered)
-            }
+            OutgoingPhase::Moving => match self.mover {
+                Mover::Pulled | Mover::Answered => self.next_chunk > 0,
+                Mover::Gathered => !self.done.is_empty(),
+                Mover::Native | Mover::Framed => false,
+            },
             OutgoingPhase::Committing | OutgoingPhase::Aborting => true,
             OutgoingPhase::Settling | OutgoingPhase::Draining | OutgoingPhase::Over => false,
         }
@@ -225,7 +229,7 @@ impl Outgoing {
     pub fn commit_is_due(&self) -> bool {
         let moved = match self.mover {
             Mover::Native if planted::is(Planted::CommitBeforeFlush) => self.next_chunk == self.chunks(),
-            Mover::Native | Mover::Answered => self.done.len() == self.chunks(),
+            Mover::Native | Mover::Answered | Mover::Gathered => self.done.len() == self.chunks(),
             Mover::Framed | Mover::Pulled => self.next_chunk == self.chunks(),
         };
         self.phase == OutgoingPhase::Moving && moved

@@ -3,7 +3,7 @@
 use crate::desc::{Span, TransferId};
 use crate::proto::codec::{DecodeError, Reader, Writer};
 
-use super::decode::{decode_bool, decode_id};
+use super::decode::{decode_bool, decode_id, decode_span};
 
 /// The header of a data frame on a framed lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl DataHeader {
         let count = reader.count("span count", 16)?;
         let mut spans = Vec::with_capacity(count);
         for _ in 0..count {
-            spans.push(Span { addr: reader.u64("span address")?, len: reader.u64("span length")? });
+            spans.push(decode_span(&mut reader)?);
         }
         reader.finish()?;
         Ok(Self { link, id, answer, heard, chunk, spans })

@@ -1,11 +1,13 @@
 //! Control frames out of bytes: total, nothing left over, nothing allocated before it is known to be there.
 
-use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
+use crate::desc::{MemoryKind, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::proto::codec::{DecodeError, Reader};
+use crate::proto::grant::Slot;
 use crate::proto::transfer::{RUNS_MAX, Run, Runs};
 
 use super::{
-    Commit, Event, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, SEGMENT_BYTES, Standing, State, VERSION,
+    Commit, DATA_SPANS_MAX, Event, Filled, Frame, Hello, MAGIC, MAJOR_FIELD, RefuseReason, SEGMENT_BYTES,
+    SPAN_BYTES, StagingSlot, Standing, State, VERSION,
 };
 
 pub(super) fn decode_body<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
@@ -87,8 +89,34 @@ fn decode_event<'a>(reader: &mut Reader<'a>) -> Result<Event<'a>, DecodeError> {
         3 => Event::RegionRemove { key: RegionKey(reader.u32("region key")?) },
         4 => Event::RegionReleased { key: RegionKey(reader.u32("region key")?) },
         5 => Event::Notify { message: reader.bytes("message")? },
+        6 => Event::SlotGranted { slot: decode_slot(reader)?, span: decode_span(reader)? },
+        7 => Event::SlotFilled(decode_filled(reader)?),
+        8 => Event::SlotReturned { slot: decode_slot(reader)? },
         value => return Err(DecodeError::BadValue { field: "event kind", value: u64::from(value) }),
     })
+}
+
+fn decode_slot(reader: &mut Reader<'_>) -> Result<StagingSlot, DecodeError> {
+    let kind = reader.u8("memory kind")?;
+    let kind = MemoryKind::from_wire(kind)
+        .ok_or(DecodeError::BadValue { field: "memory kind", value: u64::from(kind) })?;
+    let lease = Slot { index: reader.u32("slot number")?, generation: reader.u32("slot generation")? };
+    Ok(StagingSlot { kind, lease })
+}
+
+fn decode_filled<'a>(reader: &mut Reader<'a>) -> Result<Filled<'a>, DecodeError> {
+    let (slot, id, chunk) = (decode_slot(reader)?, decode_id(reader)?, reader.u32("chunk")?);
+    let heard = reader.u64("events heard")?;
+    let count = reader.count("span count", SPAN_BYTES)?;
+    if count > DATA_SPANS_MAX {
+        return Err(DecodeError::BadValue { field: "span count", value: count as u64 });
+    }
+    let spans = (0..count).map(|_| decode_span(reader)).collect::<Result<_, _>>()?;
+    Ok(Filled { slot, id, chunk, heard, spans })
+}
+
+pub(super) fn decode_span(reader: &mut Reader<'_>) -> Result<Span, DecodeError> {
+    Ok(Span { addr: reader.u64("span address")?, len: reader.u64("span length")? })
 }
 
 fn decode_state(reader: &mut Reader<'_>) -> Result<State, DecodeError> {

@@ -14,9 +14,10 @@ mod tests;
 
 use std::borrow::Cow;
 
-use crate::desc::{RegionKey, Segment, TransferId, TransferOp};
+use crate::desc::{MemoryKind, RegionKey, Segment, Span, TransferId, TransferOp};
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::grant::Slot;
 use super::transfer::Runs;
 
 pub use data::{DATA_SPANS_MAX, DataHeader};
@@ -171,6 +172,45 @@ pub enum Event<'a> {
         /// The message.
         message: &'a [u8],
     },
+    /// GRANT: the receiver may write into this staging slot of the sender's, once.
+    SlotGranted {
+        /// The slot.
+        slot: StagingSlot,
+        /// Where it is; in a region that was announced before.
+        span: Span,
+    },
+    /// COMMIT of a slot of the receiver's: a chunk of a write is in it, from its start, gathered; nothing is under way into
+    /// the slot any more.
+    SlotFilled(Filled<'a>),
+    /// REVOKED: a slot of the receiver's will not be used under this grant, and nothing is under way into it.
+    SlotReturned {
+        /// The slot.
+        slot: StagingSlot,
+    },
+}
+
+/// A staging slot of an agent, under one grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StagingSlot {
+    /// The kind of its memory: the slots of each kind are numbered by themselves.
+    pub kind: MemoryKind,
+    /// Its number, and which grant of it.
+    pub lease: Slot,
+}
+
+/// The body of [`Event::SlotFilled`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filled<'a> {
+    /// The slot.
+    pub slot: StagingSlot,
+    /// The transfer.
+    pub id: TransferId,
+    /// Index of the chunk.
+    pub chunk: u32,
+    /// Events of the receiver that the sender has heard: the receiver's regions that it knows of.
+    pub heard: u64,
+    /// Where the bytes belong, in their order; at most [`DATA_SPANS_MAX`].
+    pub spans: Cow<'a, [Span]>,
 }
 
 /// The body of [`Frame::Hello`].
@@ -264,7 +304,7 @@ pub const HELLO_MAX_BYTES: usize = 64 << 20;
 /// Bytes of `length`.
 pub const LENGTH_BYTES: usize = 4;
 /// Version of the protocol: another major is refused, another minor is not.
-pub const VERSION: (u16, u16) = (2, 0);
+pub const VERSION: (u16, u16) = (2, 1);
 
 /// The field that a HELLO of another major version is refused for.
 pub(in crate::proto) const MAJOR_FIELD: &str = "major version";
@@ -273,6 +313,8 @@ const MAGIC: [u8; 4] = *b"BATN";
 const HEAD_BYTES: usize = 12;
 /// Bytes of a segment in a request: where from, where to, how long.
 const SEGMENT_BYTES: usize = 24;
+/// Bytes of a span: where, how long.
+const SPAN_BYTES: usize = 16;
 
 impl Frame<'_> {
     /// Appends the frame's bytes, `length` included.
@@ -369,7 +411,12 @@ impl Event<'_> {
     pub fn body_bytes(&self) -> usize {
         match self {
             Self::RegionAdd { region: bytes } | Self::Notify { message: bytes } => bytes.len(),
-            Self::Loaded { .. } | Self::RegionRemove { .. } | Self::RegionReleased { .. } => 0,
+            Self::SlotFilled(filled) => SPAN_BYTES * filled.spans.len(),
+            Self::Loaded { .. }
+            | Self::RegionRemove { .. }
+            | Self::RegionReleased { .. }
+            | Self::SlotGranted { .. }
+            | Self::SlotReturned { .. } => 0,
         }
     }
 
@@ -380,7 +427,24 @@ impl Event<'_> {
             Self::RegionRemove { key } => _ = writer.u8(3).u32(key.0),
             Self::RegionReleased { key } => _ = writer.u8(4).u32(key.0),
             Self::Notify { message } => _ = writer.u8(5).bytes(message),
+            Self::SlotGranted { slot, span } => {
+                slot.encode(writer.u8(6));
+                writer.u64(span.addr).u64(span.len);
+            }
+            Self::SlotFilled(filled) => {
+                filled.slot.encode(writer.u8(7));
+                writer.u64(filled.id.0).u32(filled.chunk).u64(filled.heard).u32(filled.spans.len() as u32);
+                writer.room(SPAN_BYTES * filled.spans.len());
+                filled.spans.iter().for_each(|span| _ = writer.u64(span.addr).u64(span.len));
+            }
+            Self::SlotReturned { slot } => slot.encode(writer.u8(8)),
         }
+    }
+}
+
+impl StagingSlot {
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u8(self.kind as u8).u32(self.lease.index).u32(self.lease.generation);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every frame both ways, and bytes that are none.
 
-use crate::desc::Span;
+use crate::desc::{MemoryKind, Span};
+use crate::proto::grant::Slot;
 use crate::proto::transfer::Run;
 
 use super::*;
@@ -25,6 +26,10 @@ fn samples() -> Vec<Frame<'static>> {
         unheard: Runs::new([Run { first: 0, last: u32::MAX }].into_iter()),
         missing: Runs::new(runs),
     };
+    let slot = StagingSlot { kind: MemoryKind::Vram, lease: Slot { index: 3, generation: 9 } };
+    let span = Span { addr: 1 << 40, len: 4096 };
+    let spans = vec![Span { addr: 64, len: 1 }; 3].into();
+    let filled = Filled { slot, id: TransferId(5), chunk: 6, heard: 7, spans };
     vec![
         Frame::Hello(hello),
         Frame::Welcome { name: "gen", section: b"" },
@@ -39,6 +44,10 @@ fn samples() -> Vec<Frame<'static>> {
         Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } },
         Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } },
         Frame::Event { number: u64::MAX, event: Event::Notify { message: b"\0binary\xff" } },
+        Frame::Event { number: 5, event: Event::SlotGranted { slot, span } },
+        Frame::Event { number: 6, event: Event::SlotFilled(filled.clone()) },
+        Frame::Event { number: 7, event: Event::SlotFilled(Filled { spans: Cow::default(), ..filled }) },
+        Frame::Event { number: 8, event: Event::SlotReturned { slot } },
         Frame::Pull { id: TransferId(1), chunk: 2, heard: 9, segments: segments.clone().into() },
         Frame::Send { id: TransferId(1), chunk: 2, heard: u64::MAX, segments: segments.into() },
         Frame::Commit(commit.clone()),

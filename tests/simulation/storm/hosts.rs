@@ -109,12 +109,15 @@ impl Storm {
         let endpoint = &mut self.net.nodes[n].endpoint;
         let submitted = planned(endpoint, NAMES[to], op, &local, &remote, message)
             .map_err(|error| format!("{error:?}"))
-            .and_then(|submission| endpoint.submit(submission, now).map_err(text));
+            .and_then(|submission| {
+                let is_gathered = submission.gathered.is_some();
+                Ok((endpoint.submit(submission, now).map_err(text)?, is_gathered))
+            });
         let outcome = match submitted {
-            Ok(id) => {
+            Ok((id, is_gathered)) => {
                 let wire = self.wire(n, key);
                 self.net.trace(|_| format!("{} submits {op} {index} as {id} to {}", NAMES[n], NAMES[to]));
-                self.net.host.submitted(index, id, wire, now + TRANSFER_LIMIT);
+                self.net.host.submitted(index, id, wire, now + TRANSFER_LIMIT, is_gathered);
                 Ok(())
             }
             Err(error) => {

@@ -76,6 +76,8 @@ pub struct Transfer {
     message_delivered: bool,
     /// Its initiator has nothing to do with it any more; the lander has.
     is_orphan: bool,
+    /// It passes through staging slots: its responder lands it.
+    is_gathered: bool,
 }
 
 /// One descriptor on each side, as offsets into the arena.
@@ -200,15 +202,16 @@ impl Ledger {
             has_message: sync_message.is_some(),
             message_delivered: false,
             is_orphan: false,
+            is_gathered: false,
         });
         self.open.insert(index);
         Some(Wish { index, local, remote, sync_message })
     }
 
     /// The wish has become this transfer, on this stream.
-    pub fn submitted(&mut self, index: usize, id: TransferId, wire: usize, due: Instant) {
+    pub fn submitted(&mut self, index: usize, id: TransferId, wire: usize, due: Instant, is_gathered: bool) {
         let transfer = &mut self.transfers[index];
-        (transfer.wire, transfer.due) = (wire, due);
+        (transfer.wire, transfer.due, transfer.is_gathered) = (wire, due, is_gathered);
         let initiator = transfer.initiator;
         if self.ids.insert((initiator, id), index).is_some() {
             self.fail(Rule::EndedOnce, format!("{} gave {id} twice", NAMES[initiator]));
@@ -336,6 +339,7 @@ impl Ledger {
     /// the target has, where that stops everything.
     fn is_fenced(&self, transfer: &Transfer) -> bool {
         let lander = match (self.style, transfer.op) {
+            _ if transfer.is_gathered => transfer.responder,
             (Style::ReadOnly | Style::Framed, TransferOp::Write) => transfer.responder,
             _ => transfer.initiator,
         };

@@ -30,7 +30,7 @@ use baton::proto::session::Deadlines;
 use crate::chance::Chance;
 use crate::net::{NAMES, Net};
 use crate::node::Node;
-use crate::seeds::Style;
+use crate::seeds::{Style, gathers_below};
 use coverage::Coverage;
 use faults::Plan;
 use ledger::Ledger;
@@ -275,12 +275,16 @@ impl Storm {
     fn check_counters(&mut self) -> Held {
         self.cut_all();
         self.drive("all streams are gone", AFTERWARDS_LIMIT, |storm| {
-            storm.net.nodes.iter().all(|node| node.endpoint.peers().count() == 0)
+            let is_left = |node: &Node| {
+                node.endpoint.peers().count() == 0 && node.endpoint.holding_sessions().count() == 0
+            };
+            storm.net.nodes.iter().all(is_left)
         })?;
         for (node, name) in self.net.nodes.iter().zip(NAMES) {
             let idle = node.endpoint.counters() == Counters::default();
             if !idle || node.holds_batches() || !node.posted.is_empty() {
-                return Err(Rule::Leak.broken(self.with_state(format!("{name} is still busy with nobody"))));
+                let text = format!("{name} is still busy with nobody: {:?}", node.endpoint.counters());
+                return Err(Rule::Leak.broken(self.with_state(text)));
             }
         }
         self.net.host.check_over();
@@ -362,6 +366,7 @@ fn sim_net(style: Style, seed: u64, chance: &mut Chance) -> SimNet {
         piece_bytes: chance.within(8..200) as u64,
         steps_per_poll: chance.within(1..6) as u64,
         wire_bytes: chance.within(200..2000) as u64,
+        gathers_below: gathers_below(seed),
         completions: if chance.percent(40) { chance.within(1..3) } else { usize::MAX },
         ..SimConfig::new(kind, seed)
     };

@@ -1,0 +1,393 @@
+//! Staging slots, ours and the peers': memory that small pieces pass through in bulk, and who may write into which of it.
+//!
+//! ```text
+//!   ours, by kind of memory   | slots that peers write into | slots that we gather in |
+//!                               lent ahead, a few a peer      free or in use
+//! ```
+//!
+//! Who is up with us over a lane that gathers is lent a few slots at once, as long as there are any, and gets each back as
+//! soon as we have read it: so no transfer begins with a round trip, and whoever has slots keeps them until its stream ends. Leases
+//! are those of [`grant`](crate::proto::grant), held by a stream (its link id stands where a session could), and told by
+//! events, which come once, in order: nothing of a lease has to be said again, and none runs out.
+//!
+//! A peer that is let go of while it holds slots may still be writing into them. They are quarantined until
+//! [`Endpoint::handle_let_go`] brings the proof that it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::desc::{MemoryKind, PeerKey, Region, SessionId, Span, TransferOp};
+use crate::planted::{self, Planted};
+use crate::proto::grant::{
+    Action as PoolAction, Holdings, Pool, PoolLimits, RequestId, SlotPhase, Tally, ToHolder, ToOwner,
+};
+use crate::proto::plan::PlanCaps;
+use crate::proto::regions::RegionTable;
+use crate::proto::section::CAPABILITY_SLOTS;
+use crate::proto::session::SessionPhase;
+use crate::proto::wire::{DATA_SPANS_MAX, Event, StagingSlot};
+
+use super::{Endpoint, Flight, FlightKind, LaneSpec, Peer};
+
+/// Staging memory of one kind, as the owner of an endpoint provides it: one half for peers to write into, one to gather in.
+#[derive(Clone, Copy, Debug)]
+pub struct StagingSpec {
+    /// The kind of memory.
+    pub kind: MemoryKind,
+    /// What copies memory of this kind within our process, as the lane of [`Action::Post`](super::Action::Post): behind
+    /// the endpoint's lanes.
+    pub copier: usize,
+    /// All of the slots, one after the other, in a registered region.
+    pub memory: Span,
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
+    /// Segments that the copier takes at a time.
+    pub segments_per_copy: usize,
+}
+
+/// All slots that an endpoint knows of.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    ours: Vec<OurSlots>,
+    theirs: BTreeMap<MemoryKind, TheirSlots>,
+    /// Peers for which our copier of a kind is there.
+    served: BTreeSet<(PeerKey, MemoryKind)>,
+    /// Streams that ended while they held slots of ours, and the sessions that those were with.
+    unproved: Vec<(SessionId, SessionId)>,
+}
+
+/// Our slots of one kind.
+#[derive(Debug)]
+struct OurSlots {
+    spec: StagingSpec,
+    /// Those that peers write into,
+    pool: Pool,
+    /// and those that we gather in and that are free, by number.
+    free: Vec<u32>,
+}
+
+/// The slots of one kind that peers have lent us.
+#[derive(Debug, Default)]
+struct TheirSlots {
+    holdings: Holdings,
+    /// Where each is.
+    places: BTreeMap<(SessionId, u32), Span>,
+}
+
+/// The two slots that a chunk of ours passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SlotPair {
+    /// The kind and the number of our own.
+    pub own: (MemoryKind, u32),
+    /// The peer's.
+    pub theirs: StagingSlot,
+}
+
+/// Slots that a peer is lent ahead.
+const SLOTS_PER_PEER: u32 = 4;
+/// All grants are for whatever comes.
+const ANY: RequestId = RequestId(0);
+/// A lease ends with its stream, and has no time of its own.
+const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 86400);
+
+impl OurSlots {
+    fn new(spec: StagingSpec) -> Self {
+        let slots = (spec.memory.len / spec.slot_bytes.max(1)) as u32;
+        let limits = PoolLimits {
+            wait: FOR_GOOD,
+            lease: FOR_GOOD,
+            again: FOR_GOOD,
+            // What is left serves; those for whom nothing is left write piece by piece.
+            degraded_above: slots,
+            failed_above: slots,
+            ..PoolLimits::new(slots / 2, spec.slot_bytes)
+        };
+        Self { spec, pool: Pool::new(limits), free: (slots / 2..slots).rev().collect() }
+    }
+
+    fn place(&self, index: u32) -> Span {
+        let StagingSpec { memory, slot_bytes, .. } = self.spec;
+        Span { addr: memory.addr + u64::from(index) * slot_bytes, len: slot_bytes }
+    }
+
+    /// The next slot that has been granted, once the pool has been asked.
+    fn granted(&mut self) -> Option<StagingSlot> {
+        while let Some(action) = self.pool.poll_action() {
+            if let PoolAction::Say(_, ToHolder::Grant { slot: lease, .. }) = action {
+                return Some(StagingSlot { kind: self.spec.kind, lease });
+            }
+        }
+        None
+    }
+}
+
+impl Staging {
+    fn ours(&mut self, kind: MemoryKind) -> Option<&mut OurSlots> {
+        self.ours.iter_mut().find(|ours| ours.spec.kind == kind)
+    }
+
+    /// Slots of ours that are not free and not at a peer's disposal either.
+    pub fn in_use(&self) -> usize {
+        let of_kind = |ours: &OurSlots| {
+            let tally = ours.pool.tally();
+            let own = (ours.spec.memory.len / ours.spec.slot_bytes.max(1)) as usize - tally.all() as usize;
+            own - ours.free.len() + (tally.of(SlotPhase::Sealed) + tally.of(SlotPhase::Quarantined)) as usize
+        };
+        self.ours.iter().map(of_kind).sum()
+    }
+
+    /// A slot of our own and one of the peer's for a chunk, if both are to be had.
+    pub fn take(&mut self, holder: SessionId, [local, remote]: [MemoryKind; 2]) -> Option<SlotPair> {
+        let index = *self.ours(local)?.free.last()?;
+        let lease = self.theirs.get_mut(&remote)?.holdings.take(holder, ANY)?;
+        self.ours(local)?.free.pop();
+        Some(SlotPair { own: (local, index), theirs: StagingSlot { kind: remote, lease } })
+    }
+
+    /// What copies to and from our own slots of this kind, and where one of them is.
+    pub fn own_slot(&self, (kind, index): (MemoryKind, u32)) -> Option<(usize, Span)> {
+        let ours = self.ours.iter().find(|ours| ours.spec.kind == kind)?;
+        Some((ours.spec.copier, ours.place(index)))
+    }
+
+    /// Where a slot of the peer's is.
+    pub fn their_slot(&self, holder: SessionId, slot: StagingSlot) -> Option<Span> {
+        self.theirs.get(&slot.kind)?.places.get(&(holder, slot.lease.index)).copied()
+    }
+
+    /// A slot of our own is free again.
+    pub fn free_own(&mut self, (kind, index): (MemoryKind, u32)) {
+        if let Some(ours) = self.ours(kind) {
+            ours.free.push(index);
+        }
+    }
+
+    /// Notes that a write into a peer's slot is about to be posted; false where it must not be.
+    #[must_use]
+    pub fn note_write(&mut self, holder: SessionId, slot: StagingSlot) -> bool {
+        let theirs = self.theirs.get_mut(&slot.kind);
+        theirs.is_some_and(|theirs| theirs.holdings.post(holder, slot.lease))
+    }
+
+    /// The write is over. With the number of `bytes` in place, whether the peer is to be told of them; without, whether it is to
+    /// have its slot back.
+    #[must_use]
+    pub fn end_use(
+        &mut self,
+        holder: SessionId,
+        slot: StagingSlot,
+        was_posted: bool,
+        bytes: Option<u64>,
+    ) -> bool {
+        let Some(TheirSlots { holdings, .. }) = self.theirs.get_mut(&slot.kind) else { return false };
+        if was_posted {
+            holdings.completed(holder, slot.lease);
+        }
+        match bytes {
+            Some(bytes) => holdings.finish(holder, slot.lease, bytes),
+            None => holdings.give_back(holder, slot.lease),
+        }
+        holdings.poll_message().is_some()
+    }
+
+    /// The peer says that so many bytes are in a slot of ours; `None` where it cannot have filled it.
+    pub fn seal(
+        &mut self,
+        holder: SessionId,
+        slot: StagingSlot,
+        bytes: u64,
+        now: Instant,
+    ) -> Option<(usize, Span)> {
+        let ours = self.ours(slot.kind)?;
+        ours.pool.handle(holder, ToOwner::Commit { slot: slot.lease, bytes }, now);
+        match ours.pool.poll_action() {
+            Some(PoolAction::Sealed { .. }) => Some((ours.spec.copier, ours.place(slot.lease.index))),
+            _ => None,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Gives it staging memory; before the first peer.
+    pub fn add_staging(&mut self, spec: StagingSpec) {
+        self.staging.ours.push(OurSlots::new(spec));
+    }
+
+    /// How many of our slots that peers write into stand where; all zero without staging memory.
+    pub fn slots(&self, kind: MemoryKind) -> Tally {
+        let ours = self.staging.ours.iter().find(|ours| ours.spec.kind == kind);
+        ours.map_or(Tally::default(), |ours| ours.pool.tally())
+    }
+
+    /// How many slots of our own are free to gather in.
+    pub fn free_slots(&self, kind: MemoryKind) -> usize {
+        self.staging.ours.iter().filter(|ours| ours.spec.kind == kind).map(|ours| ours.free.len()).sum()
+    }
+
+    /// Our copier of a kind can serve a peer's transfers. Where it cannot, nothing of that peer's is gathered.
+    pub fn handle_copier(&mut self, key: PeerKey, kind: MemoryKind) {
+        self.staging.served.insert((key, kind));
+        self.lend_ahead(key);
+    }
+
+    /// Sessions that were let go of while they held slots of ours, which wait for the proof that nothing lands there.
+    pub fn holding_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.staging.unproved.iter().map(|(_, session)| *session)
+    }
+
+    /// A session that was let go of writes nothing any more that it had begun before.
+    pub fn handle_let_go(&mut self, session: SessionId) {
+        let now = self.now();
+        let (proved, rest) =
+            std::mem::take(&mut self.staging.unproved).into_iter().partition(|(_, of)| *of == session);
+        self.staging.unproved = rest;
+        for (holder, _) in Vec::from_iter::<Vec<_>>(proved) {
+            self.staging.ours.iter_mut().for_each(|ours| ours.pool.handle_quiet(holder, now));
+        }
+        let up: Vec<_> = self.peers.keys().copied().collect();
+        up.into_iter().for_each(|key| self.lend_ahead(key));
+    }
+
+    /// What a slot may hold of a transfer between these kinds of memory; `None` where it cannot be gathered.
+    pub(super) fn slot_caps(
+        &self,
+        key: PeerKey,
+        peer: &Peer,
+        spec: &LaneSpec,
+        op: TransferOp,
+        [local, remote]: [MemoryKind; 2],
+    ) -> Option<PlanCaps> {
+        let serves = spec.gathers() && op == TransferOp::Write && self.staging.served.contains(&(key, local));
+        let ours = self.staging.ours.iter().find(|ours| serves && ours.spec.kind == local)?;
+        let (holder, theirs) = (peer.holder(), self.staging.theirs.get(&remote)?);
+        let places = theirs.places.range((holder, 0)..=(holder, u32::MAX));
+        let bytes =
+            places.map(|(_, place)| place.len).min()?.min(ours.spec.slot_bytes).min(spec.bytes_per_chunk);
+        Some(PlanCaps {
+            segments_per_chunk: ours.spec.segments_per_copy.min(DATA_SPANS_MAX),
+            bytes_per_chunk: bytes,
+        })
+    }
+
+    /// Lends a peer its first slots, if it is up over a lane that gathers.
+    pub(super) fn lend_ahead(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Up) else {
+            return;
+        };
+        if peer.section.as_ref().is_none_or(|section| section.capabilities & CAPABILITY_SLOTS == 0) {
+            return;
+        }
+        let (holder, now) = (peer.holder(), peer.liveness.heard());
+        let gathering: Vec<_> =
+            peer.lanes.agreed().iter().map(|lane| &self.lanes[*lane]).filter(|spec| spec.gathers()).collect();
+        for ours in &mut self.staging.ours {
+            let kind = ours.spec.kind;
+            let has_some = peer.lent.contains(&kind) || !is_announced(&self.regions, &ours.spec);
+            let is_served = self.staging.served.contains(&(key, kind));
+            let free = ours.pool.tally().of(SlotPhase::Free).min(SLOTS_PER_PEER);
+            if has_some || !is_served || free == 0 || !gathering.iter().any(|spec| spec.carries([kind; 2])) {
+                continue;
+            }
+            let _ = ours.pool.ask(holder, ANY, free, now); // so many are free
+            while let Some(slot) = ours.granted() {
+                peer.lent.insert(kind);
+                peer.tell(Event::SlotGranted { slot, span: ours.place(slot.lease.index) });
+            }
+        }
+    }
+
+    /// What was in a slot of ours has been read, or is worth nothing: it is the peer's again.
+    pub(super) fn slot_read(&mut self, key: PeerKey, slot: StagingSlot, now: Instant) {
+        if self.staging.ours(slot.kind).is_some_and(|ours| ours.pool.drained(slot.lease, now)) {
+            self.lend_again(key, slot.kind, now);
+        }
+    }
+
+    fn lend_again(&mut self, key: PeerKey, kind: MemoryKind, now: Instant) {
+        let Some(ours) = self.staging.ours(kind) else { return };
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| is_announced(&self.regions, &ours.spec)) else {
+            return;
+        };
+        let _ = ours.pool.ask(peer.holder(), ANY, 1, now); // one has just become free
+        while let Some(slot) = ours.granted() {
+            peer.tell(Event::SlotGranted { slot, span: ours.place(slot.lease.index) });
+        }
+    }
+
+    pub(super) fn handle_slot_granted(&mut self, key: PeerKey, slot: StagingSlot, span: Span) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let holds = |region: &Region| region.kind == slot.kind;
+        if span.len == 0 || !peer.regions.holding(span).is_some_and(holds) {
+            return self.close(key, &format!("it lends {}, {span}, which it has not announced", slot.lease));
+        }
+        let (holder, theirs) = (peer.holder(), self.staging.theirs.entry(slot.kind).or_default());
+        theirs.holdings.open(holder);
+        theirs.holdings.handle(holder, ToHolder::Grant { slot: slot.lease, request: ANY });
+        theirs.places.insert((holder, slot.lease.index), span);
+    }
+
+    pub(super) fn handle_slot_returned(&mut self, key: PeerKey, slot: StagingSlot, now: Instant) {
+        let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return };
+        let Some(ours) = self.staging.ours(slot.kind) else { return };
+        ours.pool.handle(holder, ToOwner::Revoked { slot: slot.lease }, now);
+        if matches!(ours.pool.poll_action(), Some(PoolAction::Lost { .. })) {
+            self.lend_again(key, slot.kind, now);
+        }
+    }
+
+    /// The peer has revoked a region: what it has lent of it is gone. Returns whether there was anything.
+    pub(super) fn forget_slots_in(&mut self, key: PeerKey, region: Region) -> bool {
+        let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return false };
+        let Some(theirs) = self.staging.theirs.get_mut(&region.kind) else { return false };
+        let is_gone = |place: &Span| region.span.holds(*place);
+        let gone = theirs.places.range((holder, 0)..=(holder, u32::MAX)).any(|(_, place)| is_gone(place));
+        if gone {
+            theirs.places.retain(|(of, _), _| *of != holder);
+            theirs.holdings.close(holder);
+        }
+        gone
+    }
+
+    /// A stream is over, and our fabrics have let go of the peer: it has no slots any more, but those that it may still be
+    /// writing into are nobody's.
+    pub(super) fn close_staging(&mut self, key: PeerKey, peer: &Peer) {
+        let (holder, now) = (peer.holder(), peer.liveness.heard());
+        let of_peer = |flight: &&Flight| flight.peer == key;
+        for flight in self.flights.values().filter(of_peer) {
+            match flight.kind {
+                FlightKind::Gather(slots) | FlightKind::SlotWrite(slots) => self.staging.free_own(slots.own),
+                FlightKind::Scatter(slot) => {
+                    if let Some(ours) = self.staging.ours(slot.kind) {
+                        ours.pool.drained(slot.lease, now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for ours in &mut self.staging.ours {
+            match planted::is(Planted::SlotsFreedWithStream) {
+                true => ours.pool.handle_quiet(holder, now),
+                false => ours.pool.handle_lost(holder, now),
+            }
+            while ours.pool.poll_action().is_some() {}
+        }
+        for theirs in self.staging.theirs.values_mut() {
+            theirs.holdings.close(holder);
+            theirs.places.retain(|(of, _), _| *of != holder);
+        }
+        self.staging.served.retain(|(of, _)| *of != key);
+        if let Some(session) = peer.session().filter(|_| !peer.lent.is_empty()) {
+            self.staging.unproved.push((holder, session));
+        }
+    }
+
+    /// A moment that has been: what leases are given at, which never run out.
+    fn now(&self) -> Instant {
+        self.peers.values().map(|peer| peer.liveness.heard()).max().unwrap_or_else(Instant::now)
+    }
+}
+
+/// Whether peers may write into our slots: not once they are revoked.
+fn is_announced(regions: &RegionTable, spec: &StagingSpec) -> bool {
+    regions.holding(spec.memory).is_some_and(|region| region.kind == spec.kind)
+}
