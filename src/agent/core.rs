@@ -34,6 +34,7 @@ use super::pollers::Pollers;
 use super::regions::Registered;
 use super::registration::{Pinner, Quarantine};
 use super::signal::Signal;
+use super::staging::HostPages;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
 
@@ -92,6 +93,8 @@ pub(super) struct Core {
     /// Ends a park on the watch's handle.
     waker: Arc<OwnedFd>,
     watch: Watch,
+    /// Behind the fabrics, which know it.
+    pub(super) staging: Vec<HostPages>,
 }
 
 /// Ends a park on the core's handle: the next look at `waker` finds it readable.
@@ -153,6 +156,7 @@ impl Core {
             next_tick: Instant::now(),
             waker,
             watch,
+            staging: Vec::new(),
         })
     }
 
@@ -206,6 +210,7 @@ impl Core {
             self.next_tick = now + TICK;
             self.due.fill(true);
             self.endpoint.handle_timeout(now);
+            self.reclaim_slots();
             self.lobby.late(now).for_each(|guest| self.watch.forget(guest));
             if self.lobby.expire(now) {
                 self.watch_listeners(Interest::Read);
@@ -270,7 +275,8 @@ impl Core {
         self.quarantine.clear();
         self.leave_lobby();
         self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
-        self.close_fabrics(); // one that panics has said so, and nobody is left to be told
+        let closing = self.close_fabrics(); // one that panics has said so, and nobody is left to be told
+        self.free_staging(closing.have_closed);
         self.pinners.clear();
     }
 
@@ -335,7 +341,7 @@ impl Core {
             Action::Link { peer, link_id } => self.link(peer, link_id),
             Action::Import { peer, announced } => self.import(peer, &announced),
             Action::Withdraw { peer, region } => {
-                for fabric in &mut self.fabrics {
+                for fabric in self.lanes() {
                     let _ = fabric.import(peer, &region, None); // withdrawing what was never there is no error
                 }
             }

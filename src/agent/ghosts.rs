@@ -109,6 +109,12 @@ impl Ghosts {
         self.forget_the_dead(watch);
     }
 
+    /// Whether an agent of this session may still be writing what it had begun: it is about, or may be one of those that are
+    /// not told apart any more.
+    pub fn may_be_about(&self, session: SessionId) -> bool {
+        self.crowd.is_some() || self.about.iter().any(|ghost| ghost.session == session)
+    }
+
     /// The name of one that may still touch a region.
     pub fn haunting(&self, region: RegionKey) -> Option<&str> {
         let ghost = self.about.iter().find(|ghost| ghost.haunts(region));

@@ -44,6 +44,7 @@ mod registration;
 mod seal;
 mod signal;
 mod sockets;
+mod staging;
 mod stall;
 mod tap;
 mod transfer;

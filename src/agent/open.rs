@@ -10,7 +10,7 @@ use crate::fabric::local::LocalConfig;
 use crate::fabric::registry::{Opened, RegistryConfig, open as open_fabrics};
 use crate::fabric::stream::StreamConfig;
 use crate::fabric::ucx::UcxConfig;
-use crate::fabric::{Fabric, HEADER_MAX_BYTES};
+use crate::fabric::{Fabric, HEADER_MAX_BYTES, Limits};
 use crate::proto::blob::check_name;
 use crate::proto::endpoint::{Endpoint, Identity, LaneSpec};
 use crate::proto::section::{self, FabricAddress, HostId, Section};
@@ -27,8 +27,10 @@ use super::marks;
 use super::progress::Shared;
 use super::signal::Signal;
 use super::sockets::{listen_tcp, listen_unix};
-use super::{AgentConfig, EngineSettings};
+use super::{AgentConfig, EngineSettings, staging};
 
+/// Segments that one request of a chunk names, at 24 bytes each: small beside a frame's longest.
+const REQUEST_SEGMENTS_MAX: usize = 1 << 15;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Opens everything but the progress thread. Returns the connection info too.
@@ -79,7 +81,7 @@ fn open_over(
     tell_trust(&name, &settings, (advertised.ip, &connection_info), &WARNED);
     marks::attach(settings.profiler_library.as_deref());
     let gpus = Gpus::open(&settings);
-    let (fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
+    let (mut fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
@@ -98,10 +100,11 @@ fn open_over(
         peer: settings.peer_timeout,
         stall: settings.stall_timeout,
     };
-    let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric)).collect();
+    let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric, &settings)).collect();
     let endpoint = Endpoint::new(Identity { name: name.clone(), section }, lanes, deadlines);
+    fabrics.extend(staging::copiers(&fabrics, &settings));
     let (inbox, signal) = (Arc::new(Inbox::default()), Arc::new(Signal::default()));
-    let core = Core::new(
+    let mut core = Core::new(
         endpoint,
         fabrics,
         Lobby::new(name.clone(), listeners, settings.secret.clone()),
@@ -111,6 +114,7 @@ fn open_over(
         settings.copy_threads,
     )
     .map_err(system("watching sockets"))?;
+    core.add_staging();
     let wake = system("making a wake-up handle");
     let shared = Shared::new(name, settings, unavailable, core, gpus, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))
@@ -233,7 +237,12 @@ fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Re
     Ok((fabrics, reasons))
 }
 
-fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
+/// The bytes that a lane's pieces have at least, on average, where they are not gathered.
+pub(super) fn gathers_below(limits: &Limits, settings: &EngineSettings) -> u64 {
+    settings.gather_below.filter(|_| limits.native_write).unwrap_or(limits.gathers_below)
+}
+
+fn lane_spec(fabric: &dyn Fabric, settings: &EngineSettings) -> LaneSpec {
     let limits = fabric.limits();
     const { assert!(DATA_SPANS_MAX * 16 < HEADER_MAX_BYTES) };
     LaneSpec {
@@ -243,10 +252,14 @@ fn lane_spec(fabric: &dyn Fabric) -> LaneSpec {
         framed: limits.framed,
         kinds: limits.kinds,
         selective: limits.selective,
-        gathers_below: limits.gathers_below,
+        gathers_below: gathers_below(&limits, settings),
         maps_regions: limits.maps_regions,
         batches_in_flight: limits.batches_in_flight,
-        segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
+        // Only a frame names the places of its payload in a header.
+        segments_per_chunk: match limits.framed {
+            true => limits.segments_per_batch.min(DATA_SPANS_MAX),
+            false => limits.segments_per_batch.min(REQUEST_SEGMENTS_MAX),
+        },
         bytes_per_chunk: limits.bytes_per_batch,
     }
 }

@@ -393,6 +393,7 @@ fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, Fa
         let registered = unsafe { core.fabrics[index].register(region) };
         match registered {
             Ok(bytes) if bytes.is_empty() => {}
+            Ok(_) if index >= core.endpoint.lanes().len() => {} // no peer is linked to it
             Ok(bytes) => keys.push(FabricKey { fabric: index as u8, bytes }),
             Err(error) => {
                 takers[..done].iter().for_each(|taker| core.fabrics[*taker].deregister(region.key));
@@ -401,6 +402,22 @@ fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, Fa
         }
     }
     Ok(keys)
+}
+
+/// Makes memory of our own usable in transfers, as [`Agent::register`] does the host's, before there are peers.
+///
+/// # Safety
+/// Until the fabrics are closed, the memory is mapped, readable and writable, and nobody holds a Rust reference to it.
+pub(super) unsafe fn add_own_region(
+    core: &mut Core,
+    kind: MemoryKind,
+    memory: Descriptor,
+) -> Result<(), FabricError> {
+    let region = region(kind, memory, core.registered.next_key());
+    let keys = register_below(core, &region)?;
+    core.endpoint.add_region(AnnouncedRegion { region, keys }).map_err(|error| {
+        FabricError::new("agent", "register", FabricErrorKind::InvalidRegion, 0, error.to_string())
+    })
 }
 
 fn no_lane_for(kind: MemoryKind) -> FabricError {

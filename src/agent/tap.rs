@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey};
+use crate::desc::{MemoryKind, OpToken, PeerKey};
 use crate::error::FabricError;
 use crate::fabric::{Landing, Sink};
 use crate::proto::endpoint::{Endpoint, Placement};
@@ -13,7 +13,8 @@ use super::marks::Marks;
 pub(super) struct Tap<'a> {
     endpoint: &'a mut Endpoint,
     marks: &'a mut Marks,
-    lane: &'static str,
+    /// None where it is no lane, but what copies within our process.
+    lane: Option<&'static str>,
     now: Instant,
     /// Counts the frames whose payload has no place.
     dropped: &'a mut u64,
@@ -22,11 +23,11 @@ pub(super) struct Tap<'a> {
 }
 
 impl<'a> Tap<'a> {
-    /// Hands the events of `lane` to `endpoint`.
+    /// Hands the events of `lane` to `endpoint`, or those of a copier.
     pub fn new(
         endpoint: &'a mut Endpoint,
         marks: &'a mut Marks,
-        lane: &'static str,
+        lane: Option<&'static str>,
         now: Instant,
         dropped: &'a mut u64,
     ) -> Self {
@@ -41,7 +42,11 @@ impl<'a> Tap<'a> {
 
 impl Sink for Tap<'_> {
     fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>) {
-        self.endpoint.handle_lane(peer, self.lane, as_text(outcome));
+        match (self.lane, outcome) {
+            (Some(lane), outcome) => self.endpoint.handle_lane(peer, lane, as_text(outcome)),
+            (None, Ok(())) => self.endpoint.handle_copier(peer, MemoryKind::Dram),
+            (None, Err(error)) => tracing::warn!(%error, "small pieces are not gathered for this peer"),
+        }
     }
 
     fn flushing(&mut self, token: OpToken) {

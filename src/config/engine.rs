@@ -26,6 +26,9 @@ pub struct EngineSettings {
     pub spin: Duration,
     /// Threads that may copy at a time for this agent, its progress thread and those of the host that wait included.
     pub copy_threads: usize,
+    /// Writes of pieces of fewer bytes on average are gathered on lanes that write by themselves; 0 for none, `None` for what
+    /// each lane was measured to need.
+    pub gather_below: Option<u64>,
     /// The silence after which a peer counts as lost.
     pub peer_timeout: Duration,
     /// The time without progress after which a wait fails.
@@ -54,6 +57,7 @@ impl Default for EngineSettings {
             port: 0,
             spin: Duration::from_micros(50),
             copy_threads: default_copy_threads(),
+            gather_below: None,
             peer_timeout: Duration::from_millis(5000),
             stall_timeout: Duration::from_millis(30_000),
             connect_timeout: Duration::from_millis(5000),
@@ -101,6 +105,7 @@ impl EngineSettings {
             port: port(environment, backend)?,
             spin: duration(environment, "BATON_SPIN_US", Duration::from_micros, SPIN_US, default.spin)?,
             copy_threads: count(environment, COPY_THREADS, COPY_THREADS_RANGE, default.copy_threads)?,
+            gather_below: number(environment, "BATON_GATHER_BELOW", GATHER_BELOW)?,
             peer_timeout: milliseconds(environment, "BATON_PEER_TIMEOUT_MS", default.peer_timeout)?,
             stall_timeout: milliseconds(environment, "BATON_STALL_TIMEOUT_MS", default.stall_timeout)?,
             connect_timeout: milliseconds(environment, "BATON_CONNECT_TIMEOUT_MS", default.connect_timeout)?,
@@ -243,6 +248,8 @@ const AGES: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
 const SPIN_US: RangeInclusive<u64> = 0..=10_000;
 const COPY_THREADS: &str = "BATON_COPY_THREADS";
 const COPY_THREADS_RANGE: RangeInclusive<u64> = 1..=64;
+/// Larger pieces fit no slot of staging memory.
+const GATHER_BELOW: RangeInclusive<u64> = 0..=512 << 10;
 const COPY_THREADS_ENOUGH: usize = 4;
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// IFNAMSIZ less the closing zero.
@@ -267,6 +274,7 @@ mod tests {
             ("BATON_LANES", "local, stream-tcp"),
             ("BATON_SPIN_US", "0"),
             ("BATON_COPY_THREADS", "7"),
+            ("BATON_GATHER_BELOW", "4096"),
             ("BATON_PEER_TIMEOUT_MS", "100"),
             ("BATON_STALL_TIMEOUT_MS", "600000"),
             ("BATON_CONNECT_TIMEOUT_MS", "250"),
@@ -280,6 +288,7 @@ mod tests {
         assert_eq!(settings.lanes.names(), ["local", "stream-tcp"]);
         assert!(settings.lanes.explicit);
         assert_eq!((settings.spin, settings.copy_threads), (Duration::ZERO, 7));
+        assert_eq!(settings.gather_below, Some(4096));
         assert_eq!(settings.peer_timeout, Duration::from_millis(100));
         assert_eq!(settings.stall_timeout, Duration::from_secs(600));
         assert_eq!(settings.connect_timeout, Duration::from_millis(250));

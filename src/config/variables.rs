@@ -101,6 +101,11 @@ pub const VARIABLES: &[Variable] = &[
         "threads that may copy at a time between processes of one host, those that wait included (1 to 64)",
     ),
     baton(
+        "BATON_GATHER_BELOW",
+        "the lane's own",
+        "bytes: writes of smaller pieces on average are gathered on ucx; 0 for never (0 to 524288)",
+    ),
+    baton(
         "BATON_PEER_TIMEOUT_MS",
         "5000",
         "milliseconds of silence after which a peer counts as lost (100 to 600000)",

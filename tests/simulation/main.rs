@@ -30,6 +30,7 @@ mod pair;
 mod planted;
 mod pools;
 mod seeds;
+mod slots;
 mod storm;
 mod time;
 mod wire;

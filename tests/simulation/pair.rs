@@ -39,6 +39,13 @@ impl Pair {
         Self::on(one, seed)
     }
 
+    /// Connected on a net whose lanes gather.
+    pub fn gathering(style: Style, seed: u64) -> Self {
+        let mut pair = Self::on(SimConfig { gathers_below: u64::MAX, ..config(style, seed) }, seed);
+        pair.connect();
+        pair
+    }
+
     fn on(config: SimConfig, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let net = SimNet::new(config);

@@ -11,7 +11,7 @@ use baton::planted::{Planted, plant};
 use crate::grants::{self, Lane};
 use crate::seeds::Style;
 use crate::storm::run_storm;
-use crate::{mix, time};
+use crate::{mix, slots, time};
 
 /// Seeds within which a bug must be found.
 const SEEDS_MAX: u64 = 1000;
@@ -29,6 +29,8 @@ enum World {
     Failures,
     /// A process that is stopped.
     Silence,
+    /// Staging slots of one that is lost.
+    Slots,
 }
 
 /// How a bug was found.
@@ -45,6 +47,7 @@ impl World {
         match bug {
             Planted::FailUnsaid => Self::Failures,
             Planted::SilenceNeverFatal => Self::Silence,
+            Planted::SlotsFreedWithStream => Self::Slots,
             bug if format!("{bug:?}").starts_with("Grant") => Self::Grants,
             _ => Self::Storm,
         }
@@ -59,6 +62,7 @@ impl World {
                 caught(|| _ = grants::run(lane, seed))
             }
             Self::Failures => caught(|| mix::failing_posts(style(seed), seed)),
+            Self::Slots => caught(|| slots::waits_for_the_proof(Style::Native, seed)),
             Self::Silence => caught(|| time::silence_is_reported_and_then_fatal(style(seed), seed)),
         }
     }
@@ -79,7 +83,7 @@ fn each_bug_is_found() {
     let missed: Vec<_> = Planted::ALL.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
     println!("planted: {} of {} bugs found", found.len() - missed.len(), found.len());
     assert!(missed.is_empty(), "not found within {SEEDS_MAX} seeds: {missed:?}");
-    for world in [World::Storm, World::Grants, World::Failures, World::Silence] {
+    for world in [World::Storm, World::Grants, World::Failures, World::Silence, World::Slots] {
         let of_world = Planted::ALL.iter().zip(&found).filter(|(bug, _)| World::of(**bug) == world);
         let last = of_world.filter_map(|(_, finding)| finding.as_ref()).map(|finding| finding.seed).max();
         let seeds: Vec<_> = (0..=last.unwrap_or_default()).collect();

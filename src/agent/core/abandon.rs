@@ -27,6 +27,7 @@ impl Core {
         self.farewells.values_mut().for_each(|farewell| *farewell = Some(text.to_owned()));
         self.signal.raise();
         let closing = self.close_fabrics();
+        self.free_staging(closing.have_closed && closing.are_framed);
         // After the fabrics: the end of a stream tells the peer that nothing of ours moves any more.
         for (_, stream) in self.streams.drain() {
             match closing.have_closed {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::desc::{MemoryKind, PeerKey, RegionKey, TransferOp};
-use crate::fabric::{Batch, Link, Posted};
+use crate::fabric::{Batch, Fabric, Link, Posted};
 use crate::proto::section::AnnouncedRegion;
 
 use super::super::control::ControlStream;
@@ -35,8 +35,10 @@ impl Core {
         let mut worked = false;
         self.has_posted = false;
         let mut lost = Vec::new();
-        for (fabric, due) in self.fabrics.iter_mut().zip(&mut self.due).filter(|(_, due)| **due) {
-            let lane = fabric.name();
+        let lanes = self.endpoint.lanes().len();
+        let due = self.fabrics.iter_mut().zip(&mut self.due).enumerate().filter(|(_, (_, due))| **due);
+        for (index, (fabric, due)) in due {
+            let lane = (index < lanes).then(|| fabric.name());
             let dropped = &mut self.mishaps.frames_dropped;
             let mut tap = Tap::new(&mut self.endpoint, &mut self.marks, lane, now, dropped);
             // Where others copy, too, they do it without the lock.
@@ -44,7 +46,7 @@ impl Core {
             let moved = fabric.poll(budget, &mut tap);
             *due = moved || fabric.wake().is_none();
             worked |= moved;
-            lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (lane, peer, error)));
+            lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (fabric.name(), peer, error)));
         }
         for (lane, peer, error) in lost {
             // It has left, perhaps, and its last words have come after this drive looked at its stream.
@@ -79,13 +81,21 @@ impl Core {
         let credentials = stream.and_then(ControlStream::credentials);
         let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
         self.due.fill(true);
-        for fabric in &mut self.fabrics {
+        let lanes = self.endpoint.lanes().len();
+        for fabric in &mut self.fabrics[..lanes] {
             if let Some(theirs) = section.fabrics.iter().find(|theirs| theirs.name == fabric.name()) {
                 let keys = stream.and_then(|stream| stream.link_keys(fabric.name(), &link_id)).map(Arc::new);
                 let address = theirs.address.clone();
                 fabric.connect(key, Link { address, link_id, credentials, keys });
             }
         }
+        self.link_copiers(key, link_id);
+    }
+
+    /// The fabrics that peers know of.
+    pub(super) fn lanes(&mut self) -> &mut [Box<dyn Fabric>] {
+        let lanes = self.endpoint.lanes().len().min(self.fabrics.len());
+        &mut self.fabrics[..lanes]
     }
 
     /// What carries this kind of memory between a peer and us, as its fabric says.
@@ -100,7 +110,9 @@ impl Core {
         let Some(section) = self.endpoint.peer(key).and_then(|peer| peer.section()) else { return };
         for their_key in &announced.keys {
             let name = section.fabrics.get(usize::from(their_key.fabric)).map(|fabric| fabric.name.as_str());
-            let Some(fabric) = self.fabrics.iter_mut().find(|fabric| Some(fabric.name()) == name) else {
+            let lanes = self.endpoint.lanes().len().min(self.fabrics.len());
+            let lanes = &mut self.fabrics[..lanes];
+            let Some(fabric) = lanes.iter_mut().find(|fabric| Some(fabric.name()) == name) else {
                 continue;
             };
             if let Err(error) = fabric.import(key, &announced.region, Some(&their_key.bytes)) {

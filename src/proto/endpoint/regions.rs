@@ -59,8 +59,9 @@ impl Endpoint {
     /// [`Endpoint::region_is_busy`] is false.
     pub fn remove_regions(&mut self, keys: &[RegionKey]) {
         let table = Arc::make_mut(&mut self.regions);
-        let kinds: HashMap<_, _> =
-            keys.iter().filter_map(|key| Some((*key, table.remove(*key)?.kind))).collect();
+        let removed: Vec<Region> = keys.iter().filter_map(|key| table.remove(*key)).collect();
+        let kinds: HashMap<_, _> = removed.iter().map(|region| (region.key, region.kind)).collect();
+        removed.into_iter().for_each(|region| self.note_revoked(region));
         let gone: HashSet<RegionKey> = keys.iter().copied().collect();
         forget_unkeyed(&mut self.unkeyed, |key| gone.contains(key));
         self.identity.section.regions.retain(|announced| !gone.contains(&announced.region.key));
@@ -228,6 +229,7 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.revoking.remove(&region);
         }
+        self.note_released(key, region);
     }
 }
 

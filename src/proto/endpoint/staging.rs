@@ -16,13 +16,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::desc::{MemoryKind, PeerKey, Region, SessionId, Span, TransferOp};
+use crate::desc::{MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
 use crate::planted::{self, Planted};
 use crate::proto::grant::{
     Action as PoolAction, Holdings, Pool, PoolLimits, RequestId, SlotPhase, Tally, ToHolder, ToOwner,
 };
 use crate::proto::plan::PlanCaps;
-use crate::proto::regions::RegionTable;
 use crate::proto::section::CAPABILITY_SLOTS;
 use crate::proto::session::SessionPhase;
 use crate::proto::wire::{DATA_SPANS_MAX, Event, StagingSlot};
@@ -64,6 +63,8 @@ struct OurSlots {
     pool: Pool,
     /// and those that we gather in and that are free, by number.
     free: Vec<u32>,
+    /// The region that they are in, once that is revoked.
+    region: Option<RegionKey>,
 }
 
 /// The slots of one kind that peers have lent us.
@@ -102,7 +103,7 @@ impl OurSlots {
             failed_above: slots,
             ..PoolLimits::new(slots / 2, spec.slot_bytes)
         };
-        Self { spec, pool: Pool::new(limits), free: (slots / 2..slots).rev().collect() }
+        Self { spec, pool: Pool::new(limits), free: (slots / 2..slots).rev().collect(), region: None }
     }
 
     fn place(&self, index: u32) -> Span {
@@ -269,6 +270,13 @@ impl Endpoint {
         })
     }
 
+    /// A region of ours is revoked: if that is staging memory, nobody is lent any of it any more.
+    pub(super) fn note_revoked(&mut self, region: Region) {
+        let is_in =
+            |ours: &&mut OurSlots| ours.spec.kind == region.kind && region.span.holds(ours.spec.memory);
+        self.staging.ours.iter_mut().filter(is_in).for_each(|ours| ours.region = Some(region.key));
+    }
+
     /// Lends a peer its first slots, if it is up over a lane that gathers.
     pub(super) fn lend_ahead(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Up) else {
@@ -282,7 +290,7 @@ impl Endpoint {
             peer.lanes.agreed().iter().map(|lane| &self.lanes[*lane]).filter(|spec| spec.gathers()).collect();
         for ours in &mut self.staging.ours {
             let kind = ours.spec.kind;
-            let has_some = peer.lent.contains(&kind) || !is_announced(&self.regions, &ours.spec);
+            let has_some = peer.lent.contains(&kind) || ours.region.is_some();
             let is_served = self.staging.served.contains(&(key, kind));
             let free = ours.pool.tally().of(SlotPhase::Free).min(SLOTS_PER_PEER);
             if has_some || !is_served || free == 0 || !gathering.iter().any(|spec| spec.carries([kind; 2])) {
@@ -305,7 +313,7 @@ impl Endpoint {
 
     fn lend_again(&mut self, key: PeerKey, kind: MemoryKind, now: Instant) {
         let Some(ours) = self.staging.ours(kind) else { return };
-        let Some(peer) = self.peers.get_mut(&key).filter(|_| is_announced(&self.regions, &ours.spec)) else {
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| ours.region.is_none()) else {
             return;
         };
         let _ = ours.pool.ask(peer.holder(), ANY, 1, now); // one has just become free
@@ -324,6 +332,16 @@ impl Endpoint {
         theirs.holdings.open(holder);
         theirs.holdings.handle(holder, ToHolder::Grant { slot: slot.lease, request: ANY });
         theirs.places.insert((holder, slot.lease.index), span);
+    }
+
+    /// The peer has let go of a region: if that is our staging memory, it writes there no more.
+    pub(super) fn note_released(&mut self, key: PeerKey, region: RegionKey) {
+        let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return };
+        let now = self.now();
+        for ours in self.staging.ours.iter_mut().filter(|ours| ours.region == Some(region)) {
+            ours.pool.handle_quiet(holder, now);
+            while ours.pool.poll_action().is_some() {}
+        }
     }
 
     pub(super) fn handle_slot_returned(&mut self, key: PeerKey, slot: StagingSlot, now: Instant) {
@@ -364,6 +382,10 @@ impl Endpoint {
                 _ => {}
             }
         }
+        let quarantined = |staging: &Staging| {
+            staging.ours.iter().map(|ours| ours.pool.tally().of(SlotPhase::Quarantined)).sum::<u32>()
+        };
+        let before = quarantined(&self.staging);
         for ours in &mut self.staging.ours {
             match planted::is(Planted::SlotsFreedWithStream) {
                 true => ours.pool.handle_quiet(holder, now),
@@ -376,7 +398,7 @@ impl Endpoint {
             theirs.places.retain(|(of, _), _| *of != holder);
         }
         self.staging.served.retain(|(of, _)| *of != key);
-        if let Some(session) = peer.session().filter(|_| !peer.lent.is_empty()) {
+        if let Some(session) = peer.session().filter(|_| quarantined(&self.staging) > before) {
             self.staging.unproved.push((holder, session));
         }
     }
@@ -385,9 +407,4 @@ impl Endpoint {
     fn now(&self) -> Instant {
         self.peers.values().map(|peer| peer.liveness.heard()).max().unwrap_or_else(Instant::now)
     }
-}
-
-/// Whether peers may write into our slots: not once they are revoked.
-fn is_announced(regions: &RegionTable, spec: &StagingSpec) -> bool {
-    regions.holding(spec.memory).is_some_and(|region| region.kind == spec.kind)
 }

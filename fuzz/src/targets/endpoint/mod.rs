@@ -16,8 +16,8 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use baton::desc::{MemoryKind, PeerKey, Region, RegionKey, SessionId, Span};
-use baton::proto::endpoint::{Endpoint, Identity, LaneSpec};
-use baton::proto::section::{AnnouncedRegion, FabricAddress, HostId, Section};
+use baton::proto::endpoint::{Endpoint, Identity, LaneSpec, StagingSpec};
+use baton::proto::section::{AnnouncedRegion, CAPABILITY_SLOTS, FabricAddress, HostId, Section};
 use baton::proto::session::Deadlines;
 
 use super::bytes::Bytes;
@@ -65,6 +65,9 @@ const MEMORY: [Span; 3] = [
     Span { addr: u64::MAX - 0x1000, len: 0x1000 },
 ];
 
+/// Slots of staging memory, on a lane that gathers.
+const STAGING: Span = Span { addr: 0x20000, len: 0x1000 };
+
 impl World {
     fn new(style: u8) -> Self {
         let native = |read, write, framed| LaneSpec {
@@ -74,14 +77,16 @@ impl World {
             framed,
             kinds: &[MemoryKind::Dram],
             selective: false,
+            gathers_below: 0,
             maps_regions: false,
             batches_in_flight: 4,
             segments_per_chunk: 8,
             bytes_per_chunk: 0x800,
         };
-        let lane = match style % 3 {
+        let lane = match style % 4 {
             0 => native(true, false, false),
             1 => native(true, true, false),
+            2 => LaneSpec { gathers_below: u64::MAX, ..native(true, true, false) },
             _ => native(false, false, true),
         };
         let deadlines = Deadlines {
@@ -98,6 +103,12 @@ impl World {
             next_region: 1,
         };
         MEMORY.iter().for_each(|span| world.register(*span));
+        if lane.gathers() {
+            world.register(STAGING);
+            let (kind, slot_bytes) = (MemoryKind::Dram, 0x200);
+            let spec = StagingSpec { kind, copier: 1, memory: STAGING, slot_bytes, segments_per_copy: 8 };
+            world.endpoint.add_staging(spec);
+        }
         world
     }
 
@@ -136,7 +147,7 @@ fn section(session: [u8; 16], regions: Vec<AnnouncedRegion>) -> Section {
         session: SessionId(session),
         host: HostId([1; 16]),
         uid: 0,
-        capabilities: 0,
+        capabilities: CAPABILITY_SLOTS,
         endpoints: Vec::new(),
         fabrics: vec![FabricAddress { name: LANE.into(), address: Vec::new() }],
         regions,

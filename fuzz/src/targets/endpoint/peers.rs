@@ -1,10 +1,11 @@
 //! What peers say: whole handshakes, frames of every kind with half-sensible contents, and noise.
 
-use baton::desc::{RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
+use baton::desc::{MemoryKind, RegionKey, Segment, SessionId, Span, TransferId, TransferOp};
 use baton::proto::codec::Writer;
+use baton::proto::grant::Slot;
 use baton::proto::transfer::{Run, Runs};
 use baton::proto::wire::{
-    Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State,
+    Commit, DataHeader, Event, Filled, Frame, Hello, LENGTH_BYTES, RefuseReason, StagingSlot, Standing, State,
 };
 
 use super::super::bytes::Bytes;
@@ -91,7 +92,7 @@ impl World {
         let id = TransferId(bytes.number());
         let key = RegionKey(bytes.number() as u32);
         let small = bytes.number() as u32;
-        let frame = match bytes.below(22) {
+        let frame = match bytes.below(26) {
             0 => self.event(at, small, Event::Loaded { loaded: small % 2 == 1 }),
             1 => self.event(at, small, Event::RegionRemove { key }),
             2 => self.event(at, small, Event::RegionReleased { key }),
@@ -130,6 +131,16 @@ impl World {
                 unheard: runs(bytes),
                 missing: runs(bytes),
             }),
+            22 | 23 => {
+                let span = Span { addr: their_memory(bytes.number()), len: 0x40 };
+                self.event(at, small, Event::SlotGranted { slot: slot(bytes), span })
+            }
+            24 => {
+                let spans = segments(bytes).iter().map(|s| Span { addr: s.dst, len: s.len }).collect();
+                let filled = Filled { slot: slot(bytes), id, chunk: small, heard: bytes.number(), spans };
+                self.event(at, 0, Event::SlotFilled(filled))
+            }
+            25 => self.event(at, small, Event::SlotReturned { slot: slot(bytes) }),
             _ => Frame::Ready { lanes: vec![LANE], again: small % 2 == 1 },
         };
         self.say(at, &frame);
@@ -169,6 +180,13 @@ fn runs(bytes: &mut Bytes<'_>) -> Runs {
     };
     let runs: Vec<_> = (0..count).map(|_| run()).collect();
     Runs::new(runs.into_iter())
+}
+
+/// A staging slot, most likely one that there is, of DRAM.
+fn slot(bytes: &mut Bytes<'_>) -> StagingSlot {
+    let kind = if bytes.below(16) == 15 { MemoryKind::Vram } else { MemoryKind::Dram };
+    let lease = Slot { index: bytes.below(6) as u32, generation: bytes.below(4) as u32 };
+    StagingSlot { kind, lease }
 }
 
 /// The peer's memory that a transfer of ours may name.

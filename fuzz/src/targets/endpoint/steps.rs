@@ -57,6 +57,7 @@ impl World {
                 };
                 self.watch.post(peer, token, segments.iter().map(ours).collect());
             }
+            Action::Link { peer, .. } => self.endpoint.handle_copier(peer, MemoryKind::Dram),
             Action::Close { peer, reason } => {
                 assert!(reason.len() < REASON_MAX_BYTES, "a reason of {} bytes", reason.len());
                 self.hear(peer);
@@ -120,15 +121,20 @@ impl World {
         let side = |party, descs, regions| Side { party, kind: MemoryKind::Dram, descs, regions };
         let (local, remote) = (side(Party::Local, &lists.0, &*ours), side(Party::Remote, &lists.1, &*theirs));
         let (src, dst) = if op == TransferOp::Read { (remote, local) } else { (local, remote) };
-        let Ok(plan) = plan(src, dst, PlanCaps { segments_per_chunk: 8, bytes_per_chunk: 0x800 }) else {
-            return;
-        };
+        let kinds = [MemoryKind::Dram; 2];
+        let routes = self.endpoint.routes("them", op, kinds).ok();
+        let gathering =
+            routes.and_then(|routes| routes.iter().next()?.gathering).filter(|_| bytes.below(2) == 0);
+        let direct = PlanCaps { segments_per_chunk: 8, bytes_per_chunk: 0x800 };
+        let (caps, gathered) = gathering.map_or((direct, None), |gathering| (gathering.caps, Some(kinds)));
+        let Ok(plan) = plan(src, dst, caps) else { return };
         let touched = |span: Span| {
             lists.0.iter().any(|d| d.addr < span.addr + span.len && span.addr < d.addr.saturating_add(d.len))
         };
         let regions = self.watch.live().iter().filter(|r| touched(r.span)).map(|r| r.key).collect();
         let sync_message = (bytes.below(2) == 1).then(|| bytes.string().to_vec());
-        let submission = Submission { peer: "them".into(), op, lane: 0, plan, regions, sync_message };
+        let submission =
+            Submission { peer: "them".into(), op, lane: 0, plan, gathered, regions, sync_message };
         if let Ok(id) = self.endpoint.submit(submission, self.now) {
             self.watch.submitted(id);
         }
