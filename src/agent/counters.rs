@@ -58,6 +58,14 @@ impl Agent {
             false => counters,
         }
     }
+
+    /// Chunks that have gone through staging slots so far, gathered out of small pieces.
+    pub fn gathered_chunks(&self) -> u64 {
+        match self.shared.is_forked() {
+            true => 0,
+            false => self.shared.engine.wreck().endpoint.gathered_chunks(),
+        }
+    }
 }
 
 impl Core {

@@ -4,6 +4,7 @@ mod child;
 mod ends;
 mod errors;
 mod forward;
+mod gather;
 mod gpu;
 mod kills;
 mod logged;

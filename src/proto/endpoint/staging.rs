@@ -53,6 +53,8 @@ pub(super) struct Staging {
     served: BTreeSet<(PeerKey, MemoryKind)>,
     /// Streams that ended while they held slots of ours, and the sessions that those were with.
     unproved: Vec<(SessionId, SessionId)>,
+    /// Chunks of ours that have gone through slots so far.
+    chunks: u64,
 }
 
 /// Our slots of one kind.
@@ -185,7 +187,10 @@ impl Staging {
             holdings.completed(holder, slot.lease);
         }
         match bytes {
-            Some(bytes) => holdings.finish(holder, slot.lease, bytes),
+            Some(bytes) => {
+                self.chunks += 1;
+                holdings.finish(holder, slot.lease, bytes);
+            }
             None => holdings.give_back(holder, slot.lease),
         }
         holdings.poll_message().is_some()
@@ -218,6 +223,11 @@ impl Endpoint {
     pub fn slots(&self, kind: MemoryKind) -> Tally {
         let ours = self.staging.ours.iter().find(|ours| ours.spec.kind == kind);
         ours.map_or(Tally::default(), |ours| ours.pool.tally())
+    }
+
+    /// Chunks of our transfers that have been gathered so far.
+    pub fn gathered_chunks(&self) -> u64 {
+        self.staging.chunks
     }
 
     /// How many slots of our own are free to gather in.
