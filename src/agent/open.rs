@@ -29,8 +29,6 @@ use super::signal::Signal;
 use super::sockets::{listen_tcp, listen_unix};
 use super::{AgentConfig, EngineSettings, staging};
 
-/// Segments that one request of a chunk names, at 24 bytes each: small beside a frame's longest.
-const REQUEST_SEGMENTS_MAX: usize = 1 << 15;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Opens everything but the progress thread. Returns the connection info too.
@@ -255,11 +253,8 @@ fn lane_spec(fabric: &dyn Fabric, settings: &EngineSettings) -> LaneSpec {
         gathers_below: gathers_below(&limits, settings),
         maps_regions: limits.maps_regions,
         batches_in_flight: limits.batches_in_flight,
-        // Only a frame names the places of its payload in a header.
-        segments_per_chunk: match limits.framed {
-            true => limits.segments_per_batch.min(DATA_SPANS_MAX),
-            false => limits.segments_per_batch.min(REQUEST_SEGMENTS_MAX),
-        },
+        // More would not fit a frame's header; and a request of more would keep the control stream for too long.
+        segments_per_chunk: limits.segments_per_batch.min(DATA_SPANS_MAX),
         bytes_per_chunk: limits.bytes_per_batch,
     }
 }
