@@ -166,19 +166,11 @@ pub fn open(stem: &str, lane: Lane, port: u16) -> Connections {
 /// The same under a name.
 pub fn open_as(name: &str, lane: Lane, port: u16) -> Connections {
     let name = name.to_owned();
-    let none = LaneChoice {
-        local: false,
-        ucx: false,
-        cuda: false,
-        stream_unix: false,
-        stream_tcp: false,
-        explicit: true,
-    };
     let lanes = match lane {
-        Lane::Local => LaneChoice { local: true, ..none },
-        Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
-        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
-        Lane::GpuAndUnix => LaneChoice { cuda: true, stream_unix: true, ..none },
+        Lane::Local => LaneChoice { local: true, ..LaneChoice::NONE },
+        Lane::StreamUnix => LaneChoice { stream_unix: true, ..LaneChoice::NONE },
+        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..LaneChoice::NONE },
+        Lane::GpuAndUnix => LaneChoice { cuda: true, stream_unix: true, ..LaneChoice::NONE },
     };
     let (interface, cuda_library) = (Some("lo".into()), cuda_library());
     let settings = EngineSettings { lanes, interface, port, cuda_library, ..EngineSettings::default() };
