@@ -339,7 +339,7 @@ impl Fabric for CudaFabric {
             self.wake.bell().ring();
         }
         let is_busy = self.queues.values().any(|queue| queue.in_flight() > 0);
-        self.wake.set_alarm(is_busy.then_some(LOOK_AGAIN));
+        self.wake.wake_within(is_busy.then_some(LOOK_AGAIN));
         any
     }
 

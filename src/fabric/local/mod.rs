@@ -290,7 +290,7 @@ impl Fabric for LocalFabric {
             left = left.saturating_sub(copied.cost);
         }
         any |= self.tell(sink);
-        self.wake.set_alarm(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
+        self.wake.wake_within(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
         self.yard.bell.hush(|| self.yard.wants_poll());
         any
     }
