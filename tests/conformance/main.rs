@@ -4,7 +4,6 @@
 //!   harness.rs  what a fabric's author writes: how to open one, how two of them reach each other
 //!   rig.rs      opened fabrics with memory, a recording sink (log.rs) and a bounded driver
 //!   memory.rs   host memory and GPU memory, with guards    gpu.rs  where the latter comes from
-//!   again.rs    this program again, with other settings of the GPU's driver
 //!   copy.rs     copies between them, whichever way the fabric moves bytes
 //!   broken.rs   fabrics with one defect each, which the suite has to catch
 //!   cases/      the contract, one function a promise, generic over the harness
@@ -16,7 +15,6 @@
 
 #[macro_use]
 mod harness;
-mod again;
 mod cases;
 mod copy;
 mod gpu;
