@@ -189,14 +189,13 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
 /// The fabrics that `settings` ask for, with listeners on `ip`: what an agent opens, for whoever wants to try the same.
 pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryConfig {
     let lanes = &settings.lanes;
-    let cuda = Gpus::open(settings).cuda();
     RegistryConfig {
         local: lanes.local.then(|| LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() }),
         ucx: lanes.ucx.then(|| UcxConfig {
             library: settings.ucx_library.clone(),
             user_tls: settings.ucx_transports.clone(),
         }),
-        cuda: cuda.filter(|_| lanes.cuda),
+        cuda: lanes.cuda,
         stream: (lanes.stream_unix || lanes.stream_tcp).then(|| StreamConfig {
             unix: lanes.stream_unix,
             tcp: lanes.stream_tcp,
@@ -204,7 +203,7 @@ pub fn fabrics_of(settings: &EngineSettings, ip: std::net::IpAddr) -> RegistryCo
             connect_deadline: settings.connect_timeout,
             ..StreamConfig::default()
         }),
-        gpus: cuda,
+        driver: Gpus::open(settings).cuda(),
     }
 }
 

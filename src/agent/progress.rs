@@ -349,14 +349,7 @@ mod tests {
     const WATCHDOG: Duration = Duration::from_secs(20);
 
     fn agent(spin: Duration) -> Agent {
-        let lanes = LaneChoice {
-            local: false,
-            ucx: false,
-            cuda: false,
-            stream_unix: true,
-            stream_tcp: false,
-            explicit: true,
-        };
+        let lanes = LaneChoice { stream_unix: true, ..LaneChoice::NONE };
         let settings =
             EngineSettings { lanes, spin, interface: Some("lo".into()), ..EngineSettings::default() };
         Agent::new(AgentConfig { name: format!("progress-{}", std::process::id()), settings })

@@ -34,6 +34,10 @@ impl Default for LaneChoice {
 }
 
 impl LaneChoice {
+    /// No lane: what whoever names lanes begins with.
+    pub const NONE: Self =
+        Self { local: false, ucx: false, cuda: false, stream_unix: false, stream_tcp: false, explicit: true };
+
     /// The lanes' names, in the order of preference.
     pub fn names(&self) -> Vec<&'static str> {
         [
@@ -57,14 +61,7 @@ impl LaneChoice {
         warnings: &mut Vec<String>,
     ) -> Result<LaneChoice, SettingError> {
         let Some(list) = environment.setting(LANES)? else { return Ok(LaneChoice::default()) };
-        let mut choice = LaneChoice {
-            local: false,
-            ucx: false,
-            cuda: false,
-            stream_unix: false,
-            stream_tcp: false,
-            explicit: true,
-        };
+        let mut choice = LaneChoice::NONE;
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             choice.add(name, list, warnings)?;
         }

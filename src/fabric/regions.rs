@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::desc::{MemoryKind, RegionKey, Span};
+use crate::desc::{MemoryKind, RegionKey, Segment, Span, TransferOp};
+use crate::error::{FabricError, FabricErrorKind};
 
-use super::Region;
+use super::{Batch, Region};
 
 /// Registered regions of one fabric, ordered by address. Regions may overlap: hosts register the same pool
 /// more than once. Every call costs a logarithm, unless many regions overlap at the place that it is about.
@@ -72,6 +73,39 @@ impl RegionSet {
         self.beyond_host > 0 && spans.any(&mut is_vram)
     }
 
+    /// Why a fabric whose destinations' owners pull cannot take a batch into these regions, by the batch's own faults.
+    pub(super) fn check_pull(
+        &self,
+        fabric: &'static str,
+        batch: &Batch,
+        segments_max: usize,
+    ) -> Result<(), FabricError> {
+        let refuse = |kind, detail| Err(FabricError::new(fabric, "post", kind, 0, detail));
+        if batch.op != TransferOp::Read {
+            let detail = format!("{} is not native here: the destination's owner posts a READ", batch.op);
+            return refuse(FabricErrorKind::Unsupported, detail);
+        }
+        let count = batch.segments.len();
+        if count == 0 || count > segments_max {
+            let detail = format!("a batch has {count} segments, not 1 to {segments_max}");
+            return refuse(FabricErrorKind::Unsupported, detail);
+        }
+        let Some(Segment { src, dst, len }) = self.find_bad(&batch.segments) else { return Ok(()) };
+        let detail = format!("{dst:#x}+{len} (from {src:#x}) is empty, wraps, or is in no registered region");
+        refuse(FabricErrorKind::InvalidRegion, detail)
+    }
+
+    /// The first of these segments whose destination is in no region, empty, or beyond the end of the address space on
+    /// either side.
+    fn find_bad<'a>(&self, segments: &'a [Segment]) -> Option<&'a Segment> {
+        let mut last = LastHit::default();
+        segments.iter().find(|segment| {
+            let destination = Span { addr: segment.dst, len: segment.len };
+            let wraps = segment.src.checked_add(segment.len).is_none();
+            segment.len == 0 || wraps || !self.covers(destination, &mut last)
+        })
+    }
+
     /// How many regions are registered.
     pub fn len(&self) -> usize {
         self.regions.len()
@@ -120,6 +154,31 @@ mod tests {
                 proptest::prop_assert!(found.is_none_or(holds));
                 proptest::prop_assert_eq!(set.covers(Span { addr, len }, &mut last), found.is_some());
             }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_pulled_is_refused_by_its_fault() {
+        use FabricErrorKind::{InvalidRegion, Unsupported};
+        let mut set = RegionSet::default();
+        set.insert(region(1, 0x1000, 0x1000));
+        let good = Segment { src: 0, dst: 0x1000, len: 8 };
+        let of = |op, segments: &[Segment]| {
+            let (token, segments) = (crate::desc::OpToken(1), segments.to_vec());
+            let refused = set.check_pull("a name", &Batch { token, op, segments, header: Vec::new() }, 2);
+            refused.map_err(|error| error.kind)
+        };
+        let pulled = |segments: &[Segment]| of(TransferOp::Read, segments);
+        assert_eq!(pulled(&[good, good]), Ok(()));
+        assert_eq!(of(TransferOp::Write, &[good]), Err(Unsupported));
+        assert_eq!((pulled(&[]), pulled(&[good; 3])), (Err(Unsupported), Err(Unsupported)));
+        for bad in [
+            Segment { len: 0, ..good },
+            Segment { src: u64::MAX, ..good },
+            Segment { dst: 0xfff, ..good },
+            Segment { dst: 0x1ffc, ..good },
+        ] {
+            assert_eq!(pulled(&[good, bad]), Err(InvalidRegion), "{bad:?}");
         }
     }
 

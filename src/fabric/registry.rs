@@ -18,12 +18,12 @@ pub struct RegistryConfig {
     pub local: Option<LocalConfig>,
     /// UCX, where it has native lanes.
     pub ucx: Option<UcxConfig>,
-    /// Same host, GPU memory: the destination's owner maps it and copies.
-    pub cuda: Option<&'static Cuda>,
+    /// Same host, GPU memory, where there is a driver: the destination's owner maps it and copies.
+    pub cuda: bool,
     /// Sockets.
     pub stream: Option<StreamConfig>,
-    /// The driver, if sockets are to carry GPU memory as well.
-    pub gpus: Option<&'static Cuda>,
+    /// CUDA's driver, where there is one. By it sockets carry GPU memory as well.
+    pub driver: Option<&'static Cuda>,
 }
 
 /// A fabric that was asked for, or why it is not to be had.
@@ -46,7 +46,7 @@ impl Opened {
 /// pair agree on a lane.
 pub fn open(config: RegistryConfig) -> Vec<Opened> {
     let mut opened = Vec::new();
-    let gpus = config.gpus;
+    let driver = config.driver;
     if let Some(config) = config.local {
         opened.push(Opened::without_library("local", LocalFabric::open(config)));
     }
@@ -55,13 +55,13 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         let library = outcome.as_ref().ok().map(UcxFabric::library);
         opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
     }
-    if let Some(cuda) = config.cuda {
+    if let Some(cuda) = driver.filter(|_| config.cuda) {
         let mut cuda_fabric = Opened::without_library("cuda", CudaFabric::open(cuda));
         cuda_fabric.library = Some(cuda.library().to_owned());
         opened.push(cuda_fabric);
     }
     if let Some(config) = config.stream {
-        opened.push(Opened::without_library("stream", StreamFabric::open(config, gpus)));
+        opened.push(Opened::without_library("stream", StreamFabric::open(config, driver)));
     }
     opened
 }

@@ -1,45 +1,37 @@
 //! One descriptor that is readable while the fabric has something to do: work is queued, a connect is due to
 //! be tried again, or a peer's process has ended.
 
+mod alarm;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::time::Timespec;
 
 use crate::desc::PeerKey;
 use crate::fabric::Bell;
 
-/// An epoll of a bell, a timer and the pidfds of all peers. (A timer alone would do, were it not that arming one costs
-/// some 15 us in a virtual machine.)
+pub(super) use self::alarm::Alarm;
+
+/// An epoll of a bell, an alarm and the pidfds of all peers. (An alarm alone would do, were it not for what it costs.)
 pub(crate) struct Wake {
     epoll: OwnedFd,
     bell: Arc<Bell>,
-    timer: OwnedFd,
-    is_armed: bool,
-}
-
-fn complain(outcome: Result<(), Errno>) {
-    if let Err(error) = outcome {
-        tracing::error!(%error, "a wake handle of our own does not work");
-    }
+    alarm: Alarm,
 }
 
 impl Wake {
     /// A descriptor that is not readable.
     pub fn new() -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        let bell = Arc::new(Bell::new()?);
-        for own in [bell.as_fd(), timer.as_fd()] {
+        let (bell, alarm) = (Arc::new(Bell::new()?), Alarm::new()?);
+        for own in [bell.as_fd(), alarm.as_fd()] {
             epoll::add(&epoll, own, epoll::EventData::new_u64(NO_PEER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { epoll, bell, timer, is_armed: false })
+        Ok(Self { epoll, bell, alarm })
     }
 
     /// What the agent waits on.
@@ -52,19 +44,9 @@ impl Wake {
         Arc::clone(&self.bell)
     }
 
-    /// Makes it readable after a while, whatever the bell does; never, where none is given.
-    pub fn set_alarm(&mut self, delay: Option<Duration>) {
-        if delay.is_some() || self.is_armed {
-            complain(self.arm(delay.unwrap_or_default()));
-            self.is_armed = delay.is_some();
-        }
-    }
-
-    /// Lets the timer expire after `delay`, or never where that is zero. An expiry so far is forgotten.
-    fn arm(&self, delay: Duration) -> Result<(), Errno> {
-        let value = Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos()) };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).map(drop)
+    /// Makes it readable within `delay`, whatever the bell does. To be said at each poll: [`Alarm::keep_within`].
+    pub fn wake_within(&mut self, delay: Option<Duration>) {
+        self.alarm.keep_within(delay);
     }
 
     /// Also readable once the process behind `pidfd` has ended.
@@ -90,9 +72,9 @@ impl Wake {
     }
 }
 
-/// Names the eventfd and the timer among the events; no peer has it.
+/// Names the bell and the alarm among the events; no peer has it.
 const NO_PEER: u64 = u64::MAX;
-/// Events looked at in one go: the eventfd, the timer and one peer are enough, the rest stays readable.
+/// Events looked at in one go: the bell, the alarm and one peer are enough, the rest stays readable.
 const EVENTS_MAX: usize = 3;
 
 #[cfg(all(test, not(loom)))]
@@ -135,7 +117,7 @@ mod tests {
             (Some(long), Duration::ZERO, false),
             (None, Duration::ZERO, false),
         ] {
-            wake.set_alarm(alarm);
+            wake.wake_within(alarm);
             assert_eq!(readable(&wake, patience), wanted, "{alarm:?}");
         }
     }

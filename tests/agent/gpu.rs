@@ -1,35 +1,22 @@
 //! GPU memory through agents: registered, written and read over the stream, in every combination with host memory.
-//!
-//! The driver is the one that `BATON_CUDA_LIBRARY` names, a real one on a machine with a GPU; else the stand-in of
-//! `tests/fake_cuda`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use baton::agent::{Agent, DescriptorList, RegisterError, TransferRequest, TransferState};
-use baton::config::Environment;
 use baton::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
 use baton::device::{Cuda, Device, DeviceConfig, Urgency};
 
+use fake_cuda::in_a_process;
+
 use crate::pair::{Lane, Pool, WATCHDOG, agent, eventually};
 
-#[path = "../conformance/again.rs"]
-mod again;
 #[allow(dead_code)] // what a host does with CUDA; here it makes chunks
 #[path = "../device/raw.rs"]
 mod raw;
 
-use again::in_a_process;
-
-/// The driver of this process's agents.
-pub fn driver() -> PathBuf {
-    let environment = Environment::from_process();
-    let named = environment.setting("BATON_CUDA_LIBRARY").expect("UTF-8");
-    named.map_or_else(fake_cuda::library, Into::into)
-}
-
 fn device() -> Arc<Device> {
-    let cuda = Cuda::open(&DeviceConfig { library: Some(driver()) }).expect("a driver for the tests");
+    let cuda =
+        Cuda::open(&DeviceConfig { library: Some(fake_cuda::driver()) }).expect("a driver for the tests");
     cuda.device(0).expect("the first device")
 }
 
@@ -258,11 +245,10 @@ fn no_cuda() {
 /// goes on being carried over the same links.
 #[test]
 fn a_device_that_fails_ends_its_transfers_alone() {
-    if Environment::from_process().setting("BATON_CUDA_LIBRARY") != Ok(None) {
-        return eprintln!("left out: it needs the stand-in's settings");
+    if fake_cuda::serves("a_device_that_fails_ends_its_transfers_alone") {
+        // The launches of the test's own copies come first.
+        in_a_process("gpu::a_failing_device", &[("FAKE_CUDA_FAIL", "cuLaunchKernel:6+:719")]);
     }
-    // The launches of the test's own copies come first.
-    in_a_process("gpu::a_failing_device", &[("FAKE_CUDA_FAIL", "cuLaunchKernel:6+:719")]);
 }
 
 #[test]

@@ -28,23 +28,15 @@ pub fn unique(stem: &str) -> String {
 }
 
 pub fn settings(lane: Lane) -> EngineSettings {
-    let none = LaneChoice {
-        local: false,
-        ucx: false,
-        cuda: false,
-        stream_unix: false,
-        stream_tcp: false,
-        explicit: true,
-    };
     let lanes = match lane {
-        Lane::Local => LaneChoice { local: true, ..none },
-        Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
-        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
-        Lane::Ucx => LaneChoice { ucx: true, ..none },
+        Lane::Local => LaneChoice { local: true, ..LaneChoice::NONE },
+        Lane::StreamUnix => LaneChoice { stream_unix: true, ..LaneChoice::NONE },
+        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..LaneChoice::NONE },
+        Lane::Ucx => LaneChoice { ucx: true, ..LaneChoice::NONE },
     };
     let ucx_library =
         Environment::from_process().setting("BATON_UCX_LIBRARY").expect("UTF-8").map(Into::into);
-    let cuda_library = Some(crate::gpu::driver()); // the first agent of a process decides for all
+    let cuda_library = Some(fake_cuda::driver());
     EngineSettings {
         lanes,
         ucx_library,

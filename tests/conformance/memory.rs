@@ -9,7 +9,7 @@ use baton::device::DeviceBuffer;
 use crate::gpu;
 
 /// Bytes before and after the part that is registered.
-const GUARD_BYTES: usize = 4096;
+pub const GUARD_BYTES: usize = 4096;
 
 /// Bytes between two guards. Never referenced by Rust, only copied in and out.
 pub struct Memory(Place);

@@ -1,10 +1,9 @@
 //! Two connected ranks, their memory, and a watchdog.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use baton::config::{EngineSettings, Environment, LaneChoice};
+use baton::config::{EngineSettings, LaneChoice};
 use baton::connection::{Buffer, ConnectionId, Connections, ConnectionsConfig, Tag};
 
 /// What a pair is allowed to use.
@@ -22,13 +21,6 @@ const WATCHDOG: Duration = Duration::from_secs(90);
 
 /// Tags that no test uses for itself.
 const PROOF: Tag = Tag(1001);
-
-/// The driver that `BATON_CUDA_LIBRARY` names, or the stand-in for one: the first to open it decides for all of the process.
-pub fn cuda_library() -> Option<PathBuf> {
-    let environment = Environment::from_process();
-    let named = environment.setting("BATON_CUDA_LIBRARY").expect("UTF-8");
-    Some(named.map_or_else(fake_cuda::library, Into::into))
-}
 
 /// Never cancels.
 pub fn never() -> bool {
@@ -166,21 +158,13 @@ pub fn open(stem: &str, lane: Lane, port: u16) -> Connections {
 /// The same under a name.
 pub fn open_as(name: &str, lane: Lane, port: u16) -> Connections {
     let name = name.to_owned();
-    let none = LaneChoice {
-        local: false,
-        ucx: false,
-        cuda: false,
-        stream_unix: false,
-        stream_tcp: false,
-        explicit: true,
-    };
     let lanes = match lane {
-        Lane::Local => LaneChoice { local: true, ..none },
-        Lane::StreamUnix => LaneChoice { stream_unix: true, ..none },
-        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..none },
-        Lane::GpuAndUnix => LaneChoice { cuda: true, stream_unix: true, ..none },
+        Lane::Local => LaneChoice { local: true, ..LaneChoice::NONE },
+        Lane::StreamUnix => LaneChoice { stream_unix: true, ..LaneChoice::NONE },
+        Lane::StreamTcp => LaneChoice { stream_tcp: true, ..LaneChoice::NONE },
+        Lane::GpuAndUnix => LaneChoice { cuda: true, stream_unix: true, ..LaneChoice::NONE },
     };
-    let (interface, cuda_library) = (Some("lo".into()), cuda_library());
+    let (interface, cuda_library) = (Some("lo".into()), Some(fake_cuda::driver()));
     let settings = EngineSettings { lanes, interface, port, cuda_library, ..EngineSettings::default() };
     Connections::open(ConnectionsConfig { name, settings, ..ConnectionsConfig::default() }).expect("it opens")
 }

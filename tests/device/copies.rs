@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use baton::desc::Segment;
 use baton::device::{CopyQueue, Device, Started, Urgency};
+use fake_cuda::in_a_process;
 
-use crate::rig::{
-    Random, Rings, WATCHDOG, copy, device, in_a_process, is_fake, next_end, pinned, queue, start,
-};
+use crate::rig::{Random, Rings, WATCHDOG, copy, device, next_end, pinned, queue, start};
 
 /// Segments that leave gaps, at any alignment, in random order on the destination's side.
 fn scattered(random: &mut Random, count: usize, len_max: u64) -> (Vec<Segment>, usize, usize) {
@@ -249,7 +248,7 @@ fn a_queue_that_is_dropped_waits_for_its_copies() {
 
 #[test]
 fn draining_has_a_bound() {
-    if is_fake("draining_has_a_bound") {
+    if fake_cuda::serves("draining_has_a_bound") {
         in_a_process("copies::with_slow_copies", &[("FAKE_CUDA_DELAY_US", "300000")]);
     }
 }

@@ -2,8 +2,9 @@
 
 use baton::desc::Segment;
 use baton::device::Started;
+use fake_cuda::in_a_process;
 
-use crate::rig::{copy, device, in_a_process, is_fake, next_end, queue, start};
+use crate::rig::{copy, device, next_end, queue, start};
 
 #[test]
 fn a_lost_context_fails_every_batch() {
@@ -48,7 +49,7 @@ fn with_a_lost_context() {
 /// Each in a process of its own: what is told to fail, and whether the batch is accepted all the same.
 #[test]
 fn calls_that_fail_break_the_queue() {
-    if is_fake("calls_that_fail_break_the_queue") {
+    if fake_cuda::serves("calls_that_fail_break_the_queue") {
         for (call, test) in [
             ("cuLaunchKernel:1:701", "failures::with_a_refused_start"),
             ("cuEventCreate:1:2", "failures::with_a_passing_shortage"),
@@ -107,7 +108,7 @@ fn with_an_accepted_batch() {
 
 #[test]
 fn kernels_that_do_not_load_are_an_error() {
-    if is_fake("kernels_that_do_not_load_are_an_error") {
+    if fake_cuda::serves("kernels_that_do_not_load_are_an_error") {
         let settings = [("FAKE_CUDA_FAIL", "cuModuleLoadDataEx:1+:218")];
         in_a_process("failures::without_kernels", &settings);
     }
@@ -126,7 +127,7 @@ fn the_kernels_that_are_brought_along_serve_an_older_driver() {
     let test = "the_kernels_that_are_brought_along_serve_an_older_driver";
     if baton::device::kernels::BUILT_PTX.is_none() {
         eprintln!("{test}: left out, this build had no nvcc");
-    } else if is_fake(test) {
+    } else if fake_cuda::serves(test) {
         in_a_process("failures::with_a_refused_build", &[("FAKE_CUDA_FAIL", "cuModuleLoadDataEx:1:222")]);
     }
 }

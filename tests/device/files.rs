@@ -8,8 +8,9 @@ use baton::agent::DescriptorList;
 use baton::agent::loopback::{Direction, FileSpan, LoopbackAgent, LoopbackError};
 use baton::desc::{Descriptor, MemoryKind};
 use baton::device::DeviceBuffer;
+use fake_cuda::in_a_process;
 
-use crate::rig::{Random, cuda, device, in_a_process, is_fake};
+use crate::rig::{Random, cuda, device};
 
 /// A file without a name.
 fn scratch() -> File {
@@ -161,7 +162,7 @@ fn what_is_wrong_is_named_and_nothing_of_it_stays() {
 /// Each in a process of its own, with a libcufile of the tests: what is set, and whether it moves the bytes.
 #[test]
 fn large_pieces_go_by_cufile_where_it_does_them() {
-    if !is_fake("large_pieces_go_by_cufile_where_it_does_them") {
+    if !fake_cuda::serves("large_pieces_go_by_cufile_where_it_does_them") {
         return;
     }
     let folder = fake_cuda::cufile_folder().display().to_string();
@@ -220,7 +221,7 @@ const BY_CUFILE: &str = "BATON_TEST_BY_CUFILE";
 /// A device that refuses one launch costs one request.
 #[test]
 fn a_failed_copy_is_an_error_of_one_request() {
-    if is_fake("a_failed_copy_is_an_error_of_one_request") {
+    if fake_cuda::serves("a_failed_copy_is_an_error_of_one_request") {
         in_a_process("files::with_a_refused_launch", &[("FAKE_CUDA_FAIL", "cuLaunchKernel:1:701")]);
     }
 }

@@ -2,9 +2,10 @@
 
 use baton::desc::Span;
 use baton::device::{Allocation, Place};
+use fake_cuda::in_a_process;
 
 use crate::raw::{self, Chunks, Handles};
-use crate::rig::{cuda, device, in_a_process, is_fake};
+use crate::rig::{cuda, device};
 
 #[test]
 fn addresses_are_told_apart() {
@@ -106,7 +107,7 @@ fn chunks_are_told_apart() {
 
 #[test]
 fn a_span_over_two_devices_is_refused() {
-    if is_fake("a_span_over_two_devices_is_refused") {
+    if fake_cuda::serves("a_span_over_two_devices_is_refused") {
         in_a_process("places::over_two_devices", &[("FAKE_CUDA_DEVICES", "2")]);
     }
 }
@@ -130,7 +131,7 @@ fn over_two_devices() {
 
 #[test]
 fn peers_may_be_out_of_reach() {
-    if is_fake("peers_may_be_out_of_reach") {
+    if fake_cuda::serves("peers_may_be_out_of_reach") {
         let settings = [("FAKE_CUDA_DEVICES", "2"), ("FAKE_CUDA_PEERS", "0")];
         in_a_process("places::out_of_reach", &settings);
     }

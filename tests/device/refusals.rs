@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use baton::device::{Cuda, DeviceConfig};
-
-use crate::rig::{in_a_process, is_fake};
+use fake_cuda::in_a_process;
 
 fn refusal(library: PathBuf) -> String {
     let error = Cuda::open(&DeviceConfig { library: Some(library) }).expect_err("it is refused");
@@ -59,7 +58,7 @@ fn with_an_old_library() {
 
 #[test]
 fn an_old_driver() {
-    if is_fake("an_old_driver") {
+    if fake_cuda::serves("an_old_driver") {
         in_a_process("refusals::with_an_old_driver", &[("FAKE_CUDA_DRIVER", "11080")]);
     }
 }
@@ -73,7 +72,7 @@ fn with_an_old_driver() {
 
 #[test]
 fn a_driver_that_does_not_start() {
-    if is_fake("a_driver_that_does_not_start") {
+    if fake_cuda::serves("a_driver_that_does_not_start") {
         for code in ["100", "803", "804", "999", "4711"] {
             let settings = [("FAKE_CUDA_INIT", code), ("BATON_TEST_CODE", code)];
             in_a_process("refusals::with_a_failing_start", &settings);
@@ -103,7 +102,7 @@ fn with_a_failing_start() {
 
 #[test]
 fn a_driver_without_a_device() {
-    if is_fake("a_driver_without_a_device") {
+    if fake_cuda::serves("a_driver_without_a_device") {
         in_a_process("refusals::with_no_device", &[("FAKE_CUDA_DEVICES", "0")]);
     }
 }
@@ -117,7 +116,7 @@ fn with_no_device() {
 
 #[test]
 fn a_driver_that_fails_later() {
-    if is_fake("a_driver_that_fails_later") {
+    if fake_cuda::serves("a_driver_that_fails_later") {
         let settings = [("FAKE_CUDA_FAIL", "cuDevicePrimaryCtxRetain:1:2,cuMemHostAlloc:1:2")];
         in_a_process("refusals::with_no_memory_left", &settings);
     }

@@ -1,9 +1,6 @@
-//! What the tests stand on: the driver, a queue that can be waited for, other processes, random layouts.
+//! What the tests stand on: the driver, a queue that can be waited for, random layouts.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use baton::desc::Segment;
@@ -13,24 +10,8 @@ use parking_lot::{Condvar, Mutex};
 /// Longest that anything may take here.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The driver that the tests are for.
-#[allow(clippy::disallowed_methods)] // a setting of the tests
-fn named_driver() -> Option<PathBuf> {
-    std::env::var_os("BATON_CUDA_LIBRARY").filter(|name| !name.is_empty()).map(PathBuf::from)
-}
-
-/// Whether the driver is the stand-in; says so where a test needs it and is left out.
-pub fn is_fake(test: &str) -> bool {
-    let fake = named_driver().is_none();
-    if !fake {
-        eprintln!("{test}: left out, it needs the stand-in's settings");
-    }
-    fake
-}
-
 pub fn cuda() -> &'static Cuda {
-    let library = Some(named_driver().unwrap_or_else(fake_cuda::library));
-    Cuda::open(&DeviceConfig { library }).expect("a driver for the tests")
+    Cuda::open(&DeviceConfig { library: Some(fake_cuda::driver()) }).expect("a driver for the tests")
 }
 
 pub fn device() -> Arc<Device> {
@@ -129,31 +110,4 @@ impl Random {
         bytes.truncate(len);
         bytes
     }
-}
-
-/// This program again, for the one test with this name, in an environment with these settings. Its failure, and its not
-/// ending, is that of the test that calls.
-pub fn in_a_process(test: &str, settings: &[(&str, &str)]) {
-    let mut command = Command::new(std::env::current_exe().expect("this test"));
-    command.args(["--exact", test, "--ignored", "--nocapture"]);
-    let child = command
-        .envs(settings.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the same program starts again");
-    let pid = child.id() as i32;
-    let (tell, told) = channel();
-    let watchdog = std::thread::spawn(move || {
-        if told.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
-            // SAFETY: no memory is involved; the child is ours and is waited for by the caller, not before this ends.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-    });
-    let output = child.wait_with_output().expect("a child of ours");
-    drop::<std::sync::mpsc::Sender<()>>(tell);
-    watchdog.join().expect("it does not panic");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{test}: {}\n{out}\n{err}", output.status);
 }

@@ -8,10 +8,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use baton::desc::{Segment, Span};
 use baton::device::{CopyQueue, Device, DeviceBuffer, HandleKind, SharedHandle};
+use fake_cuda::in_a_process;
 use rustix::process::Signal;
 
 use crate::raw::{Chunks, Handles};
-use crate::rig::{Random, WATCHDOG, copy, cuda, device, in_a_process, is_fake, pinned, queue};
+use crate::rig::{Random, WATCHDOG, copy, cuda, device, pinned, queue};
 
 const LEN: u64 = 2 << 20;
 const THEIRS: u64 = 21;
@@ -163,7 +164,7 @@ fn file_descriptors_reach_another_process() {
 
 #[test]
 fn fabric_handles_reach_another_process() {
-    if is_fake("fabric_handles_reach_another_process") {
+    if fake_cuda::serves("fabric_handles_reach_another_process") {
         in_a_process("sharing::with_fabric_handles", &[("FAKE_CUDA_FABRIC", "1")]);
     }
 }
@@ -176,7 +177,7 @@ fn with_fabric_handles() {
 
 #[test]
 fn a_descriptor_serves_where_a_fabric_handle_is_refused() {
-    if is_fake("a_descriptor_serves_where_a_fabric_handle_is_refused") {
+    if fake_cuda::serves("a_descriptor_serves_where_a_fabric_handle_is_refused") {
         let settings = [("FAKE_CUDA_FABRIC", "1"), ("FAKE_CUDA_FAIL", "cuMemExportToShareableHandle:1:919")];
         in_a_process("sharing::with_a_refused_fabric_handle", &settings);
     }
@@ -190,7 +191,7 @@ fn with_a_refused_fabric_handle() {
 
 #[test]
 fn what_is_opened_is_closed_once() {
-    if is_fake("what_is_opened_is_closed_once") {
+    if fake_cuda::serves("what_is_opened_is_closed_once") {
         let log = std::env::temp_dir().join(format!("baton-device-calls-{}", std::process::id()));
         let path = log.to_str().expect("a path in ASCII").to_owned();
         in_a_process("sharing::with_two_mappings", &[("FAKE_CUDA_LOG", &path)]);

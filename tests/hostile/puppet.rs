@@ -38,14 +38,7 @@ pub fn unique(stem: &str) -> String {
 /// Only the lanes that `choose` switches on; short deadlines for handshakes, long ones for peers that say nothing,
 /// or confirm nothing, while a test is busy with others.
 pub fn settings(choose: impl FnOnce(&mut LaneChoice)) -> EngineSettings {
-    let mut lanes = LaneChoice {
-        local: false,
-        ucx: false,
-        cuda: false,
-        stream_unix: false,
-        stream_tcp: false,
-        explicit: true,
-    };
+    let mut lanes = LaneChoice::NONE;
     choose(&mut lanes);
     let (peer_timeout, stall_timeout) = (10 * WATCHDOG, 10 * WATCHDOG);
     let interface = Some("lo".into());

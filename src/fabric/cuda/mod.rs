@@ -30,7 +30,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::desc::{MemoryKind, PeerKey, RegionKey, Span, TransferOp};
+use crate::desc::{MemoryKind, PeerKey, RegionKey, Span};
 use crate::device::{CopyQueue, Cuda, DeviceError, SharedHandle};
 use crate::error::{FabricError, FabricErrorKind};
 
@@ -40,7 +40,7 @@ use self::shelf::Shelf;
 use self::theirs::Theirs;
 use super::peer_process::PeerProcess;
 use super::wake::Wake;
-use super::{Batch, Fabric, LastHit, Limits, Link, Pinning, Posted, Region, RegionSet, Sink};
+use super::{Batch, Fabric, Limits, Link, Pinning, Posted, Region, RegionSet, Sink};
 
 /// See the [module](self).
 pub struct CudaFabric {
@@ -89,31 +89,6 @@ impl CudaFabric {
             flights: Flights::default(),
             outcomes: VecDeque::new(),
             wake,
-        })
-    }
-
-    /// Why a batch cannot be taken, by its own faults.
-    fn check(&self, batch: &Batch) -> Result<(), FabricError> {
-        if batch.op != TransferOp::Read {
-            let detail = format!("{} is not native here: the destination's owner posts a READ", batch.op);
-            return Err(error("post", FabricErrorKind::Unsupported, detail));
-        }
-        if batch.segments.is_empty() || batch.segments.len() > CopyQueue::SEGMENTS_MAX {
-            let (count, most) = (batch.segments.len(), CopyQueue::SEGMENTS_MAX);
-            let detail = format!("a batch has {count} segments, not 1 to {most}");
-            return Err(error("post", FabricErrorKind::Unsupported, detail));
-        }
-        let mut last = LastHit::default();
-        let is_good = |span: Span, last: &mut LastHit| span.len > 0 && self.regions.covers(span, last);
-        let bad = batch.segments.iter().find(|s| {
-            !is_good(Span { addr: s.dst, len: s.len }, &mut last) || s.src.checked_add(s.len).is_none()
-        });
-        bad.map_or(Ok(()), |bad| {
-            let detail = format!(
-                "{:#x}+{} (from {:#x}) is empty, wraps, or is in no registered region",
-                bad.dst, bad.len, bad.src
-            );
-            Err(error("post", FabricErrorKind::InvalidRegion, detail))
         })
     }
 
@@ -309,7 +284,7 @@ impl Fabric for CudaFabric {
     }
 
     fn post(&mut self, key: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
-        self.check(&batch)?;
+        self.regions.check_pull(NAME, &batch, CopyQueue::SEGMENTS_MAX)?;
         let unknown = |what| error("post", FabricErrorKind::Unreachable, format!("peer {key} {what}"));
         let peer = self.peers.get(&key).ok_or_else(|| unknown("is not connected"))?;
         match &peer.state {
@@ -340,7 +315,7 @@ impl Fabric for CudaFabric {
             self.wake.bell().ring();
         }
         let is_busy = self.queues.values().any(|queue| queue.in_flight() > 0);
-        self.wake.set_alarm(is_busy.then_some(LOOK_AGAIN));
+        self.wake.wake_within(is_busy.then_some(LOOK_AGAIN));
         any
     }
 

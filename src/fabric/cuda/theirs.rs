@@ -1,6 +1,6 @@
 //! A peer's GPU memory: what it has announced, and where it is mapped here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use super::{NAME, error, failed};
 pub(super) struct Theirs {
     regions: RegionSet,
     handles: HashMap<RegionKey, SharedHandle>,
+    /// Those among them that nobody has looked at since: their allocations are mapped ahead of the first batch.
+    fresh: BTreeSet<RegionKey>,
     /// By device that copies and start of the allocation in its owner's process: what came of mapping it.
     maps: HashMap<(u32, u64), Result<Arc<Mapping>, FabricError>>,
 }
@@ -45,12 +47,14 @@ impl Theirs {
         self.forget_unused(self.handles.get(&region.key).copied(), Some(handle));
         self.regions.insert(region);
         self.handles.insert(region.key, handle);
+        self.fresh.insert(region.key);
         Ok(())
     }
 
     /// Forgets a region, and unmaps its allocation with the last one in it, once no copy reads it any more.
     pub fn withdraw(&mut self, key: RegionKey) {
         self.regions.remove(key);
+        self.fresh.remove(&key);
         let gone = self.handles.remove(&key);
         self.forget_unused(gone, None);
     }
@@ -106,7 +110,7 @@ impl Theirs {
         Some(refused)
     }
 
-    /// Maps what is not mapped yet. Returns whether there is more.
+    /// Maps an allocation that nobody has needed yet, if there is one. Returns whether there may be more.
     pub fn map_ahead(
         &mut self,
         cuda: &'static Cuda,
@@ -114,14 +118,28 @@ impl Theirs {
         device: u32,
         left: &mut u32,
     ) -> bool {
-        if process.is_us() || self.maps.len() >= self.handles.len() {
-            return false; // several regions may lie in one allocation: what is left out is mapped when it is needed
+        if process.is_us() {
+            return false;
         }
-        let wanting =
-            self.handles.values().find(|handle| !self.maps.contains_key(&(device, handle.whole.addr)));
-        let Some(handle) = wanting.copied() else { return false };
-        self.mapped((cuda, process), device, handle, left);
-        true
+        if let Some((key, handle)) = self.next_fresh(device)
+            && self.mapped((cuda, process), device, handle, left).is_some()
+        {
+            self.fresh.remove(&key);
+        }
+        !self.fresh.is_empty()
+    }
+
+    /// The first of the fresh regions whose allocation is not mapped; several may lie in one.
+    fn next_fresh(&mut self, device: u32) -> Option<(RegionKey, SharedHandle)> {
+        while let Some(key) = self.fresh.first().copied() {
+            let handle = self.handles.get(&key).copied();
+            let wanting = handle.filter(|handle| !self.maps.contains_key(&(device, handle.whole.addr)));
+            if let Some(handle) = wanting {
+                return Some((key, handle));
+            }
+            self.fresh.remove(&key);
+        }
+        None
     }
 
     /// An allocation mapped for a device, now or before; `None` where it is not and none may be mapped any more.
@@ -186,4 +204,58 @@ fn map(
     }
     let device = cuda.device(device).map_err(|error| failed(&error))?;
     device.map(handle, process.as_fd()).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desc::MemoryKind;
+    use crate::device::HandleKind;
+
+    /// The region with this number, which lies in an allocation with three others.
+    fn region(key: u32) -> (Region, SharedHandle) {
+        let whole = Span { addr: u64::from(key / 4 + 1) << 32, len: 1 << 20 };
+        let span = Span { addr: whole.addr + u64::from(key % 4) * 4096, len: 4096 };
+        let region = Region { key: RegionKey(key), kind: MemoryKind::Vram, device: 0, span };
+        (region, SharedHandle { kind: HandleKind::Fd(3), uuid: [0; 16], whole })
+    }
+
+    fn announce(theirs: &mut Theirs, keys: std::ops::Range<u32>) {
+        for (region, handle) in keys.map(region) {
+            theirs.announce(region, handle).expect("it lies in its allocation");
+        }
+    }
+
+    /// The starts of the allocations that are to be mapped, as if that were refused each time.
+    fn mapped_ahead(theirs: &mut Theirs) -> Vec<u64> {
+        let mut starts = Vec::new();
+        while let Some((_, handle)) = theirs.next_fresh(0) {
+            let refused = error("map", FabricErrorKind::Unsupported, "in a test");
+            theirs.maps.insert((0, handle.whole.addr), Err(refused));
+            starts.push(handle.whole.addr);
+        }
+        starts
+    }
+
+    #[test]
+    fn each_allocation_is_mapped_ahead_once_and_then_nothing_is_looked_at() {
+        let mut theirs = Theirs::default();
+        announce(&mut theirs, 0..12);
+        assert_eq!(mapped_ahead(&mut theirs), [1 << 32, 2 << 32, 3 << 32]);
+        assert!(theirs.fresh.is_empty());
+        announce(&mut theirs, 8..16);
+        assert_eq!(mapped_ahead(&mut theirs), [4 << 32]);
+        assert!(theirs.fresh.is_empty());
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_not_mapped_ahead() {
+        let mut theirs = Theirs::default();
+        announce(&mut theirs, 0..8);
+        (0..4).for_each(|key| theirs.withdraw(RegionKey(key)));
+        assert_eq!(mapped_ahead(&mut theirs), [2 << 32]);
+        (4..8).for_each(|key| theirs.withdraw(RegionKey(key)));
+        announce(&mut theirs, 4..5);
+        assert_eq!(mapped_ahead(&mut theirs), [2 << 32], "its allocation was unmapped with the last region");
+    }
 }

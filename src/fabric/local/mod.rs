@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::desc::{MemoryKind, PeerKey, RegionKey, Segment, TransferOp};
+use crate::desc::{MemoryKind, PeerKey, RegionKey};
 use crate::error::{FabricError, FabricErrorKind};
 
 use super::{Batch, Fabric, Hand, Limits, Link, Posted, Region, Sink};
@@ -155,27 +155,6 @@ impl LocalFabric {
         }
         any
     }
-
-    /// Why a batch cannot be taken, by its own faults.
-    fn check(&self, batch: &Batch) -> Result<(), FabricError> {
-        if batch.op != TransferOp::Read {
-            let detail = format!("{} is not native here: the destination's owner posts a READ", batch.op);
-            return Err(FabricError::new("local", "post", FabricErrorKind::Unsupported, 0, detail));
-        }
-        if batch.segments.is_empty() || batch.segments.len() > SEGMENTS_PER_BATCH {
-            let detail =
-                format!("a batch has {} segments, not 1 to {SEGMENTS_PER_BATCH}", batch.segments.len());
-            return Err(FabricError::new("local", "post", FabricErrorKind::Unsupported, 0, detail));
-        }
-        match self.yard.regions.find_bad(&batch.segments) {
-            None => Ok(()),
-            Some(Segment { src, dst, len }) => {
-                let detail =
-                    format!("{dst:#x}+{len} (from {src:#x}) is empty, wraps, or is in no registered region");
-                Err(FabricError::new("local", "post", FabricErrorKind::InvalidRegion, 0, detail))
-            }
-        }
-    }
 }
 
 impl Drop for LocalFabric {
@@ -250,7 +229,7 @@ impl Fabric for LocalFabric {
     }
 
     fn post(&mut self, key: PeerKey, batch: Batch) -> Result<Posted, FabricError> {
-        self.check(&batch)?;
+        self.yard.regions.check(&batch, SEGMENTS_PER_BATCH)?;
         let unknown = |what| FabricError::new("local", "post", FabricErrorKind::Unreachable, 0, what);
         let peer = self.peers.get(&key).ok_or_else(|| unknown(format!("peer {key} is not connected")))?;
         if matches!(peer.state, State::Connecting { .. }) {
@@ -291,7 +270,7 @@ impl Fabric for LocalFabric {
             left = left.saturating_sub(copied.cost);
         }
         any |= self.tell(sink);
-        self.wake.set_alarm(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
+        self.wake.wake_within(Some(LEAVE_RETRY).filter(|_| !self.connecting.is_empty()));
         self.yard.bell.hush(|| self.yard.wants_poll());
         any
     }

@@ -12,7 +12,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 
 use crate::desc::{RegionKey, Segment, Span};
-use crate::fabric::{LastHit, Region, RegionSet};
+use crate::error::FabricError;
+use crate::fabric::{Batch, LastHit, Region, RegionSet};
 
 use super::nonce::{NONCE_BYTES, NonceAt};
 
@@ -58,14 +59,9 @@ impl Regions {
         self.0.write().remove(key);
     }
 
-    /// The first of these segments whose destination is in no region, empty, or beyond the end of the address space on
-    /// either side.
-    pub fn find_bad<'a>(&self, segments: &'a [Segment]) -> Option<&'a Segment> {
-        let mut held = Held { regions: self.0.read(), last_hit: LastHit::default() };
-        segments.iter().find(|segment| {
-            let destination = Span { addr: segment.dst, len: segment.len };
-            segment.len == 0 || segment.src.checked_add(segment.len).is_none() || !held.covers(destination)
-        })
+    /// Why a batch cannot be taken, by its own faults.
+    pub fn check(&self, batch: &Batch, segments_max: usize) -> Result<(), FabricError> {
+        self.0.read().check_pull("local", batch, segments_max)
     }
 }
 
@@ -191,22 +187,6 @@ mod tests {
         drop(call);
         regions.deregister(RegionKey(1));
         assert!(!puller.call(&regions).push(Segment { src: 0, dst: 0x1000, len: 1 }));
-    }
-
-    #[test]
-    fn bad_segments_are_found_before_anything_moves() {
-        let regions = regions();
-        let good = Segment { src: 0, dst: 0x1000, len: 8 };
-        let bad = [
-            Segment { len: 0, ..good },
-            Segment { src: u64::MAX, ..good },
-            Segment { dst: 0xfff, ..good },
-            Segment { dst: 0x1ffc, ..good },
-        ];
-        assert_eq!(regions.find_bad(&[good, good]), None);
-        for bad in bad {
-            assert_eq!(regions.find_bad(&[good, bad]), Some(&bad));
-        }
     }
 
     #[test]

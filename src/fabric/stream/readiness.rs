@@ -1,4 +1,4 @@
-//! What of a stream fabric has something to do: one epoll set over its sockets and one timer.
+//! What of a stream fabric has something to do: one epoll set over its sockets and one alarm.
 //!
 //! Level-triggered, so nothing is lost when a poll ends early on its budget. The set's own descriptor is the
 //! fabric's wake handle.
@@ -7,14 +7,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::time::Timespec;
 
 use crate::desc::PeerKey;
+use crate::fabric::wake::Alarm;
 
 /// What a readiness event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +34,11 @@ pub(super) enum Source {
     Inbound(PeerKey),
 }
 
-/// The epoll set and its timer.
+/// The epoll set and its alarm.
 #[derive(Debug)]
 pub(super) struct Readiness {
     epoll: Arc<OwnedFd>,
-    timer: OwnedFd,
-    due: Option<Instant>,
+    alarm: Alarm,
 }
 
 /// A connection that is watched, until it is dropped: then it leaves the set and ends for the peer, which closing it
@@ -55,10 +53,8 @@ impl Readiness {
     /// An empty set.
     pub(super) fn new() -> io::Result<Self> {
         let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        let readiness = Self { epoll, timer, due: None };
-        readiness.watch(readiness.timer.as_fd(), Source::Timer, EventFlags::IN)?;
+        let readiness = Self { epoll, alarm: Alarm::new()? };
+        readiness.watch(readiness.alarm.as_fd(), Source::Timer, EventFlags::IN)?;
         Ok(readiness)
     }
 
@@ -94,33 +90,17 @@ impl Readiness {
 
     /// Sees to it that [`Source::Timer`] is ready at `when` or before.
     pub(super) fn wake_by(&mut self, when: Instant) {
-        if self.due.is_none_or(|due| when < due) {
-            self.set_timer(Some(when));
-        }
+        self.alarm.set_by(when);
     }
 
     /// Ends a ring of the timer and sets it to `next`.
     pub(super) fn rearm(&mut self, next: Option<Instant>) {
-        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-        self.set_timer(next);
+        self.alarm.set(next);
     }
 
     /// The wake handle.
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
-    }
-
-    fn set_timer(&mut self, when: Option<Instant>) {
-        let wait = match when {
-            None => Duration::ZERO, // disarms
-            Some(when) => when.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)),
-        };
-        let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        let setting = Itimerspec { it_interval: ZERO, it_value };
-        // Cannot fail: the descriptor is a timer and both fields are in range.
-        let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting);
-        debug_assert!(set.is_ok(), "{set:?}");
-        self.due = when;
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use baton::desc::{MemoryKind, Segment, Span};
 use baton::fabric::stream::StreamFabric;
 use baton::fabric::{Fabric, Link, Posted};
+use fake_cuda::{all_in_a_process, in_a_process};
 
 use super::{Configured, Sealed, Tcp4, Unix};
-use crate::again::{all_in_a_process, in_a_process};
 use crate::cases::basics::readable_nodes;
 use crate::copy::{Route, strided, whole};
 use crate::gpu;
@@ -55,19 +55,11 @@ conformance!(sealed_tcp_from_dram, Sealed<Vram<Tcp4, false, true>>);
 /// GPU memory at both ends, over a Unix socket.
 type Gpu = Vram<Unix, true, true>;
 
-fn is_fake(test: &str) -> bool {
-    let fake = gpu::is_fake();
-    if !fake {
-        eprintln!("{test}: left out, it needs the stand-in's settings");
-    }
-    fake
-}
-
 /// Whatever waits for a device has to wait: copies are under way when links end, when others are posted, when slots run
 /// out.
 #[test]
 fn the_suite_passes_on_a_slow_device() {
-    if is_fake("a slow device") {
+    if fake_cuda::serves("a slow device") {
         let slow = [("FAKE_CUDA_DELAY_US", "300")];
         all_in_a_process("stream::gpu::unix::", &slow);
         all_in_a_process("stream::gpu::sealed_unix::", &slow);
@@ -175,7 +167,7 @@ fn shared_slots<H: Harness>() {
 /// needs the device fails likewise, and host memory is carried on over the same link.
 #[test]
 fn a_failing_device_fails_its_batches_alone() {
-    if is_fake("a failing device") {
+    if fake_cuda::serves("a failing device") {
         for code in ["1", "719"] {
             let failure = format!("cuLaunchKernel:3+:{code}");
             let settings = [("FAKE_CUDA_FAIL", failure.as_str())];
@@ -232,7 +224,7 @@ fn failing_device<H: Harness>() {
 /// A device that never calls back: what it has done is noticed all the same by whoever polls when the handle says so.
 #[test]
 fn a_device_that_does_not_call_is_looked_at() {
-    if is_fake("a device that does not call") {
+    if fake_cuda::serves("a device that does not call") {
         let settings = [("FAKE_CUDA_FAIL", "cuLaunchHostFunc:1+:1"), ("FAKE_CUDA_DELAY_US", "100000")];
         in_a_process("stream::gpu::silent_device", &settings);
     }
@@ -258,7 +250,7 @@ fn silent_device() {
 /// The end of a link returns when its copies have ended, at either side: nothing is read or written afterwards.
 #[test]
 fn the_end_of_a_link_waits_for_its_copies() {
-    if is_fake("a slow device") {
+    if fake_cuda::serves("a slow device") {
         let delay = SLOW.as_micros().to_string();
         in_a_process("stream::gpu::ending_links", &[("FAKE_CUDA_DELAY_US", &delay)]);
     }
@@ -292,7 +284,7 @@ fn ending_links() {
 /// A device that hangs: the end of a link waits for it, but not for ever, and other links go on when it does.
 #[test]
 fn a_hanging_device_does_not_hold_the_end_of_a_link() {
-    if is_fake("a hanging device") {
+    if fake_cuda::serves("a hanging device") {
         in_a_process("stream::gpu::hanging_device", &[("FAKE_CUDA_DELAY_US", "2500000")]);
     }
 }

@@ -1,7 +1,30 @@
-//! Where the libraries are that the build has made.
+//! Where the libraries are that the build has made, and which driver the tests are for.
 
 use std::env;
 use std::path::PathBuf;
+
+/// The driver that the tests of this process are for: the one that `BATON_CUDA_LIBRARY` names, a real one on a machine with
+/// a GPU; else the stand-in. The first to open a driver decides for all of the process.
+///
+/// # Panics
+/// Where none is named and there is no stand-in.
+pub fn driver() -> PathBuf {
+    named_driver().unwrap_or_else(library)
+}
+
+/// Whether [`driver`] is the stand-in, whose settings `test` needs; says so where that is left out.
+pub fn serves(test: &str) -> bool {
+    let is_fake = named_driver().is_none();
+    if !is_fake {
+        eprintln!("{test}: left out, it needs the stand-in's settings");
+    }
+    is_fake
+}
+
+#[allow(clippy::disallowed_methods, reason = "a setting of the tests")]
+fn named_driver() -> Option<PathBuf> {
+    env::var_os("BATON_CUDA_LIBRARY").filter(|name| !name.is_empty()).map(PathBuf::from)
+}
 
 /// The stand-in, for `BATON_CUDA_LIBRARY`: it lies with the dependencies of the test that asks.
 ///

@@ -11,9 +11,10 @@
 //!   pointer                                   what is known about an address
 //! ```
 //!
-//! Tests that want the library ask [`library`], [`driver_folder`] or [`old_library`] for its path; nothing else here is
-//! for them.
+//! Tests ask [`driver`] for the driver that they are for, [`library`], [`driver_folder`] or [`old_library`] for the path of
+//! what they want whatever that is, and [`in_a_process`] for a process with other settings; nothing else here is for them.
 
+mod again;
 mod api;
 mod backing;
 mod boundary;
@@ -36,4 +37,5 @@ mod space;
 mod stream;
 mod virtual_memory;
 
-pub use find::{cufile_folder, driver_folder, library, old_library};
+pub use again::{all_in_a_process, in_a_process};
+pub use find::{cufile_folder, driver, driver_folder, library, old_library, serves};
