@@ -9,7 +9,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::desc::{PeerKey, TransferId};
+use crate::desc::{MemoryKind, PeerKey, TransferId};
 use crate::fabric::{Batch, Bell, Fabric};
 use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
@@ -34,7 +34,7 @@ use super::pollers::Pollers;
 use super::regions::Registered;
 use super::registration::{Pinner, Quarantine};
 use super::signal::Signal;
-use super::staging::HostPages;
+use super::staging::Stock;
 use super::transfer::Outcome;
 use super::watch::{Interest, Ready, Source, Watch};
 
@@ -93,8 +93,8 @@ pub(super) struct Core {
     /// Ends a park on the watch's handle.
     waker: Arc<OwnedFd>,
     watch: Watch,
-    /// Behind the fabrics, which know it.
-    pub(super) staging: Vec<HostPages>,
+    /// Behind the fabrics, which know it; none of a kind where it could not be had.
+    pub(super) staging: BTreeMap<MemoryKind, Option<Stock>>,
 }
 
 /// Ends a park on the core's handle: the next look at `waker` finds it readable.
@@ -156,7 +156,7 @@ impl Core {
             next_tick: Instant::now(),
             waker,
             watch,
-            staging: Vec::new(),
+            staging: BTreeMap::new(),
         })
     }
 

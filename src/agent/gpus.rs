@@ -63,6 +63,11 @@ impl Gpus {
         self.0.as_ref().ok().copied()
     }
 
+    /// A device, by its ordinal.
+    pub fn device(&self, ordinal: u32) -> Result<Arc<Device>, DeviceError> {
+        self.0.as_ref().map_err(Clone::clone).and_then(|cuda| cuda.device(ordinal))
+    }
+
     /// What backs memory of a GPU, cut where its allocations and VMM chunks end.
     pub fn pieces(&self, descriptor: Descriptor) -> Result<Vec<Descriptor>, GpuFault> {
         let cuda = self.0.as_ref().map_err(|error| GpuFault::NoCuda(error.clone()))?;

@@ -100,7 +100,7 @@ fn open_over(
     };
     let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric, &settings)).collect();
     let endpoint = Endpoint::new(Identity { name: name.clone(), section }, lanes, deadlines);
-    fabrics.extend(staging::copiers(&fabrics, &settings));
+    fabrics.extend(staging::copiers(&fabrics, &settings, &gpus));
     let (inbox, signal) = (Arc::new(Inbox::default()), Arc::new(Signal::default()));
     let mut core = Core::new(
         endpoint,
@@ -112,7 +112,7 @@ fn open_over(
         settings.copy_threads,
     )
     .map_err(system("watching sockets"))?;
-    core.add_staging();
+    core.stage_host();
     let wake = system("making a wake-up handle");
     let shared = Shared::new(name, settings, unavailable, core, gpus, inbox, signal).map_err(wake)?;
     Ok((shared, connection_info))

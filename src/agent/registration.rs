@@ -75,6 +75,9 @@ impl Agent {
     ) -> Result<(), RegisterError> {
         self.check_running()?;
         let pieces = self.pieces(list)?;
+        if let Some((_, piece)) = pieces.first().filter(|_| list.kind == MemoryKind::Vram) {
+            self.stage_gpu(piece.device)?;
+        }
         self.release_quarantined();
         // SAFETY: the caller's promise is the callee's.
         let mut pinned = unsafe { self.pin(list, pieces) }?;

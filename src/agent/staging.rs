@@ -16,19 +16,41 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, PeerKey, Span};
+use crate::device::DeviceBuffer;
 use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::cuda::CudaFabric;
 use crate::fabric::local::{LocalConfig, LocalFabric};
 use crate::fabric::{Credentials, Fabric, Link};
 use crate::proto::endpoint::StagingSpec;
 use crate::proto::grant::SlotPhase;
 
 use super::core::Core;
+use super::gpus::Gpus;
+use super::open::gathers_below;
 use super::registration::add_own_region;
+use super::{Agent, NotRunning};
 
 /// Bytes of a slot: enough for a network card to be at its best, little enough for copies and writes to overlap.
 const SLOT_BYTES: u64 = 512 << 10;
 /// Slots: half for peers to write into, which eight peers have some of at a time, half to gather in.
 const SLOTS: u64 = 64;
+
+/// Staging memory. Whoever drops it knows that nobody touches it any more.
+pub(super) enum Stock {
+    /// In the host's memory.
+    Host(HostPages),
+    /// In a device's.
+    Device(DeviceBuffer),
+}
+
+impl Stock {
+    fn span(&self) -> Span {
+        match self {
+            Self::Host(pages) => pages.span(),
+            Self::Device(buffer) => buffer.span(),
+        }
+    }
+}
 
 /// Host memory of whole pages. Whoever drops it knows that nobody touches it any more.
 #[derive(Debug)]
@@ -67,53 +89,104 @@ impl Drop for HostPages {
     }
 }
 
-/// The copiers for lanes that gather, each with the kind of memory it is for; none where no lane does.
-pub(super) fn copiers(lanes: &[Box<dyn Fabric>], settings: &EngineSettings) -> Vec<Box<dyn Fabric>> {
-    let gathers = |kind| {
-        lanes
-            .iter()
-            .map(|lane| lane.limits())
-            .any(|limits| super::open::gathers_below(&limits, settings) > 0 && limits.kinds.contains(&kind))
+/// The copiers for lanes that gather, one for each kind of memory that those carry.
+pub(super) fn copiers(
+    lanes: &[Box<dyn Fabric>],
+    settings: &EngineSettings,
+    gpus: &Gpus,
+) -> Vec<Box<dyn Fabric>> {
+    let gathers = |kind: &MemoryKind| {
+        let mut limits = lanes.iter().map(|lane| lane.limits());
+        limits.any(|limits| gathers_below(&limits, settings) > 0 && limits.kinds.contains(kind))
     };
-    if !gathers(MemoryKind::Dram) {
-        return Vec::new();
-    }
-    match LocalFabric::open(LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() }) {
-        Ok(fabric) => vec![Box::new(fabric)],
-        Err(error) => {
-            tracing::warn!(%error, "small pieces are not gathered");
-            Vec::new()
+    let open = |kind| -> Result<Box<dyn Fabric>, FabricError> {
+        match (kind, gpus.cuda()) {
+            (MemoryKind::Vram, Some(cuda)) => Ok(Box::new(CudaFabric::within(cuda)?)),
+            _ => {
+                let config = LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() };
+                Ok(Box::new(LocalFabric::open(config)?))
+            }
         }
+    };
+    let wanted = [MemoryKind::Dram, MemoryKind::Vram].into_iter().filter(gathers);
+    let opened = wanted.filter_map(|kind| {
+        let opened = open(kind);
+        opened.map_err(|error| tracing::warn!(%kind, %error, "small pieces are not gathered")).ok()
+    });
+    opened.collect()
+}
+
+/// The kind of memory that a copier copies.
+pub(super) fn kind_of(copier: &dyn Fabric) -> MemoryKind {
+    copier.limits().kinds.first().copied().unwrap_or(MemoryKind::Dram)
+}
+
+impl Agent {
+    /// Sees to it that there is staging memory for GPU memory, of the first device of which any is registered, where a lane
+    /// gathers it.
+    pub(super) fn stage_gpu(&self, ordinal: u32) -> Result<(), NotRunning> {
+        if !self.running_core()?.wants_staging(MemoryKind::Vram) {
+            return Ok(());
+        }
+        let allocated =
+            self.shared.gpus.device(ordinal).and_then(|device| device.alloc((SLOTS * SLOT_BYTES) as usize));
+        let mut core = self.running_core()?;
+        let added = match allocated {
+            Ok(buffer) => core.add_stock(MemoryKind::Vram, ordinal, Stock::Device(buffer)),
+            Err(error) => Err(FabricError::new(
+                "staging",
+                error.call,
+                error.kind(),
+                error.code as i32,
+                error.to_string(),
+            )),
+        };
+        if let Err(error) = added {
+            core.has_no_staging(MemoryKind::Vram, &error);
+        }
+        Ok(())
     }
 }
 
 impl Core {
-    /// Gives the endpoint staging memory for each copier.
-    pub(super) fn add_staging(&mut self) {
-        for copier in self.endpoint.lanes().len()..self.fabrics.len() {
-            if let Err(error) = self.add_staging_of(copier) {
-                tracing::warn!(%error, "there is no staging memory: small pieces are not gathered");
-            }
+    /// Gives the endpoint staging memory of the host's, where a lane gathers it.
+    pub(super) fn stage_host(&mut self) {
+        if !self.wants_staging(MemoryKind::Dram) {
+            return;
+        }
+        let pages = HostPages::map(SLOTS * SLOT_BYTES);
+        if let Err(error) = pages.and_then(|pages| self.add_stock(MemoryKind::Dram, 0, Stock::Host(pages))) {
+            self.has_no_staging(MemoryKind::Dram, &error);
         }
     }
 
-    fn add_staging_of(&mut self, copier: usize) -> Result<(), FabricError> {
-        let limits = self.fabrics[copier].limits();
-        let kind = MemoryKind::Dram;
-        let pages = HostPages::map(SLOTS * SLOT_BYTES)?;
-        let memory = pages.span();
-        let descriptor = Descriptor { addr: memory.addr, len: memory.len, device: 0 };
+    /// What copies memory of a kind within our process.
+    fn copier(&self, kind: MemoryKind) -> Option<usize> {
+        (self.endpoint.lanes().len()..self.fabrics.len())
+            .find(|index| kind_of(&*self.fabrics[*index]) == kind)
+    }
+
+    /// Whether there is a copier for a kind of memory, and no staging memory yet.
+    fn wants_staging(&self, kind: MemoryKind) -> bool {
+        self.copier(kind).is_some() && !self.staging.contains_key(&kind)
+    }
+
+    /// Not to be tried again.
+    fn has_no_staging(&mut self, kind: MemoryKind, error: &FabricError) {
+        tracing::warn!(%kind, %error, "there is no staging memory: small pieces are not gathered");
+        self.staging.insert(kind, None);
+    }
+
+    fn add_stock(&mut self, kind: MemoryKind, device: u32, stock: Stock) -> Result<(), FabricError> {
+        let Some(copier) = self.copier(kind) else { return Ok(()) };
+        let memory = stock.span();
+        let descriptor = Descriptor { addr: memory.addr, len: memory.len, device };
         // SAFETY: it stays mapped until the fabrics are closed and no peer can reach it any more; nobody references it.
         unsafe { add_own_region(self, kind, descriptor) }?;
-        self.staging.push(pages);
-        let segments_per_copy = limits.segments_per_batch;
-        self.endpoint.add_staging(StagingSpec {
-            kind,
-            copier,
-            memory,
-            slot_bytes: SLOT_BYTES,
-            segments_per_copy,
-        });
+        self.staging.insert(kind, Some(stock));
+        let segments_per_copy = self.fabrics[copier].limits().segments_per_batch;
+        let slot_bytes = SLOT_BYTES;
+        self.endpoint.add_staging(StagingSpec { kind, copier, memory, slot_bytes, segments_per_copy });
         Ok(())
     }
 
@@ -137,14 +210,16 @@ impl Core {
 
     /// Gives staging memory back, once the fabrics are closed; what a peer may still write into is left as it is.
     pub(super) fn free_staging(&mut self, nobody_writes: bool) {
-        let quarantined = self.endpoint.slots(MemoryKind::Dram).of(SlotPhase::Quarantined);
-        let staging = std::mem::take(&mut self.staging);
-        if quarantined > 0 || !nobody_writes {
-            tracing::warn!(
-                quarantined,
-                "staging memory is not given back: peers that were given up may still write into it"
-            );
-            staging.into_iter().for_each(std::mem::forget);
+        for (kind, stock) in std::mem::take(&mut self.staging) {
+            let quarantined = self.endpoint.slots(kind).of(SlotPhase::Quarantined);
+            if quarantined > 0 || !nobody_writes {
+                tracing::warn!(
+                    %kind,
+                    quarantined,
+                    "staging memory is not given back: peers that were given up may still write into it"
+                );
+                std::mem::forget(stock);
+            }
         }
     }
 }

@@ -9,12 +9,20 @@ use crate::proto::endpoint::{Endpoint, Placement};
 
 use super::marks::Marks;
 
+/// What is polled.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Polled {
+    /// A lane, by its fabric's name.
+    Lane(&'static str),
+    /// What copies memory of this kind within our process.
+    Copier(MemoryKind),
+}
+
 /// The sink of one poll of one fabric.
 pub(super) struct Tap<'a> {
     endpoint: &'a mut Endpoint,
     marks: &'a mut Marks,
-    /// None where it is no lane, but what copies within our process.
-    lane: Option<&'static str>,
+    source: Polled,
     now: Instant,
     /// Counts the frames whose payload has no place.
     dropped: &'a mut u64,
@@ -23,15 +31,15 @@ pub(super) struct Tap<'a> {
 }
 
 impl<'a> Tap<'a> {
-    /// Hands the events of `lane` to `endpoint`, or those of a copier.
+    /// Hands the events of `source` to `endpoint`.
     pub fn new(
         endpoint: &'a mut Endpoint,
         marks: &'a mut Marks,
-        lane: Option<&'static str>,
+        source: Polled,
         now: Instant,
         dropped: &'a mut u64,
     ) -> Self {
-        Self { endpoint, marks, lane, now, dropped, lost: Vec::new() }
+        Self { endpoint, marks, source, now, dropped, lost: Vec::new() }
     }
 
     /// The peers whose link broke in this poll.
@@ -42,10 +50,12 @@ impl<'a> Tap<'a> {
 
 impl Sink for Tap<'_> {
     fn connected(&mut self, peer: PeerKey, outcome: Result<(), FabricError>) {
-        match (self.lane, outcome) {
-            (Some(lane), outcome) => self.endpoint.handle_lane(peer, lane, as_text(outcome)),
-            (None, Ok(())) => self.endpoint.handle_copier(peer, MemoryKind::Dram),
-            (None, Err(error)) => tracing::warn!(%error, "small pieces are not gathered for this peer"),
+        match (self.source, outcome) {
+            (Polled::Lane(lane), outcome) => self.endpoint.handle_lane(peer, lane, as_text(outcome)),
+            (Polled::Copier(kind), Ok(())) => self.endpoint.handle_copier(peer, kind),
+            (Polled::Copier(kind), Err(error)) => {
+                tracing::warn!(%kind, %error, "small pieces are not gathered for this peer");
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use crate::fabric::{Batch, Fabric, Link, Posted};
 use crate::proto::section::AnnouncedRegion;
 
 use super::super::control::ControlStream;
-use super::super::tap::Tap;
+use super::super::staging::kind_of;
+use super::super::tap::{Polled, Tap};
 use super::Core;
 
 /// A link that broke. A peer that has ended, or that closes its streams, takes its links down as well, and in any
@@ -38,9 +39,12 @@ impl Core {
         let lanes = self.endpoint.lanes().len();
         let due = self.fabrics.iter_mut().zip(&mut self.due).enumerate().filter(|(_, (_, due))| **due);
         for (index, (fabric, due)) in due {
-            let lane = (index < lanes).then(|| fabric.name());
+            let source = match index < lanes {
+                true => Polled::Lane(fabric.name()),
+                false => Polled::Copier(kind_of(&**fabric)),
+            };
             let dropped = &mut self.mishaps.frames_dropped;
-            let mut tap = Tap::new(&mut self.endpoint, &mut self.marks, lane, now, dropped);
+            let mut tap = Tap::new(&mut self.endpoint, &mut self.marks, source, now, dropped);
             // Where others copy, too, they do it without the lock.
             let budget = if fabric.hand().is_some() { SMALL_BYTES } else { STEP_BYTES };
             let moved = fabric.poll(budget, &mut tap);

@@ -20,6 +20,8 @@ use super::{error, failed};
 pub(super) struct Sources<'a> {
     pub cuda: &'static Cuda,
     pub ours: &'a RegionSet,
+    /// What is ours is the peer's, too.
+    pub is_within: bool,
     pub process: &'a PeerProcess,
     pub theirs: &'a mut Theirs,
 }
@@ -33,7 +35,7 @@ pub(super) fn placed(
     segments: &[Segment],
     left: &mut u32,
 ) -> Result<Option<Placed>, FabricError> {
-    let Sources { cuda, ours, process, theirs } = sources;
+    let Sources { cuda, ours, is_within, process, theirs } = sources;
     let mut parts: BTreeMap<u32, Vec<Segment>> = BTreeMap::new();
     let mut held: Vec<Arc<Mapping>> = Vec::new();
     let mut at: Option<(Span, u32, Window)> = None;
@@ -45,9 +47,11 @@ pub(super) fn placed(
             Some(known) => known,
             None => {
                 let region = ours.containing(dst).ok_or_else(|| gone(dst))?;
-                let Some(window) = theirs.window((cuda, process), region.device, src, left)? else {
-                    return Ok(None);
+                let window = match is_within {
+                    true => Some(Window::within(*ours.containing(src).ok_or_else(|| gone(src))?)),
+                    false => theirs.window((cuda, process), region.device, src, left)?,
                 };
+                let Some(window) = window else { return Ok(None) };
                 held.extend(window.mapping.clone());
                 (region.span, region.device, window)
             }

@@ -40,11 +40,13 @@ use self::shelf::Shelf;
 use self::theirs::Theirs;
 use super::peer_process::PeerProcess;
 use super::wake::Wake;
-use super::{Batch, Fabric, Limits, Link, Pinning, Posted, Region, RegionSet, Sink};
+use super::{Batch, Fabric, LastHit, Limits, Link, Pinning, Posted, Region, RegionSet, Sink};
 
 /// See the [module](self).
 pub struct CudaFabric {
     cuda: &'static Cuda,
+    /// Every link is to this very process, and what is registered here is the peer's, too.
+    is_within: bool,
     /// Ours, destinations of batches.
     regions: RegionSet,
     /// One for each device that has memory of ours.
@@ -76,15 +78,26 @@ enum State {
 impl CudaFabric {
     /// A fabric without regions and peers.
     pub fn open(cuda: &'static Cuda) -> Result<Self, FabricError> {
+        Self::open_as(cuda, false)
+    }
+
+    /// The same for copies within this process: whatever is registered with it is source as well as destination, shareable
+    /// or not, and nobody maps any of it. A link is to its own address.
+    pub fn within(cuda: &'static Cuda) -> Result<Self, FabricError> {
+        Self::open_as(cuda, true)
+    }
+
+    fn open_as(cuda: &'static Cuda, is_within: bool) -> Result<Self, FabricError> {
         let wake = Wake::new().map_err(|errno| {
             let code = errno.raw_os_error();
             FabricError::new(NAME, "open", FabricErrorKind::NoResource, code, errno.to_string())
         })?;
         Ok(Self {
             cuda,
+            is_within,
             regions: RegionSet::default(),
             queues: BTreeMap::new(),
-            shelf: Arc::new(Shelf::new(cuda, wake.bell())),
+            shelf: Arc::new(Shelf::new(cuda, wake.bell(), !is_within)),
             peers: BTreeMap::new(),
             flights: Flights::default(),
             outcomes: VecDeque::new(),
@@ -147,6 +160,7 @@ impl CudaFabric {
                 let sources = launch::Sources {
                     cuda: self.cuda,
                     ours: &self.regions,
+                    is_within: self.is_within,
                     process: &peer.process,
                     theirs: &mut peer.theirs,
                 };
@@ -200,9 +214,9 @@ impl Fabric for CudaFabric {
             segments_per_batch: CopyQueue::SEGMENTS_MAX,
             bytes_per_batch: BYTES_PER_BATCH,
             kinds: &[MemoryKind::Vram],
-            selective: true,
+            selective: !self.is_within,
             gathers_below: 0,
-            maps_regions: true,
+            maps_regions: !self.is_within,
         }
     }
 
@@ -293,8 +307,13 @@ impl Fabric for CudaFabric {
             State::Up if self.flights.of(key) >= BATCHES_IN_FLIGHT => return Ok(Posted::Full(batch)),
             State::Up => {}
         }
-        let sources = batch.segments.iter().map(|s| Span { addr: s.src, len: s.len });
-        if let Some(span) = peer.theirs.first_unknown(sources) {
+        let mut sources = batch.segments.iter().map(|s| Span { addr: s.src, len: s.len });
+        let mut last = LastHit::default();
+        let unknown = match self.is_within {
+            true => sources.find(|span| !self.regions.covers(*span, &mut last)),
+            false => peer.theirs.first_unknown(sources),
+        };
+        if let Some(span) = unknown {
             let detail = format!("the peer has announced no handle for GPU memory at {span}");
             return Err(error("post", FabricErrorKind::InvalidRegion, detail));
         }

@@ -17,6 +17,8 @@ use super::{NAME, error, failed};
 pub(super) struct Shelf {
     cuda: &'static Cuda,
     bell: Arc<Bell>,
+    /// Whether peers are to map anything.
+    shares: bool,
     /// Held while something is made, which takes long; never by whoever drives, unless nothing was made ready.
     making: Mutex<()>,
     stock: Mutex<Stock>,
@@ -36,8 +38,8 @@ struct Stock {
 
 impl Shelf {
     /// Nothing is ready.
-    pub fn new(cuda: &'static Cuda, bell: Arc<Bell>) -> Self {
-        Self { cuda, bell, making: Mutex::new(()), stock: Mutex::default() }
+    pub fn new(cuda: &'static Cuda, bell: Arc<Bell>, shares: bool) -> Self {
+        Self { cuda, bell, shares, making: Mutex::new(()), stock: Mutex::default() }
     }
 
     /// What a region needs, made now if nobody has before: the queue of its device, unless the fabric has it already, and
@@ -69,6 +71,10 @@ impl Shelf {
             let call: Callback = Arc::new(move || bell.ring());
             let queue = device.queue(call, Urgency::Urgent).map_err(|error| failed(&error))?;
             self.stock.lock().queues.insert(region.device, Some(queue));
+        }
+        if !self.shares {
+            self.stock.lock().handles.insert(region.key, None);
+            return Ok(());
         }
         let allocations = self.cuda.allocations(region.span).map_err(|error| failed(&error))?;
         let shared = match allocations.as_slice() {

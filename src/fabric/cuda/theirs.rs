@@ -34,6 +34,13 @@ pub(super) struct Window {
     pub mapping: Option<Arc<Mapping>>,
 }
 
+impl Window {
+    /// Of memory of this very process.
+    pub fn within(region: Region) -> Self {
+        Self { span: region.span, shift: 0, mapping: None }
+    }
+}
+
 impl Theirs {
     /// Takes note of a region.
     pub fn announce(&mut self, region: Region, handle: SharedHandle) -> Result<(), FabricError> {
@@ -81,7 +88,7 @@ impl Theirs {
             return Err(error("copy", FabricErrorKind::InvalidRegion, detail));
         };
         if process.is_us() {
-            return Ok(Some(Window { span: region.span, shift: 0, mapping: None }));
+            return Ok(Some(Window::within(region)));
         }
         let Some(mapped) = self.mapped((cuda, process), device, handle, left) else { return Ok(None) };
         let mapping = mapped?;

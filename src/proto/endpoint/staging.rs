@@ -214,9 +214,11 @@ impl Staging {
 }
 
 impl Endpoint {
-    /// Gives it staging memory; before the first peer.
+    /// Gives it staging memory of a kind of which it has none.
     pub fn add_staging(&mut self, spec: StagingSpec) {
         self.staging.ours.push(OurSlots::new(spec));
+        let up: Vec<_> = self.peers.keys().copied().collect();
+        up.into_iter().for_each(|key| self.lend_ahead(key));
     }
 
     /// How many of our slots that peers write into stand where; all zero without staging memory.
