@@ -18,8 +18,7 @@ use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, PeerKey, Span};
 use crate::device::DeviceBuffer;
 use crate::error::{FabricError, FabricErrorKind};
-use crate::fabric::cuda::CudaFabric;
-use crate::fabric::local::{LocalConfig, LocalFabric};
+use crate::fabric::registry::open_copier;
 use crate::fabric::{Credentials, Fabric, Link};
 use crate::proto::endpoint::StagingSpec;
 use crate::proto::grant::SlotPhase;
@@ -99,18 +98,9 @@ pub(super) fn copiers(
         let mut limits = lanes.iter().map(|lane| lane.limits());
         limits.any(|limits| gathers_below(&limits, settings) > 0 && limits.kinds.contains(kind))
     };
-    let open = |kind| -> Result<Box<dyn Fabric>, FabricError> {
-        match (kind, gpus.cuda()) {
-            (MemoryKind::Vram, Some(cuda)) => Ok(Box::new(CudaFabric::within(cuda)?)),
-            _ => {
-                let config = LocalConfig { copiers: settings.copy_threads, ..LocalConfig::default() };
-                Ok(Box::new(LocalFabric::open(config)?))
-            }
-        }
-    };
     let wanted = [MemoryKind::Dram, MemoryKind::Vram].into_iter().filter(gathers);
     let opened = wanted.filter_map(|kind| {
-        let opened = open(kind);
+        let opened = open_copier(kind, gpus.cuda(), settings.copy_threads);
         opened.map_err(|error| tracing::warn!(%kind, %error, "small pieces are not gathered")).ok()
     });
     opened.collect()

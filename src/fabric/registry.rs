@@ -6,8 +6,9 @@ use super::cuda::CudaFabric;
 use super::local::{LocalConfig, LocalFabric};
 use super::stream::{StreamConfig, StreamFabric};
 use super::ucx::{UcxConfig, UcxFabric};
+use crate::desc::MemoryKind;
 use crate::device::Cuda;
-use crate::error::FabricError;
+use crate::error::{FabricError, FabricErrorKind};
 
 pub use super::yama_scope;
 
@@ -64,6 +65,25 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         opened.push(Opened::without_library("stream", StreamFabric::open(config, driver)));
     }
     opened
+}
+
+/// What copies memory of a kind within this process, linked to its own address: a lane of one host, by itself. So many
+/// threads may copy host memory at a time.
+pub fn open_copier(
+    kind: MemoryKind,
+    driver: Option<&'static Cuda>,
+    copiers: usize,
+) -> Result<Box<dyn Fabric>, FabricError> {
+    match (kind, driver) {
+        (MemoryKind::Vram, Some(cuda)) => CudaFabric::within(cuda).map(boxed),
+        (MemoryKind::Dram, _) => {
+            LocalFabric::open(LocalConfig { copiers, ..LocalConfig::default() }).map(boxed)
+        }
+        _ => {
+            let detail = format!("nothing copies {kind} memory here");
+            Err(FabricError::new("agent", "open", FabricErrorKind::Unsupported, 0, detail))
+        }
+    }
 }
 
 fn boxed<F: Fabric + 'static>(fabric: F) -> Box<dyn Fabric> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use baton::agent::{Agent, DescriptorList, RegisterError, TransferRequest, TransferState};
+use baton::agent::{Agent, AgentConfig, DescriptorList, RegisterError, TransferRequest, TransferState};
 use baton::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
 use baton::device::{Cuda, Device, DeviceConfig, Urgency};
 
 use fake_cuda::in_a_process;
 
-use crate::pair::{Lane, Pool, WATCHDOG, agent, eventually};
+use crate::card;
+use crate::pair::{Lane, Pool, WATCHDOG, agent, eventually, settings, unique};
 
 #[allow(dead_code)] // what a host does with CUDA; here it makes chunks
 #[path = "../device/raw.rs"]
@@ -109,7 +110,11 @@ struct Ends {
 
 impl Ends {
     fn new(lane: Lane, memory: [Memory; 2]) -> Self {
-        let agents = ["ctx", "gen"].map(|stem| agent(stem, lane));
+        Self::of(["ctx", "gen"].map(|stem| agent(stem, lane)), memory)
+    }
+
+    /// The same of two agents that are there already.
+    fn of(agents: [Agent; 2], memory: [Memory; 2]) -> Self {
         memory.iter().zip(&agents).for_each(|(memory, agent)| memory.register(agent));
         agents[0].load_blob(agents[1].name(), &agents[1].local_blob()).expect("the generation loads");
         Self { agents, memory }
@@ -189,6 +194,41 @@ fn descriptors_cross_the_edges_of_chunks() {
     for op in [TransferOp::Write, TransferOp::Read] {
         ends.run_and_check(op, &pieces);
         ends.run_and_check(op, &[(0, 0, 3 * chunk)]);
+    }
+}
+
+/// What a network card would write piece by piece goes through slots in memory of either kind.
+#[test]
+fn small_pieces_are_gathered_in_all_combinations() {
+    use MemoryKind::{Dram, Vram};
+    let cuda =
+        Cuda::open(&DeviceConfig { library: Some(fake_cuda::driver()) }).expect("a driver for the tests");
+    for kinds in [[Vram, Vram], [Vram, Dram], [Dram, Vram], [Dram, Dram]] {
+        let mut cards = card::pair(cuda, 64 << 10).into_iter();
+        let agents = ["ctx", "gen"].map(|stem| {
+            let config = AgentConfig { name: unique(stem), settings: settings(Lane::Ucx) };
+            Agent::with_fabrics(config, cards.by_ref().take(1).collect()).expect("an agent opens")
+        });
+        // Both kinds on both sides: what is gathered in one may be scattered in the other.
+        let both = [0, 1].map(|_| [Dram, Vram].map(|kind| Memory::new(kind, 4096)));
+        both.iter()
+            .zip(&agents)
+            .for_each(|(both, agent)| both.iter().for_each(|memory| memory.register(agent)));
+        let ends = Ends::of(agents, kinds.map(|kind| Memory::new(kind, (5 << 20) + 13)));
+        let gathered = || ends.agents[0].gathered_chunks();
+        eventually("slots are lent", || {
+            ends.run(TransferOp::Write, &scattered(100, 1000));
+            (gathered() > 0).then_some(())
+        });
+        for pieces in [scattered(4000, 1000), scattered(16, 1), scattered(60, 60_001)] {
+            let before = gathered();
+            ends.run_and_check(TransferOp::Write, &pieces);
+            assert!(gathered() > before, "{kinds:?}: {} pieces", pieces.len());
+        }
+        let before = gathered();
+        ends.run_and_check(TransferOp::Write, &[(0, 0, 5 << 20)]);
+        ends.run_and_check(TransferOp::Read, &scattered(4000, 1000));
+        assert_eq!(gathered(), before, "one piece, or a read, goes straight");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent through its public API, two in one process, on every lane that this machine has.
 
+mod card;
 mod child;
 mod ends;
 mod errors;
