@@ -192,6 +192,11 @@ impl TransferId {
     pub fn new(peer: PeerKey, number: u64) -> Self {
         Self(u64::from(peer.0) << Self::NUMBER_BITS | number & Self::NUMBER_MAX)
     }
+
+    /// The peer that it is with, at its initiator.
+    pub fn peer(self) -> PeerKey {
+        PeerKey((self.0 >> Self::NUMBER_BITS) as u32)
+    }
 }
 
 impl fmt::Display for TransferId {

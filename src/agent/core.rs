@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::desc::{MemoryKind, PeerKey, TransferId};
+use crate::device::Device;
 use crate::fabric::{Batch, Bell, Fabric};
 use crate::proto::endpoint::{Action, Endpoint, TICK};
 use crate::proto::transfer::TransferError;
@@ -93,6 +94,8 @@ pub(super) struct Core {
     /// Ends a park on the watch's handle.
     waker: Arc<OwnedFd>,
     watch: Watch,
+    /// Those that a network card may write to.
+    pub(super) gpus: Vec<Arc<Device>>,
     /// Behind the fabrics, which know it; none of a kind where it could not be had.
     pub(super) staging: BTreeMap<MemoryKind, Option<Stock>>,
 }
@@ -156,6 +159,7 @@ impl Core {
             next_tick: Instant::now(),
             waker,
             watch,
+            gpus: Vec::new(),
             staging: BTreeMap::new(),
         })
     }
@@ -348,6 +352,7 @@ impl Core {
             Action::Post { peer, lane, token, op, segments, header } => {
                 self.post(lane, peer, Batch { token, op, segments, header }, now);
             }
+            Action::Flush { peer } => self.flush_gpus(peer),
             Action::Deliver { peer, message } => {
                 if !self.inbox.put(peer.clone(), message) {
                     tracing::error!(peer, "its notifications are not being read and have filled the inbox");

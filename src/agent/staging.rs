@@ -112,9 +112,12 @@ pub(super) fn kind_of(copier: &dyn Fabric) -> MemoryKind {
 }
 
 impl Agent {
-    /// Sees to it that there is staging memory for GPU memory, of the first device of which any is registered, where a lane
-    /// gathers it.
+    /// Makes ready for GPU memory of a device that is about to be registered: staging memory on the first such device, where
+    /// a lane gathers it, and a note that cards may write to it.
     pub(super) fn stage_gpu(&self, ordinal: u32) -> Result<(), NotRunning> {
+        if let Ok(device) = self.shared.gpus.device(ordinal) {
+            self.running_core()?.note_gpu(&device);
+        } // otherwise registering says so
         if !self.running_core()?.wants_staging(MemoryKind::Vram) {
             return Ok(());
         }

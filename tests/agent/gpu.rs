@@ -120,16 +120,21 @@ impl Ends {
         Self { agents, memory }
     }
 
-    /// The context copies pieces between its memory and the generation's, each `(offset here, offset there, length)`.
-    fn run(&self, op: TransferOp, pieces: &[(usize, usize, usize)]) {
+    /// What has the context copy pieces, each `(offset here, offset there, length)`.
+    fn request(&self, op: TransferOp, pieces: &[(usize, usize, usize)]) -> TransferRequest<'static> {
         let [local, remote] = &self.memory;
-        let request = TransferRequest {
+        TransferRequest {
             op,
             local: local.list(pieces.iter().map(|(here, _, len)| local.piece(*here, *len)).collect()),
             remote: remote.list(pieces.iter().map(|(_, there, len)| remote.piece(*there, *len)).collect()),
             peer: self.agents[1].name().to_owned(),
             sync_message: None,
-        };
+        }
+    }
+
+    /// The context copies pieces between its memory and the generation's, each `(offset here, offset there, length)`.
+    fn run(&self, op: TransferOp, pieces: &[(usize, usize, usize)]) {
+        let request = self.request(op, pieces);
         let transfer = self.agents[0].submit(&request).expect("the transfer is taken");
         let state = transfer.wait(Some(WATCHDOG));
         assert_eq!(state, TransferState::Success, "{}", transfer.error_text());
@@ -197,18 +202,55 @@ fn descriptors_cross_the_edges_of_chunks() {
     }
 }
 
+fn agents_with_cards() -> [Agent; 2] {
+    let cuda =
+        Cuda::open(&DeviceConfig { library: Some(fake_cuda::driver()) }).expect("a driver for the tests");
+    let mut cards = card::pair(cuda, 64 << 10).into_iter();
+    ["ctx", "gen"].map(|stem| {
+        let config = AgentConfig { name: unique(stem), settings: settings(Lane::Ucx) };
+        Agent::with_fabrics(config, cards.by_ref().take(1).collect()).expect("an agent opens")
+    })
+}
+
+/// Nothing is acknowledged, and no read is over, before the GPU sees what a card has written to it.
+#[test]
+fn a_flush_that_fails_fails_what_it_was_for() {
+    if fake_cuda::serves("a_flush_that_fails_fails_what_it_was_for") {
+        in_a_process("gpu::a_failing_flush", &[("FAKE_CUDA_FAIL", "cuFlushGPUDirectRDMAWrites:1+:1")]);
+    }
+}
+
+#[test]
+#[ignore = "started by another test"]
+fn a_failing_flush() {
+    use MemoryKind::{Dram, Vram};
+    let cases = [
+        ([Dram, Vram], TransferOp::Write, 1),
+        ([Dram, Vram], TransferOp::Write, 400),
+        ([Vram, Dram], TransferOp::Read, 1),
+    ];
+    for (kinds, op, count) in cases {
+        let ends = Ends::of(agents_with_cards(), kinds.map(|kind| Memory::new(kind, 1 << 20)));
+        let request = TransferRequest {
+            sync_message: Some(b"done".to_vec()),
+            ..ends.request(op, &scattered(count, 1000))
+        };
+        let transfer = ends.agents[0].submit(&request).expect("the transfer is taken");
+        assert_eq!(transfer.wait(Some(WATCHDOG)), TransferState::Failure, "{kinds:?} {op} of {count}");
+        let text = transfer.error_text();
+        assert!(text.contains("cuFlushGPUDirectRDMAWrites on device 0"), "{text}");
+        if op == TransferOp::Write {
+            assert!(ends.agents[1].take_notifications().is_empty(), "nobody is told of what is not there");
+        }
+    }
+}
+
 /// What a network card would write piece by piece goes through slots in memory of either kind.
 #[test]
 fn small_pieces_are_gathered_in_all_combinations() {
     use MemoryKind::{Dram, Vram};
-    let cuda =
-        Cuda::open(&DeviceConfig { library: Some(fake_cuda::driver()) }).expect("a driver for the tests");
     for kinds in [[Vram, Vram], [Vram, Dram], [Dram, Vram], [Dram, Dram]] {
-        let mut cards = card::pair(cuda, 64 << 10).into_iter();
-        let agents = ["ctx", "gen"].map(|stem| {
-            let config = AgentConfig { name: unique(stem), settings: settings(Lane::Ucx) };
-            Agent::with_fabrics(config, cards.by_ref().take(1).collect()).expect("an agent opens")
-        });
+        let agents = agents_with_cards();
         // Both kinds on both sides: what is gathered in one may be scattered in the other.
         let both = [0, 1].map(|_| [Dram, Vram].map(|kind| Memory::new(kind, 4096)));
         both.iter()

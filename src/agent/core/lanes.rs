@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::desc::{MemoryKind, PeerKey, RegionKey, TransferOp};
+use crate::device::Device;
 use crate::fabric::{Batch, Fabric, Link, Posted};
+use crate::proto::endpoint::LaneSpec;
 use crate::proto::section::AnnouncedRegion;
 
 use super::super::control::ControlStream;
@@ -140,6 +142,28 @@ impl Core {
             }
             Ok(Posted::Full(batch)) => self.handed_back.push_back((lane, peer, batch)),
             Err(error) => self.endpoint.handle_completed(token, Err(error.to_string()), now),
+        }
+    }
+
+    /// Has every GPU that a card may have written to see what it has.
+    pub(super) fn flush_gpus(&mut self, peer: PeerKey) {
+        let failed = self.gpus.iter().find_map(|device| device.flush_remote_writes().err());
+        if let Some(error) = failed {
+            tracing::error!(peer = peer.0, %error, "a GPU does not see what was written to it; its peer is given up");
+            self.endpoint.handle_unflushed(peer, &error.to_string());
+        }
+    }
+
+    /// Whether a lane's card may write to GPU memory by itself.
+    fn has_cards(&self) -> bool {
+        let writes = |lane: &LaneSpec| lane.native_write && lane.kinds.contains(&MemoryKind::Vram);
+        self.endpoint.lanes().iter().any(writes)
+    }
+
+    /// Memory of a device is about to be registered.
+    pub(in crate::agent) fn note_gpu(&mut self, device: &Arc<Device>) {
+        if self.has_cards() && self.gpus.iter().all(|known| known.ordinal() != device.ordinal()) {
+            self.gpus.push(Arc::clone(device));
         }
     }
 

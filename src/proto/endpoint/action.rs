@@ -45,6 +45,12 @@ pub enum Action {
         /// For framed lanes.
         header: Vec<u8>,
     },
+    /// Have the GPUs see what network cards have written to them: of this peer, or for it. It comes ahead of whatever
+    /// tells somebody that the bytes are there. Where it fails, [`Endpoint::handle_unflushed`](super::Endpoint::handle_unflushed).
+    Flush {
+        /// Whose lane it is.
+        peer: PeerKey,
+    },
     /// Queue a message for our host.
     Deliver {
         /// Who sent it.

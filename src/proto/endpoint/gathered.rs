@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, Segment, Span, TransferId, TransferOp};
 use crate::planted::{self, Planted};
 use crate::proto::transfer::{IncomingPhase, OutgoingPhase, TransferError};
 use crate::proto::wire::{Event, Filled};
@@ -223,6 +223,9 @@ impl Endpoint {
         };
         if let Some(incoming) = self.peers.get_mut(&key).and_then(|peer| peer.incoming.get_mut(&id)) {
             incoming.in_flight += 1;
+        }
+        if slot.kind == MemoryKind::Vram {
+            self.actions.push_back(Action::Flush { peer: key });
         }
         let mut start = place.addr;
         let segments = spans.iter().map(|span| {

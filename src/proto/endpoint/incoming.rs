@@ -340,6 +340,12 @@ impl Endpoint {
             Ok(false) => {}
             Err(text) => self.fault(key, id, text),
             Ok(true) => {
+                let landed_by_peer = incoming.op == TransferOp::Write && incoming.landed.is_empty();
+                if landed_by_peer {
+                    self.flush_gpus(key);
+                }
+                let Some(peer) = self.peers.get_mut(&key) else { return };
+                let Some(incoming) = peer.incoming.get_mut(&id) else { return };
                 let message = incoming.commit.take().and_then(|commit| commit.sync_message);
                 if let Some(message) = message {
                     self.actions.push_back(Action::Deliver { peer: peer.name.clone(), message });

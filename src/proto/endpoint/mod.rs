@@ -42,7 +42,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{OpToken, PeerKey, RegionKey, SessionId, TransferId};
+use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, SessionId, TransferId};
 use crate::planted::{self, Planted};
 
 use super::blob::Blob;
@@ -413,15 +413,49 @@ impl Endpoint {
     /// not said: it may acknowledge that very message.
     pub fn handle_undelivered(&mut self, name: &str) {
         let Some(key) = self.names.get(name).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.unsay();
-        peer.events_in.confirm(); // nor with the goodbye
-        self.actions.retain(|action| !matches!(action, Action::Deliver { peer, .. } if peer == name));
         let own = self.identity.name.clone();
-        self.close(
+        self.cut_off(
             key,
             &format!("the notifications of '{name}' are not being read at '{own}' and have piled up"),
         );
+    }
+
+    /// Closes a stream without what was still to be said or delivered: it may speak of what has not come.
+    fn cut_off(&mut self, key: PeerKey, reason: &str) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.unsay();
+        peer.events_in.confirm(); // nor with the goodbye
+        let name = peer.name.clone();
+        self.actions.retain(|action| match action {
+            Action::Deliver { peer, .. } => *peer != name,
+            Action::Post { peer, .. } => *peer != key,
+            _ => true,
+        });
+        self.close(key, reason);
+    }
+
+    /// What was written to a GPU for this peer cannot be made visible there. The stream ends, and what was still to be said
+    /// on it is not said: it may acknowledge those bytes.
+    pub fn handle_unflushed(&mut self, key: PeerKey, error: &str) {
+        let reason = format!("a GPU does not see what was written to it: {error}");
+        // A read that would have ended behind the flush has not brought what it says.
+        for action in &mut self.actions {
+            if let Action::Ended { id, outcome: outcome @ Ok(()) } = action
+                && id.peer() == key
+            {
+                *outcome = Err(TransferError::Local(reason.clone()));
+            }
+        }
+        self.cut_off(key, &reason);
+    }
+
+    /// Asks for what cards have written to our GPUs to be made visible there, if a lane to this peer has any write there.
+    fn flush_gpus(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let writes = |spec: &LaneSpec| spec.native_write && spec.kinds.contains(&MemoryKind::Vram);
+        if peer.lanes.agreed().iter().any(|lane| writes(&self.lanes[*lane])) {
+            self.actions.push_back(Action::Flush { peer: key });
+        }
     }
 
     /// The stream is closed and the fabrics have let go of the peer: everything that hung on it ends.

@@ -252,6 +252,11 @@ impl Endpoint {
             peer.last_end = Some(now);
             peer.outgoing.remove(&id)
         });
+        if transfer.as_ref().is_some_and(|transfer| {
+            transfer.op == TransferOp::Read && transfer.mover == Mover::Native && transfer.failure.is_none()
+        }) {
+            self.flush_gpus(key);
+        }
         let failure = transfer.and_then(|transfer| {
             self.keep_plan(transfer.plan);
             transfer.failure
