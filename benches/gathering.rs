@@ -12,7 +12,7 @@ use baton::desc::{Descriptor, MemoryKind, TransferOp};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
 const TOTAL_BYTES: usize = 4 << 20;
-const PIECES: [usize; 6] = [64, 128, 256, 512, 1024, 4096];
+const PIECES: [usize; 7] = [64, 256, 1024, 4096, 8192, 16_384, 32_768];
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 criterion_group! {

@@ -77,7 +77,7 @@ pub fn open_copier(
     match (kind, driver) {
         (MemoryKind::Vram, Some(cuda)) => CudaFabric::within(cuda).map(boxed),
         (MemoryKind::Dram, _) => {
-            LocalFabric::open(LocalConfig { copiers, ..LocalConfig::default() }).map(boxed)
+            LocalFabric::within(LocalConfig { copiers, ..LocalConfig::default() }).map(boxed)
         }
         _ => {
             let detail = format!("nothing copies {kind} memory here");

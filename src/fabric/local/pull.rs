@@ -4,7 +4,7 @@
 //! region is deregistered between the check of a vector and the copy into it: `deregister` waits for the calls under way
 //! (each is one system call of a bounded size). Each call reads the peer's nonce last: the kernel copies vectors in
 //! order, so an intact nonce proves that the bytes before it came from the process we think, with its fabric still open.
-//! Nothing is allocated once a [`Puller`] is built.
+//! Nothing is allocated once a [`Puller`] is built. Copies within this process are calls like others, done by the processor.
 #![allow(unsafe_code)]
 
 use libc::{iovec, pid_t, process_vm_readv};
@@ -116,6 +116,24 @@ impl Call<'_> {
         true
     }
 
+    /// Performs it with sources in our own memory, by the processor. Nothing is copied, and the span told, where a source lies
+    /// in no region.
+    pub fn copy_within(mut self) -> Result<(), Span> {
+        let Self { puller, held, .. } = &mut self;
+        let span = |vector: &Vector| Span { addr: vector.addr as u64, len: vector.len as u64 };
+        if let Some(stray) = puller.remote.iter().map(span).find(|source| !held.covers(*source)) {
+            return Err(stray);
+        }
+        for (to, from) in puller.local.iter().zip(&puller.remote) {
+            let src: *const u8 = std::ptr::with_exposed_provenance(from.addr);
+            let dst: *mut u8 = std::ptr::with_exposed_provenance_mut(to.addr);
+            // SAFETY: both are as long, and lie in registered regions, which `held` keeps registered: mapped, readable
+            // and writable, without a Rust reference, as `register`'s caller vouches. They may overlap.
+            unsafe { src.copy_to(dst, from.len) }
+        }
+        Ok(())
+    }
+
     /// Performs it, with `nonce` last. One system call, whatever it brings.
     pub fn pull(self, pid: pid_t, nonce: &NonceAt) -> Result<Pulled, Errno> {
         let Puller { local, remote, proof } = self.puller;
@@ -187,6 +205,25 @@ mod tests {
         drop(call);
         regions.deregister(RegionKey(1));
         assert!(!puller.call(&regions).push(Segment { src: 0, dst: 0x1000, len: 1 }));
+    }
+
+    #[test]
+    fn within_a_process_sources_are_registered_too() {
+        let mut memory = [1_u8, 2, 3, 4, 0, 0, 0, 0];
+        let (start, regions) = (memory.as_mut_ptr().expose_provenance() as u64, Regions::default());
+        let span = Span { addr: start, len: 8 };
+        // SAFETY: it is mapped and writable until it is deregistered, and not looked at before.
+        unsafe { regions.register(Region { key: RegionKey(1), kind: MemoryKind::Dram, device: 0, span }) };
+        let mut puller = Puller::new();
+        let mut copied = |src, dst, len| {
+            let mut call = puller.call(&regions);
+            assert!(call.push(Segment { src, dst, len }));
+            call.copy_within()
+        };
+        assert_eq!(copied(start, start + 4, 3), Ok(()));
+        assert_eq!(copied(start + 6, start + 4, 3), Err(Span { addr: start + 6, len: 3 }));
+        regions.deregister(RegionKey(1));
+        assert_eq!(memory, [1, 2, 3, 4, 1, 2, 3, 0]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::fabric::{Bell, Hand};
 
 use super::error;
 use super::peer::{Identity, READV, refused};
-use super::pull::{Pulled, Puller, Regions};
+use super::pull::{Call, Pulled, Puller, Regions};
 use super::queue::{Piece, Place, Queue};
 
 /// See the [module](self).
@@ -32,11 +32,13 @@ pub(super) struct Yard {
     piece_bytes: u64,
     /// Threads that may copy at a time.
     copiers: usize,
+    /// Every peer is this very process, whose registered regions are the sources, too.
+    pub is_within: bool,
 }
 
 impl Yard {
     /// Nothing registered, nothing queued.
-    pub fn new(bell: Arc<Bell>, piece_bytes: u64, copiers: usize) -> Self {
+    pub fn new(bell: Arc<Bell>, piece_bytes: u64, copiers: usize, is_within: bool) -> Self {
         Self {
             regions: Regions::default(),
             queue: Mutex::new(Queue::new()),
@@ -47,6 +49,7 @@ impl Yard {
             pullers: Mutex::default(),
             piece_bytes: piece_bytes.max(1),
             copiers: copiers.max(1),
+            is_within,
         }
     }
 
@@ -81,7 +84,10 @@ impl Yard {
         let (piece, cost) = self.change(claim)?;
         let claimed = Claimed { yard: self, piece, is_settled: false };
         let mut puller = self.pullers.lock().pop().unwrap_or_else(Puller::new);
-        let outcome = copy(&mut puller, &self.regions, &claimed.piece);
+        let outcome = match self.is_within {
+            true => copy_within(&mut puller, &self.regions, &claimed.piece),
+            false => copy(&mut puller, &self.regions, &claimed.piece),
+        };
         let has_news = claimed.settle(outcome);
         self.pullers.lock().push(puller);
         Some(Copied { cost, has_news })
@@ -168,6 +174,20 @@ fn copy(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>) -> Resu
     if identity.process.has_ended() { Err(ended()) } else { Ok(()) }
 }
 
+/// Copies a piece whose source is ours.
+fn copy_within(puller: &mut Puller, regions: &Regions, piece: &Piece<Identity>) -> Result<(), FabricError> {
+    let mut at = piece.from;
+    while at != piece.to {
+        let (call, wanted) = laid_out(puller, regions, piece, at)?;
+        if let Err(span) = call.copy_within() {
+            let detail = format!("{span} is no longer registered");
+            return Err(FabricError::new("local", "poll", FabricErrorKind::InvalidRegion, 0, detail));
+        }
+        at = advance(piece, at, wanted);
+    }
+    Ok(())
+}
+
 /// One call from `at` on: the bytes that it was to bring, and what it brought.
 fn pull(
     puller: &mut Puller,
@@ -175,6 +195,17 @@ fn pull(
     piece: &Piece<Identity>,
     at: Place,
 ) -> Result<(u64, Result<Pulled, Errno>), FabricError> {
+    let (call, wanted) = laid_out(puller, regions, piece, at)?;
+    Ok((wanted, call.pull(piece.identity.process.pid.as_raw_pid(), &piece.identity.nonce)))
+}
+
+/// A call with as much from `at` on as fits, and the bytes of that.
+fn laid_out<'a>(
+    puller: &'a mut Puller,
+    regions: &'a Regions,
+    piece: &Piece<Identity>,
+    at: Place,
+) -> Result<(Call<'a>, u64), FabricError> {
     let mut call = puller.call(regions);
     let (mut wanted, mut offset) = (0, at.offset);
     let whole = &piece.segments[at.segment..piece.to.segment];
@@ -193,7 +224,7 @@ fn pull(
         }
         wanted += rest.len;
     }
-    Ok((wanted, call.pull(piece.identity.process.pid.as_raw_pid(), &piece.identity.nonce)))
+    Ok((call, wanted))
 }
 
 /// `bytes` further than `at`.
