@@ -162,6 +162,29 @@ fn bad_keys_addresses_and_regions_are_refused_by_name() {
 }
 
 #[test]
+fn gpu_memory_is_refused_by_name_and_host_memory_goes_on() {
+    let name = "gpu_memory_is_refused_by_name_and_host_memory_goes_on";
+    let Some((mut a, b)) = pair(name, MIB) else { return };
+    assert_eq!(a.fabric.limits().kinds, [MemoryKind::Dram]);
+    let why = a.fabric.without_vram().expect("no transport of ours reaches both kinds").to_owned();
+    assert!(why.contains("UCX 1.") && why.contains("(cma,posix)"), "{why}");
+    let vram = Region { kind: MemoryKind::Vram, ..a.region(RegionKey(30)) };
+    let pinning = a.fabric.pinning().expect("ucx pins");
+    // SAFETY: refused before anything is touched.
+    for refused in [unsafe { a.fabric.register(&vram) }.map(drop), unsafe { pinning.pin(&vram) }] {
+        let error = refused.expect_err("GPU memory");
+        assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
+        for named in [&vram.key.to_string(), "VRAM", &why, "`stream`"] {
+            assert!(error.detail.contains(named), "{named:?} is not in: {error}");
+        }
+    }
+    a.memory.fill(|offset| (offset % 251) as u8);
+    let whole = vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: MIB }];
+    a.run(TransferOp::Write, whole).expect("the write arrives");
+    assert_eq!(b.memory.bytes(0, MIB), a.memory.bytes(0, MIB));
+}
+
+#[test]
 fn nothing_is_told_after_disconnect() {
     let Some((mut a, b)) = pair("nothing_is_told_after_disconnect", LARGEST_BATCH) else { return };
     a.memory.fill(|_| 0x5a);
