@@ -3,15 +3,22 @@
 //! `BATON_UCX_LIBRARY` names another libucp than the system's. Where there is no UCX, or only one that would
 //! emulate puts, each test says so by name and passes.
 
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use baton::config::Environment;
 use baton::desc::{MemoryKind, OpToken, PeerKey, Region, RegionKey, Segment, Span, TransferOp};
+use baton::device::{Cuda, DeviceConfig};
 use baton::error::{FabricError, FabricErrorKind};
+use baton::fabric::registry::{self, RegistryConfig};
 use baton::fabric::ucx::{UcxConfig, UcxFabric};
 use baton::fabric::{Batch, Credentials, Fabric, Landing, Link, Posted, Sink};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 const PEER: PeerKey = PeerKey(1);
 const OURS: RegionKey = RegionKey(10);
@@ -159,6 +166,48 @@ fn bad_keys_addresses_and_regions_are_refused_by_name() {
     }
     let error = a.fabric.post(PeerKey(9), a.batch(TransferOp::Write, Vec::new())).expect_err("nobody");
     assert_eq!(error.kind, FabricErrorKind::Unreachable);
+}
+
+#[test]
+fn gpu_memory_is_refused_by_name_and_host_memory_goes_on() {
+    let name = "gpu_memory_is_refused_by_name_and_host_memory_goes_on";
+    let Some((mut a, b)) = pair(name, MIB) else { return };
+    assert_eq!(a.fabric.limits().kinds, [MemoryKind::Dram]);
+    let why = a.fabric.without_vram().expect("no transport of ours reaches both kinds").to_owned();
+    assert!(why.contains("UCX 1.") && why.contains("(cma,posix)"), "{why}");
+    let vram = Region { kind: MemoryKind::Vram, ..a.region(RegionKey(30)) };
+    let pinning = a.fabric.pinning().expect("ucx pins");
+    // SAFETY: refused before anything is touched.
+    for refused in [unsafe { a.fabric.register(&vram) }.map(drop), unsafe { pinning.pin(&vram) }] {
+        let error = refused.expect_err("GPU memory");
+        assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
+        for named in [&vram.key.to_string(), "VRAM", &why, "`stream`"] {
+            assert!(error.detail.contains(named), "{named:?} is not in: {error}");
+        }
+    }
+    a.memory.fill(|offset| (offset % 251) as u8);
+    let whole = vec![Segment { src: a.memory.at(0), dst: b.memory.at(0), len: MIB }];
+    a.run(TransferOp::Write, whole).expect("the write arrives");
+    assert_eq!(b.memory.bytes(0, MIB), a.memory.bytes(0, MIB));
+}
+
+#[test]
+fn with_a_driver_one_line_says_why_gpu_memory_takes_another_lane() {
+    if Side::open("with_a_driver_one_line_says_why_gpu_memory_takes_another_lane", MIB).is_none() {
+        return;
+    }
+    let stand_in = DeviceConfig { library: Some(fake_cuda::library()) };
+    let driver = Cuda::open(&stand_in).expect("the stand-in is always there");
+    for (gpus, told) in [(None, 0), (Some(driver), 1)] {
+        let lines = Lines::default();
+        let opened = tracing::subscriber::with_default(lines.clone(), || {
+            registry::open(RegistryConfig { ucx: Some(config()), gpus, ..RegistryConfig::default() })
+        });
+        assert!(opened.iter().all(|lane| lane.name == "ucx" && lane.outcome.is_ok()));
+        let lines = lines.0.lock().expect("whole");
+        let about = |line: &&String| line.contains("GPU memory goes over other lanes. UCX 1.");
+        assert_eq!(lines.iter().filter(about).count(), told, "{lines:?}");
+    }
 }
 
 #[test]
@@ -494,6 +543,36 @@ impl Sink for Record {
     fn lost(&mut self, peer: PeerKey, error: FabricError) {
         self.lost.push((peer, error));
     }
+}
+
+/// What is logged at the level of information, message by message.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            if field.name() == "message" {
+                self.0.lock().expect("whole").push(format!("{value:?}"));
+            }
+        });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 /// Memory that the kernel writes behind Rust's back: reached through raw pointers only.

@@ -54,6 +54,10 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
     if let Some(config) = config.ucx {
         let outcome = UcxFabric::open(config);
         let library = outcome.as_ref().ok().map(UcxFabric::library);
+        let why = outcome.as_ref().ok().and_then(UcxFabric::without_vram);
+        if let (Some(_), Some(why)) = (gpus, why) {
+            tracing::info!("ucx: GPU memory goes over other lanes. {why}");
+        }
         opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
     }
     if let Some(cuda) = driver.filter(|_| config.cuda) {

@@ -238,6 +238,11 @@ pub const UCP_MEM_MAP_PARAM_FIELD_FLAGS: ucp_mem_map_params_field = 4;
 pub const UCP_MEM_MAP_PARAM_FIELD_PROT: ucp_mem_map_params_field = 8;
 pub const UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE: ucp_mem_map_params_field = 16;
 pub type ucp_mem_map_params_field = ::std::os::raw::c_uint;
+pub const UCP_ATTR_FIELD_REQUEST_SIZE: ucp_context_attr_field = 1;
+pub const UCP_ATTR_FIELD_THREAD_MODE: ucp_context_attr_field = 2;
+pub const UCP_ATTR_FIELD_MEMORY_TYPES: ucp_context_attr_field = 4;
+pub const UCP_ATTR_FIELD_NAME: ucp_context_attr_field = 8;
+pub type ucp_context_attr_field = ::std::os::raw::c_uint;
 pub const UCP_OP_ATTR_FIELD_REQUEST: ucp_op_attr_t = 1;
 pub const UCP_OP_ATTR_FIELD_CALLBACK: ucp_op_attr_t = 2;
 pub const UCP_OP_ATTR_FIELD_USER_DATA: ucp_op_attr_t = 4;
@@ -267,6 +272,16 @@ pub struct ucp_params {
     pub name: *const ::std::os::raw::c_char,
 }
 pub type ucp_params_t = ucp_params;
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct ucp_context_attr {
+    pub field_mask: u64,
+    pub request_size: usize,
+    pub thread_mode: ucs_thread_mode_t,
+    pub memory_types: u64,
+    pub name: [::std::os::raw::c_char; 32usize],
+}
+pub type ucp_context_attr_t = ucp_context_attr;
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct ucp_worker_params {
@@ -355,6 +370,8 @@ pub struct Functions {
         context_p: *mut ucp_context_h,
     ) -> ucs_status_t,
     pub ucp_cleanup: unsafe extern "C" fn(context_p: ucp_context_h),
+    pub ucp_context_query:
+        unsafe extern "C" fn(context_p: ucp_context_h, attr: *mut ucp_context_attr_t) -> ucs_status_t,
     pub ucp_worker_create: unsafe extern "C" fn(
         context: ucp_context_h,
         params: *const ucp_worker_params_t,
@@ -437,6 +454,7 @@ impl Functions {
         let ucp_get_version_string = unsafe { __library.get(b"ucp_get_version_string\0") }.map(|sym| *sym)?;
         let ucp_init_version = unsafe { __library.get(b"ucp_init_version\0") }.map(|sym| *sym)?;
         let ucp_cleanup = unsafe { __library.get(b"ucp_cleanup\0") }.map(|sym| *sym)?;
+        let ucp_context_query = unsafe { __library.get(b"ucp_context_query\0") }.map(|sym| *sym)?;
         let ucp_worker_create = unsafe { __library.get(b"ucp_worker_create\0") }.map(|sym| *sym)?;
         let ucp_worker_destroy = unsafe { __library.get(b"ucp_worker_destroy\0") }.map(|sym| *sym)?;
         let ucp_worker_get_address = unsafe { __library.get(b"ucp_worker_get_address\0") }.map(|sym| *sym)?;
@@ -469,6 +487,7 @@ impl Functions {
             ucp_get_version_string,
             ucp_init_version,
             ucp_cleanup,
+            ucp_context_query,
             ucp_worker_create,
             ucp_worker_destroy,
             ucp_worker_get_address,
@@ -535,6 +554,13 @@ impl Functions {
     }
     pub unsafe fn ucp_cleanup(&self, context_p: ucp_context_h) {
         unsafe { (self.ucp_cleanup)(context_p) }
+    }
+    pub unsafe fn ucp_context_query(
+        &self,
+        context_p: ucp_context_h,
+        attr: *mut ucp_context_attr_t,
+    ) -> ucs_status_t {
+        unsafe { (self.ucp_context_query)(context_p, attr) }
     }
     pub unsafe fn ucp_worker_create(
         &self,

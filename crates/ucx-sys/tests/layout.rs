@@ -33,6 +33,7 @@ fn expectations() -> Vec<(String, u64)> {
     expectations! {
         structs {
             ucp_params { field_mask, features, request_size, name }
+            ucp_context_attr { field_mask, request_size, thread_mode, memory_types, name }
             ucp_worker_params { field_mask, thread_mode, cpu_mask, events, event_fd, flags, client_id }
             ucp_mem_map_params { field_mask, address, length, flags, prot, memory_type }
             ucp_err_handler { cb, arg }
@@ -56,6 +57,7 @@ fn expectations() -> Vec<(String, u64)> {
             UCP_FEATURE_RMA, UCP_PARAM_FIELD_FEATURES, UCP_WORKER_PARAM_FIELD_THREAD_MODE,
             UCP_EP_PARAM_FIELD_REMOTE_ADDRESS, UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
             UCP_EP_PARAM_FIELD_ERR_HANDLER, UCP_MEM_MAP_PARAM_FIELD_ADDRESS, UCP_MEM_MAP_PARAM_FIELD_LENGTH,
+            UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE, UCP_ATTR_FIELD_MEMORY_TYPES,
             UCP_OP_ATTR_FIELD_CALLBACK, UCP_OP_ATTR_FIELD_USER_DATA, UCP_OP_ATTR_FIELD_MEMORY_TYPE,
         }
     }

@@ -1,21 +1,77 @@
 //! Which of UCX's transports Baton lets in, and what an endpoint ended up with.
 //!
 //! Pure text work. The native lane is `cma`; `posix` (or `sysv`) only carries UCX's own handshake, because
-//! UCX builds no endpoint without a lane for messages. It is no place to choose between fabrics.
+//! UCX builds no endpoint without a lane for messages. CUDA's transports come in only where GPU memory is carried: beside
+//! `cma` alone they would carry nothing, and `cuda_copy` pins all host memory that is registered. It is no place to choose
+//! between fabrics.
 
-/// Lanes whose puts and gets the initiator performs alone.
+use MemoryKind::{Dram, Vram};
+
+use super::kinds;
+use crate::desc::MemoryKind;
+
+/// The native lane between host memory, which there is no link without.
 const NATIVE: &str = "cma";
+
+/// A transport whose puts and gets the initiator performs alone.
+struct Native {
+    name: &'static str,
+    /// The kinds of memory, at its two ends, between which it does.
+    between: &'static [[MemoryKind; 2]],
+}
+
+/// The native transports that are let in, and `cuda_ipc`, which is if another closes its gaps. RDMA's would: they reach all
+/// memory that the card can be told of.
+const NATIVES: [Native; 2] = [
+    Native { name: NATIVE, between: &[[Dram, Dram]] },
+    Native { name: "cuda_ipc", between: &[[Vram, Vram]] },
+];
+
+/// The kinds of memory that a transfer may have at its two ends.
+const PAIRS: [[MemoryKind; 2]; 4] = [[Dram, Dram], [Vram, Vram], [Dram, Vram], [Vram, Dram]];
+
+/// What UCX needs to recognise GPU memory, to tell cards of it and to reach it from its own process.
+const GPU_HELPERS: [&str; 2] = ["cuda_copy", "gdr_copy"];
 
 /// Lanes that UCX needs beside a native one, best first. `sysv` leaves segments behind more easily.
 const HELPERS: [&str; 2] = ["posix", "sysv"];
 
-/// The transports for the context (the value of UCX's `TLS`): Baton's set, cut with the user's `UCX_TLS`.
-/// The error says what the user's choice leaves out.
-pub(super) fn cut(user_tls: Option<&str>) -> Result<String, String> {
+/// What a context lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// The value of UCX's `TLS`.
+    pub tls: String,
+    /// The kinds of memory that these transports move natively from each to each.
+    pub kinds: &'static [MemoryKind],
+}
+
+/// The transports for the context: Baton's set, cut with the user's `UCX_TLS`. The error says what the user's choice
+/// leaves out.
+pub(super) fn cut(user_tls: Option<&str>) -> Result<Choice, String> {
+    cut_from(&NATIVES, user_tls)
+}
+
+fn cut_from(natives: &[Native], user_tls: Option<&str>) -> Result<Choice, String> {
     let allowed = Allowed::parse(user_tls.unwrap_or("all"));
     let helper = HELPERS.into_iter().find(|helper| allowed.has(helper));
     match (allowed.has(NATIVE), helper) {
-        (true, Some(helper)) => Ok(format!("{NATIVE},{helper}")),
+        (true, Some(helper)) => {
+            let natives: Vec<&Native> = natives.iter().filter(|native| allowed.has(native.name)).collect();
+            let is_native = |pair| natives.iter().any(|native| native.between.contains(pair));
+            let kinds = match PAIRS.iter().all(is_native) && allowed.has(GPU_HELPERS[0]) {
+                true => kinds::HOST_AND_GPU,
+                false => kinds::HOST,
+            };
+            let useful = |native: &&Native| {
+                native.between.iter().any(|pair| pair.iter().all(|kind| kinds.contains(kind)))
+            };
+            let mut names: Vec<&str> = natives.into_iter().filter(useful).map(|native| native.name).collect();
+            names.push(helper);
+            let gpu_helpers =
+                GPU_HELPERS.into_iter().filter(|name| kinds.contains(&Vram) && allowed.has(name));
+            names.extend(gpu_helpers);
+            Ok(Choice { tls: names.join(","), kinds })
+        }
         (false, _) => Err(format!(
             "UCX_TLS={} leaves out {NATIVE}, the only native lane between processes of one host",
             user_tls.unwrap_or_default()
@@ -69,8 +125,9 @@ impl<'a> Allowed<'a> {
     fn has(&self, transport: &str) -> bool {
         let named = self.names.iter().any(|name| match *name {
             "all" => true,
-            "sm" | "shm" => true, // UCX's alias: every shared-memory transport, cma among them
-            "mm" => transport != NATIVE,
+            "sm" | "shm" => transport == NATIVE || HELPERS.contains(&transport),
+            "mm" => HELPERS.contains(&transport),
+            "cuda" => transport.starts_with("cuda_") || transport == "gdr_copy",
             name => name == transport,
         });
         named != self.negated
@@ -86,10 +143,36 @@ mod tests {
         for all in
             [None, Some("all"), Some(""), Some("^tcp"), Some("tcp,cma,posix"), Some("shm,rc"), Some(" sm ")]
         {
-            assert_eq!(cut(all).as_deref(), Ok("cma,posix"), "{all:?}");
+            assert_eq!(cut(all), Ok(host("cma,posix")), "{all:?}");
         }
-        assert_eq!(cut(Some("sysv,cma,self")).as_deref(), Ok("cma,sysv"));
-        assert_eq!(cut(Some("^posix")).as_deref(), Ok("cma,sysv"));
+        assert_eq!(cut(Some("sysv,cma,self")), Ok(host("cma,sysv")));
+        assert_eq!(cut(Some("^posix")), Ok(host("cma,sysv")));
+    }
+
+    fn host(tls: &str) -> Choice {
+        Choice { tls: tls.to_owned(), kinds: kinds::HOST }
+    }
+
+    #[test]
+    fn cuda_ipc_alone_brings_no_gpu_memory_and_no_transport_of_cuda() {
+        // It does nothing between host and GPU memory: UCX would emulate that.
+        for all in [None, Some("all"), Some("cuda,sm"), Some("cma,posix,cuda_copy,cuda_ipc,gdr_copy")] {
+            assert_eq!(cut(all), Ok(host("cma,posix")), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_transport_between_all_kinds_lets_in_what_cuda_has_beside_it() {
+        let [cma, cuda_ipc] = NATIVES;
+        let natives = [Native { name: "rc_mlx5", between: &PAIRS }, cma, cuda_ipc];
+        let both = |tls: &str| Ok(Choice { tls: tls.to_owned(), kinds: kinds::HOST_AND_GPU });
+        let cut = |user| cut_from(&natives, user);
+        assert_eq!(cut(None), both("rc_mlx5,cma,cuda_ipc,posix,cuda_copy,gdr_copy"));
+        assert_eq!(cut(Some("^gdr_copy,cuda_ipc")), both("rc_mlx5,cma,posix,cuda_copy"));
+        assert_eq!(cut(Some("sm,rc_mlx5,cuda")), both("rc_mlx5,cma,cuda_ipc,posix,cuda_copy,gdr_copy"));
+        // Without cuda_copy UCX does not know GPU memory, without the card's transport nothing closes the gaps.
+        assert_eq!(cut(Some("^cuda_copy")), Ok(host("rc_mlx5,cma,posix")));
+        assert_eq!(cut(Some("^rc_mlx5")), Ok(host("cma,posix")));
     }
 
     #[test]

@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::NAME;
 use super::engine::{Context, Mapping};
-use super::{LIMITS, NAME};
-use crate::desc::{Region, RegionKey, Span};
+use super::kinds::Kinds;
+use crate::desc::{MemoryKind, Region, RegionKey, Span};
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::{Pinning, RegionSet};
 
 /// A span of local memory that is mapped, readable and writable while UCX uses it, and that no Rust reference
 /// points into: the one who registered it, or a [`Scratch`], says so.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Vouched(Span);
+pub(super) struct Vouched(Span, MemoryKind);
 
 impl Vouched {
     pub fn addr(self) -> u64 {
@@ -31,10 +32,14 @@ impl Vouched {
         self.0.len
     }
 
+    pub fn kind(self) -> MemoryKind {
+        self.1
+    }
+
     /// Cut into pieces of at most `most` bytes, each with its offset.
     pub fn pieces(self, most: u64) -> impl Iterator<Item = (u64, Self)> {
-        let Span { addr, len } = self.0;
-        let piece = move |offset| Self(Span { addr: addr + offset, len: most.min(len - offset) });
+        let Self(Span { addr, len }, kind) = self;
+        let piece = move |offset| Self(Span { addr: addr + offset, len: most.min(len - offset) }, kind);
         (0..len).step_by(most as usize).map(move |offset| (offset, piece(offset)))
     }
 }
@@ -42,12 +47,13 @@ impl Vouched {
 /// The regions that UCX knows, registered or about to be: what registering threads share with the fabric.
 pub(super) struct Pins {
     context: Arc<Context>,
+    kinds: Kinds,
     mappings: Mutex<HashMap<RegionKey, Mapping>>,
 }
 
 impl Pins {
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, mappings: Mutex::default() }
+    pub fn new(context: Arc<Context>, kinds: Kinds) -> Self {
+        Self { context, kinds, mappings: Mutex::default() }
     }
 
     /// The key bytes of a pinned region; `None` where it is not pinned.
@@ -60,16 +66,16 @@ impl Pinning for Pins {
     unsafe fn pin(&self, region: &Region) -> Result<(), FabricError> {
         let refuse = |kind, detail: String| Err(FabricError::new(NAME, "register", kind, 0, detail));
         let taken = || format!("region {} is registered already", region.key);
-        if !LIMITS.kinds.contains(&region.kind) {
-            return refuse(FabricErrorKind::Unsupported, format!("{} memory is not supported", region.kind));
-        }
+        self.kinds.check(region)?;
         if region.span.len == 0 || region.span.end().is_none() {
             return refuse(FabricErrorKind::InvalidRegion, format!("{} is no memory", region.span));
         }
         if self.mappings.lock().contains_key(&region.key) {
             return refuse(FabricErrorKind::InvalidRegion, taken());
         }
-        let mapping = self.context.map(region.span)?; // not under the lock: this is what takes long
+        // Not under the lock: this is what takes long.
+        let mapping = self.context.map(region.span, region.kind);
+        let mapping = mapping.map_err(|error| Kinds::unmapped(region, error))?;
         match self.mappings.lock().entry(region.key) {
             std::collections::hash_map::Entry::Occupied(_) => {}
             std::collections::hash_map::Entry::Vacant(entry) => {
@@ -95,8 +101,8 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub fn new(context: Arc<Context>) -> Self {
-        let pins = Arc::new(Pins::new(context));
+    pub fn new(context: Arc<Context>, kinds: Kinds) -> Self {
+        let pins = Arc::new(Pins::new(context, kinds));
         Self { set: RegionSet::default(), pins, pinned_here: HashSet::new() }
     }
 
@@ -133,7 +139,7 @@ impl Local {
 
     /// The span, if one region holds all of it.
     pub fn vouch(&self, span: Span) -> Option<Vouched> {
-        self.set.containing(span).map(|_| Vouched(span))
+        self.set.containing(span).map(|region| Vouched(span, region.kind))
     }
 }
 
@@ -164,7 +170,9 @@ impl Scratch {
     /// The `len` bytes at `offset`, for UCX; `None` outside the area.
     pub fn vouch(&self, offset: usize, len: usize) -> Option<Vouched> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        inside.then(|| Vouched(Span { addr: self.span().addr + offset as u64, len: len as u64 }))
+        inside.then(|| {
+            Vouched(Span { addr: self.span().addr + offset as u64, len: len as u64 }, MemoryKind::Dram)
+        })
     }
 
     /// Copies `bytes` to the start.
@@ -218,9 +226,10 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_span_once() {
-        let whole = Vouched(Span { addr: 1000, len: 25 });
+        let whole = Vouched(Span { addr: 1000, len: 25 }, MemoryKind::Vram);
         let pieces: Vec<_> =
             whole.pieces(10).map(|(offset, piece)| (offset, piece.addr(), piece.len())).collect();
         assert_eq!(pieces, [(0, 1000, 10), (10, 1010, 10), (20, 1020, 5)]);
+        assert!(whole.pieces(10).all(|(_, piece)| piece.kind() == MemoryKind::Vram));
     }
 }

@@ -13,6 +13,7 @@
 //!   engine    every call into UCX              events    what UCX calls back with
 //!   lanes     which transports, read back      wire      address and key bytes
 //!   memory    vouched spans    slab  tickets   status    error kinds
+//!   kinds     which memory goes over it, and why GPU memory does not
 //! ```
 //!
 //! # What was measured
@@ -39,6 +40,8 @@
 //!   idle link stays up. Starting a *get* on an endpoint that has failed aborts the process in 1.16 and 1.18.1,
 //!   so nothing is started on one. A force close is `Invalid parameter` in this mode; a plain close works, on
 //!   broken endpoints too. Destroying a worker with an unfinished emulated put aborts 1.13.1.
+//! * **Emulation off.** From 1.21 on UCX is told to fail what it would emulate, so nothing is after the proof either; for
+//!   older ones the proof is all there is.
 //! * **What is left behind.** Nothing in /dev/shm, also after SIGKILL (posix unlinks at once).
 //!
 //! # What `disconnect` promises
@@ -54,7 +57,11 @@
 //!
 //! `rc` and `dc`: their endpoints need the target's worker progressed while they connect, which gives up the
 //! proof above; they come with error mode PEER and a proof of their own, on a machine that has a card to try
-//! them on. Until then [`Limits::same_host_only`] is true. GPU memory: likewise.
+//! them on. Until then [`Limits::same_host_only`] is true.
+//!
+//! GPU memory: `cuda_ipc` alone leaves host to GPU memory to emulation, so it takes a card's transport to let it in. What
+//! is known of it, and what decides, is in `kinds`; with a row for that transport in `lanes` it is carried. The two sides
+//! of a link then have to agree on the kinds as they agree on the lane: an address does not tell them yet.
 //!
 //! Threads: one at a time, as the trait says; the workers are SERIALIZED. UCX calls back only inside our calls. What
 //! pins memory is apart: the context is made for several threads, and nothing that the native lane does takes its
@@ -64,6 +71,7 @@ mod engine;
 mod events;
 #[doc(hidden)]
 pub mod fuzzing;
+mod kinds;
 mod lanes;
 mod link;
 mod memory;
@@ -82,17 +90,18 @@ use std::sync::Arc;
 
 use self::engine::{Engine, Mapping};
 use self::events::Event;
+use self::kinds::Kinds;
 use self::memory::Local;
 use self::peer::Peer;
 use self::slab::Slab;
 use self::transfer::{Operation, Outcome};
 use super::{Batch, Bell, Fabric, Limits, Link, Pinning, Posted, Region, Sink};
-use crate::desc::{MemoryKind, PeerKey, RegionKey};
+use crate::desc::{PeerKey, RegionKey};
 use crate::error::FabricError;
 
 const NAME: &str = "ucx";
 
-/// What the fabric can do. The bytes in flight to one peer bound how long a disconnect takes.
+/// What the fabric can do, but for the kinds of memory, which depend on the library. The bytes in flight to one peer bound how long a disconnect takes.
 const LIMITS: Limits = Limits {
     native_read: true,
     native_write: true,
@@ -102,7 +111,7 @@ const LIMITS: Limits = Limits {
     batches_in_flight: 4,
     segments_per_batch: 4096,
     bytes_per_batch: 4 << 20,
-    kinds: &[MemoryKind::Dram],
+    kinds: kinds::HOST,
     selective: false,
     gathers_below: GATHERS_BELOW,
     maps_regions: false,
@@ -125,6 +134,7 @@ pub struct UcxConfig {
 /// See the [module](self).
 pub struct UcxFabric {
     engine: Engine,
+    kinds: Kinds,
     address: Vec<u8>,
     /// What peers prove their links with; held for as long as they may.
     _probe: Mapping,
@@ -166,7 +176,7 @@ impl Fabric for UcxFabric {
     }
 
     fn limits(&self) -> Limits {
-        LIMITS
+        Limits { kinds: self.kinds.carried(), ..LIMITS }
     }
 
     fn address(&self) -> Vec<u8> {

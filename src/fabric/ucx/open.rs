@@ -9,11 +9,13 @@ use rustix::process::{Resource, getrlimit};
 use ucx_sys::{Found, Library};
 
 use super::engine::Engine;
+use super::kinds::Kinds;
+use super::lanes::Choice;
 use super::memory::Local;
 use super::probe::ProbeArea;
 use super::slab::Slab;
 use super::{NAME, UcxConfig, UcxFabric, lanes, link, wire};
-use crate::desc::PeerKey;
+use crate::desc::{MemoryKind, PeerKey};
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::trial::Verdict;
 use crate::fabric::{Bell, Fabric, Link};
@@ -27,7 +29,7 @@ impl UcxFabric {
     /// Opens UCX and proves, against itself, that its puts are native here. `Unsupported` where there is no
     /// UCX, or none that can do it; the detail says what to install or set.
     pub fn open(config: UcxConfig) -> Result<Self, FabricError> {
-        let tls = lanes::cut(config.user_tls.as_deref()).map_err(unsupported)?;
+        let choice = lanes::cut(config.user_tls.as_deref()).map_err(unsupported)?;
         let library = Library::open(config.library.as_deref()).map_err(|error| {
             unsupported(format!(
                 "{error}; install UCX 1.16 or newer or point BATON_UCX_LIBRARY at its libucp.so.0"
@@ -38,12 +40,12 @@ impl UcxFabric {
         if let (Found::AlreadyLoaded, Some(wanted)) = (library.found(), &config.library) {
             tracing::debug!(wanted = %wanted.display(), "ucx: the process has a libucp loaded, which is used");
         }
-        let mut fabric = Self::assemble(Engine::open(library, &tls)?)?;
+        let mut fabric = Self::assemble(Engine::open(library, &choice.tls)?, &choice)?;
         fabric.prove_itself().map_err(|error| {
             let detail = format!("UCX {version} ({}): {}", path.display(), error.detail);
             FabricError { call: "open", detail, ..error }
         })?;
-        tracing::info!(%version, path = %path.display(), tls, "ucx: opened");
+        tracing::info!(%version, path = %path.display(), tls = choice.tls, "ucx: opened");
         Ok(fabric)
     }
 
@@ -53,18 +55,26 @@ impl UcxFabric {
         format!("UCX {} ({})", library.version(), library.path().display())
     }
 
-    fn assemble(engine: Engine) -> Result<Self, FabricError> {
+    /// Why GPU memory does not go over it, if it does not.
+    pub fn without_vram(&self) -> Option<&str> {
+        self.kinds.without_vram()
+    }
+
+    fn assemble(engine: Engine, choice: &Choice) -> Result<Self, FabricError> {
+        let types = engine.context().memory_types()?;
+        let kinds = Kinds::of(engine.library().version(), &choice.tls, choice.kinds, types);
         let area = ProbeArea::of_process()?;
-        let probe = engine.context().map(area.span())?;
+        let probe = engine.context().map(area.span(), MemoryKind::Dram)?;
         let address = wire::Address {
             worker: engine.address()?,
             probe_key: probe.pack()?,
             probe_addr: area.span().addr,
             nonce: area.nonce(),
         };
-        let local = Local::new(Arc::clone(engine.context()));
+        let local = Local::new(Arc::clone(engine.context()), kinds.clone());
         Ok(Self {
             engine,
+            kinds,
             address: address.encode(),
             _probe: probe,
             local,
@@ -129,7 +139,14 @@ fn no_bell(errno: Errno) -> FabricError {
 
 #[cfg(test)]
 mod tests {
+    use ucx_sys::bindings::UCS_ERR_CANCELED;
+
+    use super::super::engine::Started;
+    use super::super::kinds;
+    use super::super::memory::Scratch;
+    use super::super::slab::Ticket;
     use super::*;
+    use crate::desc::TransferOp;
 
     /// What a link to a peer behind other lanes than our own comes to: here both sides skip the proof against
     /// themselves, with a UCX that emulates (1.13 has no native lane at all, 1.14 and 1.15 do not use theirs).
@@ -138,7 +155,8 @@ mod tests {
         let name = "an_emulated_link_is_refused_and_leaves_a_fabric_that_drops";
         let open = || {
             let library = Library::open(None).map_err(|error| unsupported(error.to_string()))?;
-            UcxFabric::assemble(Engine::open(library, "cma,posix")?)
+            let choice = lanes::cut(None).map_err(unsupported)?;
+            UcxFabric::assemble(Engine::open(library, &choice.tls)?, &choice)
         };
         let (mut near, mut far) = match (open(), open()) {
             (Ok(near), Ok(far)) => (near, far),
@@ -159,5 +177,51 @@ mod tests {
         assert_eq!(error.kind, FabricErrorKind::Unsupported, "{error}");
         near.disconnect(peer);
         drop(near);
+    }
+
+    /// In a process of its own: a process has one UCX, and the test above wants the system's.
+    #[test]
+    fn ucx_itself_refuses_what_it_would_emulate() {
+        let child = "fabric::ucx::open::tests::refusing_process";
+        let out = std::process::Command::new("/proc/self/exe")
+            .args(["--exact", child, "--ignored", "--nocapture"])
+            .output()
+            .expect("the same program starts again");
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        said.lines().filter(|line| line.starts_with("skipped")).for_each(|line| println!("{line}"));
+    }
+
+    /// Not a test: the process of the test above.
+    #[test]
+    #[ignore = "the other process of the test above"]
+    fn refusing_process() {
+        let environment = crate::config::Environment::from_process();
+        let named = environment.setting("BATON_UCX_LIBRARY").expect("UTF-8");
+        let skipped = |why: String| println!("\nskipped: ucx_itself_refuses_what_it_would_emulate ({why})");
+        let library = match Library::open(named.map(std::path::PathBuf::from).as_deref()) {
+            Ok(library) => library,
+            Err(error) => return skipped(error.to_string()),
+        };
+        if !kinds::can_refuse_emulation(library.version()) {
+            return skipped(format!("{library:?} cannot"));
+        }
+        let choice = Choice { tls: "posix".to_owned(), kinds: kinds::HOST };
+        let engine = Engine::open(library, &choice.tls).expect("posix needs nothing");
+        let mut fabric = UcxFabric::assemble(engine, &choice).expect("it opens");
+        let address = wire::Address::decode(&fabric.address).expect("our own");
+        let endpoint = fabric.engine.connect(&address.worker, SELF).expect("our own worker");
+        let (ours, theirs) = (Scratch::new(8192).expect("memory"), Scratch::new(8192).expect("memory"));
+        theirs.write(&[7; 8]);
+        let mapping = fabric.engine.context().map(theirs.span(), MemoryKind::Dram).expect("it maps");
+        let key = fabric.engine.unpack(&endpoint, &mapping.pack().expect("it packs")).expect("our own key");
+        for (op, len) in [(TransferOp::Write, 8), (TransferOp::Write, 8192), (TransferOp::Read, 8)] {
+            let local = ours.vouch(0, len).expect("inside");
+            let started = fabric.engine.copy(&endpoint, &key, op, local, theirs.span().addr, Ticket(0));
+            assert_eq!(started, Started::Failed(UCS_ERR_CANCELED), "{op:?} of {len} bytes");
+        }
+        fabric.engine.destroy_key(key);
+        assert!(fabric.engine.close(endpoint, 10_000));
+        assert_eq!((theirs.read(), ours.read()), ([7; 8], [0; 8]), "nothing has landed");
     }
 }

@@ -10,6 +10,7 @@ use ucx_sys::bindings::{
 
 use super::engine::Started;
 use super::events::Event;
+use super::link::not_native;
 use super::memory::Vouched;
 use super::peer::Stage;
 use super::probe::Proof;
@@ -259,7 +260,12 @@ impl UcxFabric {
                 self.outcomes.push_back(Outcome::Completed(peer, token, result.clone()));
             }
             Purpose::Proof(mut proof) => {
-                let more = result.and_then(|()| proof.advance());
+                let native = result.map_err(|error| match error.kind {
+                    // What UCX does with an operation that it would have to emulate.
+                    FabricErrorKind::Cancelled => not_native(self.lanes_to(peer)),
+                    _ => error,
+                });
+                let more = native.and_then(|()| proof.advance());
                 if more == Ok(true) {
                     let pieces = proof.pieces();
                     return self.start(peer, Purpose::Proof(proof), &pieces);

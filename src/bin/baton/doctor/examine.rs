@@ -339,7 +339,7 @@ fn lane_facts(settings: &EngineSettings) -> LaneFacts {
     let ip = address.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip);
     let opens = |lane| {
         let opened = neighbour::open(lane, settings, ip);
-        Tried { error: opened.and_then(|opened| opened.outcome.err()), library: None }
+        Tried { error: opened.and_then(|opened| opened.outcome.err()), ..Tried::default() }
     };
     let (local, cuda, ucx) = std::thread::scope(|scope| {
         let local = scope.spawn(|| neighbour::try_lane("local", settings));

@@ -6,6 +6,7 @@
 use baton::config::LaneChoice;
 use baton::config::backend::Backend;
 use baton::config::engine::{EngineSettings, interface_variable};
+use baton::desc::MemoryKind;
 use baton::error::FabricError;
 use serde::Serialize;
 
@@ -150,7 +151,15 @@ fn ucx(facts: &LaneFacts, settings: &EngineSettings) -> LaneReport {
     match (&facts.ucx.error, &facts.ucx.library) {
         (None, library) => {
             let library = library.as_deref().unwrap_or("UCX");
-            works("ucx", allowed, format!("{library}: its puts are native between two processes"))
+            let memory = match facts.ucx.kinds.contains(&MemoryKind::Vram) {
+                true => "host and GPU memory",
+                false => "host memory alone",
+            };
+            works(
+                "ucx",
+                allowed,
+                format!("{library}: its puts are native between two processes, of {memory}"),
+            )
         }
         (Some(error), library) => {
             let severity = match (allowed, settings.ucx_required, settings.lanes.explicit) {
@@ -269,7 +278,7 @@ mod tests {
     fn refused(code: i32) -> Tried {
         let error =
             FabricError::new("local", "process_vm_readv", FabricErrorKind::Unsupported, code, "all causes");
-        Tried { error: Some(error), library: None }
+        Tried { error: Some(error), ..Tried::default() }
     }
 
     fn local_with(code: i32, yama_scope: Option<u32>, seccomp: u32) -> LaneReport {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use baton::agent::fabrics_of;
 use baton::config::{EngineSettings, LaneChoice};
+use baton::desc::MemoryKind;
 use baton::error::{FabricError, FabricErrorKind};
 use baton::fabric::registry::{self, Opened};
 use baton::fabric::{Credentials, Fabric, Link, trial};
@@ -32,6 +33,8 @@ pub struct Tried {
     pub error: Option<FabricError>,
     /// The library that it opened.
     pub library: Option<String>,
+    /// The kinds of memory that it carries.
+    pub kinds: &'static [MemoryKind],
 }
 
 /// Opens the fabric of one lane as an agent with `settings` would.
@@ -51,10 +54,11 @@ pub fn open(lane: &str, settings: &EngineSettings, ip: IpAddr) -> Option<Opened>
 /// Tries a lane of this host between two processes.
 pub fn try_lane(lane: &'static str, settings: &EngineSettings) -> Tried {
     let Some(Opened { outcome, library, .. }) = open(lane, settings, IpAddr::V4(Ipv4Addr::LOCALHOST)) else {
-        return Tried { error: Some(failure(lane, "open", "there is no such lane")), library: None };
+        return Tried { error: Some(failure(lane, "open", "there is no such lane")), ..Tried::default() };
     };
+    let kinds = outcome.as_ref().map_or(&[][..], |fabric| fabric.limits().kinds);
     let outcome = outcome.and_then(|mut fabric| link_with_child(lane, &mut *fabric));
-    Tried { error: outcome.err(), library }
+    Tried { error: outcome.err(), library, kinds }
 }
 
 fn link_with_child(lane: &'static str, fabric: &mut dyn Fabric) -> Result<(), FabricError> {

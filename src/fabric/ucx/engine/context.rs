@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ucx_sys::Library;
 use ucx_sys::bindings::*;
 
-use crate::desc::Span;
+use crate::desc::{MemoryKind, Span};
 use crate::error::{FabricError, FabricErrorKind};
+use crate::fabric::ucx::kinds::{self, MemoryTypes};
 use crate::fabric::ucx::{NAME, status};
 
 /// See the [module](self). Gone with the last one who holds it.
@@ -52,13 +53,29 @@ impl Context {
         self.left_behind.store(true, Ordering::Relaxed);
     }
 
-    /// Tells UCX of a span; nothing is read or written. May pin its pages, and take long.
-    pub fn map(self: &Arc<Self>, span: Span) -> Result<Mapping, FabricError> {
+    /// The types of memory that UCX supports with these transports.
+    pub fn memory_types(&self) -> Result<MemoryTypes, FabricError> {
+        // SAFETY: all fields are plain data for which zero is valid; the mask says which UCX fills in.
+        let mut attributes: ucp_context_attr_t = unsafe { std::mem::zeroed() };
+        attributes.field_mask = u64::from(UCP_ATTR_FIELD_MEMORY_TYPES);
+        // SAFETY: the context lives; the struct is a valid place to write to, of at least the size that the mask asks for.
+        let status = unsafe { (self.ucx.ucp_context_query)(self.handle, &mut attributes) };
+        check(&self.ucx, "ucp_context_query", status)?;
+        Ok(MemoryTypes(attributes.memory_types))
+    }
+
+    /// Tells UCX of a span of this kind of memory; nothing is read or written. May pin its pages, and take long.
+    pub fn map(self: &Arc<Self>, span: Span, kind: MemoryKind) -> Result<Mapping, FabricError> {
         // SAFETY: all fields are plain data for which zero is valid; the mask says which count.
         let mut params: ucp_mem_map_params_t = unsafe { std::mem::zeroed() };
-        params.field_mask = u64::from(UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH);
+        params.field_mask = u64::from(
+            UCP_MEM_MAP_PARAM_FIELD_ADDRESS
+                | UCP_MEM_MAP_PARAM_FIELD_LENGTH
+                | UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+        );
         params.address = ptr::with_exposed_provenance_mut(span.addr as usize);
         params.length = span.len as usize;
+        params.memory_type = kinds::memory_type(kind);
         let mut mapping = ptr::null_mut();
         // SAFETY: the context lives and is shared; both pointers are valid. UCX may pin the pages: an unmapped
         // span is an error status, not a fault.
@@ -125,7 +142,12 @@ fn create(ucx: &Library, tls: &str) -> Result<ucp_context_h, FabricError> {
     check(ucx, "ucp_config_read", status)?;
     let value = CString::new(tls).unwrap_or_default(); // made of fixed names, never holds a NUL
     // SAFETY: the config lives; both strings are valid C strings that UCX copies.
-    let modified = unsafe { (ucx.ucp_config_modify)(config, c"TLS".as_ptr(), value.as_ptr()) };
+    let mut modified = unsafe { (ucx.ucp_config_modify)(config, c"TLS".as_ptr(), value.as_ptr()) };
+    if modified == UCS_OK && kinds::can_refuse_emulation(ucx.version()) {
+        let emulation = c"PROTO_EMULATION_ENABLE";
+        // SAFETY: as above.
+        modified = unsafe { (ucx.ucp_config_modify)(config, emulation.as_ptr(), c"n".as_ptr()) };
+    }
     // SAFETY: all fields are plain data for which zero is valid; the mask says which count.
     let mut params: ucp_params_t = unsafe { std::mem::zeroed() };
     params.field_mask = u64::from(UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED);
@@ -140,7 +162,7 @@ fn create(ucx: &Library, tls: &str) -> Result<ucp_context_h, FabricError> {
     }
     // SAFETY: the config came from ucp_config_read and is not used after.
     unsafe { (ucx.ucp_config_release)(config) };
-    check(ucx, "ucp_config_modify(TLS)", modified)?;
+    check(ucx, "ucp_config_modify", modified)?;
     check(ucx, "ucp_init", created)?;
     Ok(context)
 }

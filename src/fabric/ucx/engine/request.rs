@@ -8,9 +8,9 @@ use ucx_sys::bindings::*;
 
 use super::{Endpoint, Engine, RemoteKey};
 use crate::desc::TransferOp;
-use crate::fabric::ucx::events;
 use crate::fabric::ucx::memory::Vouched;
 use crate::fabric::ucx::slab::Ticket;
+use crate::fabric::ucx::{events, kinds};
 
 /// What became of a call that starts something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ impl Engine {
         remote: u64,
         ticket: Ticket,
     ) -> Started {
-        let params = request_params(Some(ticket));
+        let mut params = request_params(Some(ticket));
+        params.memory_type = kinds::memory_type(local.kind());
         let (ep, rkey, len) = (endpoint.0.as_ptr(), key.0.as_ptr(), local.len() as usize);
         let buffer: *mut c_void = ptr::with_exposed_provenance_mut(local.addr() as usize);
         // SAFETY: endpoint and key live and belong together; `Vouched` says that the local bytes may be read
@@ -59,7 +60,7 @@ impl Engine {
     }
 }
 
-/// Parameters of a request: host memory, and the callback with its ticket where one is wanted.
+/// Parameters of a request: of host memory, unless its caller says otherwise, and the callback with its ticket where one is wanted.
 pub(super) fn request_params(ticket: Option<Ticket>) -> ucp_request_param_t {
     // SAFETY: all fields are plain data for which zero is valid; the mask says which count.
     let mut params: ucp_request_param_t = unsafe { std::mem::zeroed() };
