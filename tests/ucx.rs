@@ -198,10 +198,10 @@ fn with_a_driver_one_line_says_why_gpu_memory_takes_another_lane() {
     }
     let stand_in = DeviceConfig { library: Some(fake_cuda::library()) };
     let driver = Cuda::open(&stand_in).expect("the stand-in is always there");
-    for (gpus, told) in [(None, 0), (Some(driver), 1)] {
+    for (driver, told) in [(None, 0), (Some(driver), 1)] {
         let lines = Lines::default();
         let opened = tracing::subscriber::with_default(lines.clone(), || {
-            registry::open(RegistryConfig { ucx: Some(config()), gpus, ..RegistryConfig::default() })
+            registry::open(RegistryConfig { ucx: Some(config()), driver, ..RegistryConfig::default() })
         });
         assert!(opened.iter().all(|lane| lane.name == "ucx" && lane.outcome.is_ok()));
         let lines = lines.0.lock().expect("whole");

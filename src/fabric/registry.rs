@@ -55,7 +55,7 @@ pub fn open(config: RegistryConfig) -> Vec<Opened> {
         let outcome = UcxFabric::open(config);
         let library = outcome.as_ref().ok().map(UcxFabric::library);
         let why = outcome.as_ref().ok().and_then(UcxFabric::without_vram);
-        if let (Some(_), Some(why)) = (gpus, why) {
+        if let (Some(_), Some(why)) = (driver, why) {
             tracing::info!("ucx: GPU memory goes over other lanes. {why}");
         }
         opened.push(Opened { name: "ucx", outcome: outcome.map(boxed), library });
