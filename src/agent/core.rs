@@ -214,7 +214,7 @@ impl Core {
             self.next_tick = now + TICK;
             self.due.fill(true);
             self.endpoint.handle_timeout(now);
-            self.reclaim_slots();
+            self.reclaim_slots(now);
             self.lobby.late(now).for_each(|guest| self.watch.forget(guest));
             if self.lobby.expire(now) {
                 self.watch_listeners(Interest::Read);

@@ -11,6 +11,7 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::time::Instant;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -195,10 +196,10 @@ impl Core {
     }
 
     /// Hands slots out again that peers held who have since been proven to have let go of us.
-    pub(super) fn reclaim_slots(&mut self) {
+    pub(super) fn reclaim_slots(&mut self, now: Instant) {
         let quiet = |session: &_| !self.ghosts.may_be_about(*session);
         let sessions: Vec<_> = self.endpoint.holding_sessions().filter(quiet).collect();
-        sessions.into_iter().for_each(|session| self.endpoint.handle_let_go(session));
+        sessions.into_iter().for_each(|session| self.endpoint.handle_let_go(session, now));
     }
 
     /// Gives staging memory back, once the fabrics are closed; what a peer may still write into is left as it is.

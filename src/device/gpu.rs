@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use cudarc::driver::sys::{
-    CUGPUDirectRDMAWritesOrdering, CUcontext, CUdevice_attribute, CUflushGPUDirectRDMAWritesScope,
-    CUflushGPUDirectRDMAWritesTarget, CUstreamCaptureMode,
+    CUGPUDirectRDMAWritesOrdering, CUcontext, CUdevice_attribute, CUflushGPUDirectRDMAWritesOptions,
+    CUflushGPUDirectRDMAWritesScope, CUflushGPUDirectRDMAWritesTarget, CUstreamCaptureMode,
 };
 
 use super::bounce::Bounce;
@@ -26,6 +26,8 @@ pub struct Device {
     facts: DeviceFacts,
     /// Whether writes of network cards may be seen late by kernels.
     needs_flush: bool,
+    /// Whether we can have them seen.
+    can_flush: bool,
     program: OnceLock<Result<Program, DeviceError>>,
     bounce: Bounce,
 }
@@ -48,11 +50,15 @@ impl Device {
         let ordering = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING;
         let owner = CUGPUDirectRDMAWritesOrdering::CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER as i32;
         let needs_flush = driver.attribute_of(facts.raw, ordering)? < owner;
+        let options = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS;
+        let by_host = CUflushGPUDirectRDMAWritesOptions::CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST as i32;
+        let can_flush = driver.attribute_of(facts.raw, options)? & by_host != 0;
         Ok(Self {
             cuda,
             context: Context(context),
             facts,
             needs_flush,
+            can_flush,
             program: OnceLock::new(),
             bounce: Bounce::default(),
         })
@@ -97,6 +103,11 @@ impl Device {
     pub fn flush_remote_writes(&self) -> Result<(), DeviceError> {
         if !self.needs_flush {
             return Ok(());
+        }
+        if !self.can_flush {
+            let detail =
+                "the device keeps no order of what network cards write, and does not let the host flush it";
+            return Err(DeviceError::ours("cuFlushGPUDirectRDMAWrites", Some(self.ordinal()), detail));
         }
         let _current = self.enter()?;
         let target = CUflushGPUDirectRDMAWritesTarget::CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX;

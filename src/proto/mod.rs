@@ -5,7 +5,7 @@
 //!   [`zeromq`] are the few words for those who speak neither;
 //! * [`session`], [`liveness`], [`transfer`] and [`events`] are the machines, one idea each; [`transition`] is how their
 //!   tables are written;
-//! * [`grant`] is who may write into which staging slot, for the transceiver to come;
+//! * [`grant`] is who may write into which staging slot;
 //! * [`regions`] says what may be touched, [`plan`] turns two descriptor lists into chunks;
 //! * [`endpoint`] owns them all and is driven from outside.
 

@@ -12,13 +12,14 @@ use baton::fabric::stream::StreamAddress;
 use baton::fabric::ucx;
 use baton::proto::blob::Blob;
 use baton::proto::codec::Writer;
+use baton::proto::grant::Slot;
 use baton::proto::section::{AnnouncedRegion, Endpoint, FabricAddress, FabricKey, HostId, Section};
 use baton::proto::stock;
 use baton::proto::tagged::message::Message;
 use baton::proto::tagged::{RecvId, Role, SendId, Tag};
 use baton::proto::transfer::{Run, Runs};
 use baton::proto::wire::{
-    Commit, DataHeader, Event, Frame, Hello, LENGTH_BYTES, RefuseReason, Standing, State,
+    Commit, DataHeader, Event, Filled, Frame, Hello, LENGTH_BYTES, RefuseReason, StagingSlot, Standing, State,
 };
 use baton::proto::zeromq;
 use baton::trust::{Asked, Initiator, Purpose, Responder, TrustError, refusal};
@@ -119,6 +120,9 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
     let standing = Standing::Receiving;
     let unheard = Runs::new([Run { first: 9, last: u32::MAX }].into_iter());
     let missing = Runs::new((0..40).map(|at| Run { first: 9 * at, last: 9 * at + 1 }));
+    let slot = StagingSlot { kind: MemoryKind::Dram, lease: Slot { index: 3, generation: 1 } };
+    let span = Span { addr: 1 << 20, len: 4096 };
+    let filled = Filled { slot, id, chunk: 0, heard: 4, spans: vec![span; 3].into() };
     vec![
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome { name: "gen", section: b"" }),
@@ -133,6 +137,9 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("region-remove", Frame::Event { number: 3, event: Event::RegionRemove { key: RegionKey(4) } }),
         ("region-released", Frame::Event { number: 4, event: Event::RegionReleased { key: RegionKey(4) } }),
         ("notify", Frame::Event { number: 5, event: Event::Notify { message: b"\0binary\xff" } }),
+        ("slot-granted", Frame::Event { number: 6, event: Event::SlotGranted { slot, span } }),
+        ("slot-filled", Frame::Event { number: 7, event: Event::SlotFilled(filled) }),
+        ("slot-returned", Frame::Event { number: 8, event: Event::SlotReturned { slot } }),
         ("pull", Frame::Pull { id, chunk: 2, heard: 9, segments: segments.clone().into() }),
         ("send", Frame::Send { id, chunk: 2, heard: 9, segments: segments.into() }),
         ("commit", Frame::Commit(commit.clone())),

@@ -197,7 +197,7 @@ impl<W: Watch> Net<W> {
                 ours.zip(theirs).is_some_and(|(ours, theirs)| !ours.open && theirs.open)
             };
             if self.wires.iter().find(lingers).is_none() {
-                self.nodes[n].endpoint.handle_let_go(session);
+                self.nodes[n].endpoint.handle_let_go(session, self.now);
             }
         }
     }

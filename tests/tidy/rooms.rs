@@ -93,6 +93,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     // Leaves.
     ("src/agent/gpus.rs", "hands the promise on to the room below"),
     ("src/connection/memory.rs", "copies to and from memory that C++ names by address"),
+    ("src/agent/staging.rs", "memory of our own, mapped for peers to write to"),
     ("src/agent/process.rs", "fork handlers and signal masks"),
     ("src/agent/loopback.rs", "states a contract that C++ keeps: memory that it names by address"),
     ("src/agent/loopback/direct.rs", "hands memory named by address to cuFile"),

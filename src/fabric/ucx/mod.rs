@@ -117,8 +117,8 @@ const LIMITS: Limits = Limits {
     maps_regions: false,
 };
 
-/// Measured with `cargo bench --bench gathering` between two processes of one host, see docs/performance.md.
-const GATHERS_BELOW: u64 = 512;
+/// Where `cargo bench --bench gathering` has its two lines cross, between pieces of 8 and of 16 KiB; see docs/performance.md.
+const GATHERS_BELOW: u64 = 12 << 10;
 /// What a step of UCX that completes nothing is taken to cost, against the budget of a poll.
 const STEP_BYTES: u64 = 4096;
 

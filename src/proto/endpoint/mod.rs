@@ -10,7 +10,8 @@
 //!   it returns `None`, then [`Endpoint::poll_output`] for each peer that [`Endpoint::peers_with_output`]
 //!   names, and [`Endpoint::handle_timeout`] every [`TICK`].
 //!
-//! The flows of the two ends of a transfer are in `outgoing` and `incoming`, the handshake is in
+//! The flows of the two ends of a transfer are in `outgoing` and `incoming`, those of gathered ones in `gathered` and their
+//! slots in `staging`, the handshake is in
 //! `handshake`, what time brings is in `clock`, what is done about silence in `stall` and `ask`.
 
 mod action;
@@ -20,6 +21,7 @@ mod counters;
 mod events;
 #[cfg(test)]
 mod fence_tests;
+mod flush;
 mod gathered;
 mod handshake;
 mod incoming;
@@ -42,7 +44,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::desc::{MemoryKind, OpToken, PeerKey, RegionKey, SessionId, TransferId};
+use crate::desc::{OpToken, PeerKey, RegionKey, SessionId, TransferId};
 use crate::planted::{self, Planted};
 
 use super::blob::Blob;
@@ -432,30 +434,6 @@ impl Endpoint {
             _ => true,
         });
         self.close(key, reason);
-    }
-
-    /// What was written to a GPU for this peer cannot be made visible there. The stream ends, and what was still to be said
-    /// on it is not said: it may acknowledge those bytes.
-    pub fn handle_unflushed(&mut self, key: PeerKey, error: &str) {
-        let reason = format!("a GPU does not see what was written to it: {error}");
-        // A read that would have ended behind the flush has not brought what it says.
-        for action in &mut self.actions {
-            if let Action::Ended { id, outcome: outcome @ Ok(()) } = action
-                && id.peer() == key
-            {
-                *outcome = Err(TransferError::Local(reason.clone()));
-            }
-        }
-        self.cut_off(key, &reason);
-    }
-
-    /// Asks for what cards have written to our GPUs to be made visible there, if a lane to this peer has any write there.
-    fn flush_gpus(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get(&key) else { return };
-        let writes = |spec: &LaneSpec| spec.native_write && spec.kinds.contains(&MemoryKind::Vram);
-        if peer.lanes.agreed().iter().any(|lane| writes(&self.lanes[*lane])) {
-            self.actions.push_back(Action::Flush { peer: key });
-        }
     }
 
     /// The stream is closed and the fabrics have let go of the peer: everything that hung on it ends.

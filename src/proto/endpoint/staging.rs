@@ -249,8 +249,7 @@ impl Endpoint {
     }
 
     /// A session that was let go of writes nothing any more that it had begun before.
-    pub fn handle_let_go(&mut self, session: SessionId) {
-        let now = self.now();
+    pub fn handle_let_go(&mut self, session: SessionId, now: Instant) {
         let (proved, rest) =
             std::mem::take(&mut self.staging.unproved).into_iter().partition(|(_, of)| *of == session);
         self.staging.unproved = rest;
@@ -348,8 +347,10 @@ impl Endpoint {
 
     /// The peer has let go of a region: if that is our staging memory, it writes there no more.
     pub(super) fn note_released(&mut self, key: PeerKey, region: RegionKey) {
-        let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return };
-        let now = self.now();
+        let Some((holder, now)) = self.peers.get(&key).map(|peer| (peer.holder(), peer.liveness.heard()))
+        else {
+            return;
+        };
         for ours in self.staging.ours.iter_mut().filter(|ours| ours.region == Some(region)) {
             ours.pool.handle_quiet(holder, now);
             while ours.pool.poll_action().is_some() {}
@@ -413,10 +414,5 @@ impl Endpoint {
         if let Some(session) = peer.session().filter(|_| quarantined(&self.staging) > before) {
             self.staging.unproved.push((holder, session));
         }
-    }
-
-    /// A moment that has been: what leases are given at, which never run out.
-    fn now(&self) -> Instant {
-        self.peers.values().map(|peer| peer.liveness.heard()).max().unwrap_or_else(Instant::now)
     }
 }

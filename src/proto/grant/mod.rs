@@ -30,9 +30,10 @@
 //! or of another generation changes nothing and is counted ([`Dropped`]).
 //!
 //! # What this is not
-//! No thread, no clock (`now` is an argument), no memory. Who uses it: the transceiver's staging buffers and the engine's
-//! own transceiver, which are not part of the tree yet; until one of them is, the messages are plain structs here
-//! ([`ToHolder`], [`ToOwner`]) and have no place on the wire.
+//! No thread, no clock (`now` is an argument), no memory. Gathered transfers use it
+//! ([`endpoint`](super::endpoint)'s `staging`), with leases that last as long as a stream, and messages that are its events, which
+//! come once and in order; so nothing is said again there. The engine's own transceiver, which is not part of the tree yet,
+//! will lend slots for one request at a time.
 
 mod holder;
 mod lease;
