@@ -11,7 +11,7 @@
 //!   pointer                                   what is known about an address
 //! ```
 //!
-//! Tests ask [`driver`] for the driver that they are for, [`library`], [`driver_folder`] or [`old_library`] for the path of
+//! Tests ask [`driver()`] for the driver that they are for, [`library`], [`driver_folder`] or [`old_library`] for the path of
 //! what they want whatever that is, and [`in_a_process`] for a process with other settings; nothing else here is for them.
 
 mod again;
