@@ -403,7 +403,8 @@ impl Agent {
             let (src, dst) = if *op == TransferOp::Read { (far, near) } else { (near, far) };
             plan.rebuild(src, dst, route.caps).map_err(unplannable)?;
             if routes.reaches(route, |party| touched(&plan, party)) {
-                let gathering = route.gathering.filter(|gathering| gathering.suits(&plan));
+                let sides = [(local.kind, &*local.descs), (remote.kind, &*remote.descs)];
+                let gathering = route.gathering.filter(|gathering| gathering.suits(&plan, sides));
                 if let Some(gathering) = gathering {
                     let (src, dst) = (side(Party::Local, local, &ours), side(Party::Remote, remote, &theirs));
                     plan.rebuild(src, dst, gathering.caps).map_err(unplannable)?;

@@ -125,6 +125,9 @@ impl Agent {
         let allocated =
             self.shared.gpus.device(ordinal).and_then(|device| device.alloc((SLOTS * SLOT_BYTES) as usize));
         let mut core = self.running_core()?;
+        if !core.wants_staging(MemoryKind::Vram) {
+            return Ok(()); // another thread was as quick
+        }
         let added = match allocated {
             Ok(buffer) => core.add_stock(MemoryKind::Vram, ordinal, Stock::Device(buffer)),
             Err(error) => Err(FabricError::new(
@@ -180,7 +183,14 @@ impl Core {
         self.staging.insert(kind, Some(stock));
         let segments_per_copy = self.fabrics[copier].limits().segments_per_batch;
         let slot_bytes = SLOT_BYTES;
-        self.endpoint.add_staging(StagingSpec { kind, copier, memory, slot_bytes, segments_per_copy });
+        self.endpoint.add_staging(StagingSpec {
+            kind,
+            device,
+            copier,
+            memory,
+            slot_bytes,
+            segments_per_copy,
+        });
         Ok(())
     }
 

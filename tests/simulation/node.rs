@@ -88,7 +88,14 @@ impl Node {
         let memory = Memory::new(&[0; (SLOTS * SLOT_BYTES) as usize]);
         let (memory, kind) = (self.staging.insert(memory).span(), MemoryKind::Dram);
         self.register_as(STAGING, memory).expect("DRAM");
-        let spec = StagingSpec { kind, copier: COPIER, memory, slot_bytes: SLOT_BYTES, segments_per_copy: 4 };
+        let spec = StagingSpec {
+            kind,
+            device: 0,
+            copier: COPIER,
+            memory,
+            slot_bytes: SLOT_BYTES,
+            segments_per_copy: 4,
+        };
         self.endpoint.add_staging(spec);
     }
 

@@ -214,6 +214,13 @@ impl Endpoint {
             None if !incoming.see(chunk) => Err(format!("chunk {chunk} came twice")),
             None => self.check_spans(key, heard, spans.iter().copied()),
         };
+        let is_alike = |key: &RegionKey| {
+            self.regions.by_key(*key).is_some_and(|region| self.staging.is_alike(slot.kind, region))
+        };
+        let regions = regions.and_then(|regions| match regions.iter().all(is_alike) {
+            true => Ok(regions),
+            false => Err(format!("chunk {chunk} came through a slot in memory of another kind or device")),
+        });
         let regions = match regions {
             Ok(regions) => regions,
             Err(text) => {

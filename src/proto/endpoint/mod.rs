@@ -33,6 +33,8 @@ mod peer;
 mod regions;
 mod requests;
 mod routes;
+#[cfg(test)]
+mod slot_tests;
 mod staging;
 mod stall;
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Endpoint {
         let mover = match gathered {
             None => spec.and_then(|spec| spec.mover(op)),
             Some(kinds) => {
-                spec.and_then(|spec| self.slot_caps(key, peer, spec, op, kinds)).map(|_| Mover::Gathered)
+                spec.and_then(|spec| self.gathering(key, peer, spec, op, kinds)).map(|_| Mover::Gathered)
             }
         };
         let Some(mover) = mover else {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::desc::{MemoryKind, RegionKey, TransferOp};
+use crate::desc::{Descriptor, MemoryKind, RegionKey, TransferOp};
 use crate::proto::plan::{Party, Plan, PlanCaps};
 
 use super::{CommandError, Endpoint, Unkeyed};
@@ -35,13 +35,21 @@ pub struct Gathering {
     pub below: u64,
     /// What a slot may hold.
     pub caps: PlanCaps,
+    /// The devices that the slots are on, ours and the peer's.
+    pub devices: [u32; 2],
 }
 
 impl Gathering {
-    /// Whether a transfer that is planned so is better gathered.
-    pub fn suits(&self, plan: &Plan) -> bool {
+    /// Whether a transfer that is planned so, between these descriptors of ours and the peer's, is better gathered: what lies
+    /// on another device than the slots is not.
+    pub fn suits(&self, plan: &Plan, sides: [(MemoryKind, &[Descriptor]); 2]) -> bool {
         let pieces = plan.segments().len();
-        pieces >= PIECES_MIN && plan.bytes() / (pieces as u64) < self.below
+        let is_small = pieces >= PIECES_MIN && plan.bytes() / (pieces as u64) < self.below;
+        let mut sides = sides.into_iter().zip(self.devices);
+        is_small
+            && sides.all(|((kind, descs), device)| {
+                kind != MemoryKind::Vram || descs.iter().all(|descriptor| descriptor.device == device)
+            })
     }
 }
 
@@ -78,9 +86,7 @@ impl Endpoint {
                     segments_per_chunk: spec.segments_per_chunk,
                     bytes_per_chunk: spec.bytes_per_chunk,
                 },
-                gathering: self
-                    .slot_caps(key, peer, spec, op, kinds)
-                    .map(|caps| Gathering { below: spec.gathers_below, caps }),
+                gathering: self.gathering(key, peer, spec, op, kinds),
                 keys_wanted_of: spec.keys_wanted_of(op),
             })
             .collect();

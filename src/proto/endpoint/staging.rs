@@ -26,13 +26,15 @@ use crate::proto::section::CAPABILITY_SLOTS;
 use crate::proto::session::SessionPhase;
 use crate::proto::wire::{DATA_SPANS_MAX, Event, StagingSlot};
 
-use super::{Endpoint, Flight, FlightKind, LaneSpec, Peer};
+use super::{Endpoint, Flight, FlightKind, Gathering, LaneSpec, Peer};
 
 /// Staging memory of one kind, as the owner of an endpoint provides it: one half for peers to write into, one to gather in.
 #[derive(Clone, Copy, Debug)]
 pub struct StagingSpec {
     /// The kind of memory.
     pub kind: MemoryKind,
+    /// The device that it is on: what is copied to and from slots lies there, too.
+    pub device: u32,
     /// What copies memory of this kind within our process, as the lane of [`Action::Post`](super::Action::Post): behind
     /// the endpoint's lanes.
     pub copier: usize,
@@ -74,7 +76,14 @@ struct OurSlots {
 struct TheirSlots {
     holdings: Holdings,
     /// Where each is.
-    places: BTreeMap<(SessionId, u32), Span>,
+    places: BTreeMap<(SessionId, u32), Place>,
+}
+
+/// Where a slot of a peer's is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    span: Span,
+    device: u32,
 }
 
 /// The two slots that a chunk of ours passes through.
@@ -88,6 +97,8 @@ pub(super) struct SlotPair {
 
 /// Slots that a peer is lent ahead.
 const SLOTS_PER_PEER: u32 = 4;
+/// Slots that are taken of a peer; one that lends more is out of its mind.
+const SLOTS_TAKEN_MAX: u32 = 1024;
 /// All grants are for whatever comes.
 const ANY: RequestId = RequestId(0);
 /// A lease ends with its stream, and has no time of its own.
@@ -155,7 +166,7 @@ impl Staging {
 
     /// Where a slot of the peer's is.
     pub fn their_slot(&self, holder: SessionId, slot: StagingSlot) -> Option<Span> {
-        self.theirs.get(&slot.kind)?.places.get(&(holder, slot.lease.index)).copied()
+        self.theirs.get(&slot.kind)?.places.get(&(holder, slot.lease.index)).map(|place| place.span)
     }
 
     /// A slot of our own is free again.
@@ -194,6 +205,12 @@ impl Staging {
             None => holdings.give_back(holder, slot.lease),
         }
         holdings.poll_message().is_some()
+    }
+
+    /// Whether a region of ours is memory like that of our slots of a kind: one copier reaches both.
+    pub fn is_alike(&self, kind: MemoryKind, region: &Region) -> bool {
+        let ours = self.ours.iter().find(|ours| ours.spec.kind == kind);
+        ours.is_some_and(|ours| region.kind == kind && region.device == ours.spec.device)
     }
 
     /// The peer says that so many bytes are in a slot of ours; `None` where it cannot have filled it.
@@ -254,31 +271,34 @@ impl Endpoint {
             std::mem::take(&mut self.staging.unproved).into_iter().partition(|(_, of)| *of == session);
         self.staging.unproved = rest;
         for (holder, _) in Vec::from_iter::<Vec<_>>(proved) {
-            self.staging.ours.iter_mut().for_each(|ours| ours.pool.handle_quiet(holder, now));
+            for ours in &mut self.staging.ours {
+                ours.pool.handle_quiet(holder, now);
+                while ours.pool.poll_action().is_some() {}
+            }
         }
         let up: Vec<_> = self.peers.keys().copied().collect();
         up.into_iter().for_each(|key| self.lend_ahead(key));
     }
 
-    /// What a slot may hold of a transfer between these kinds of memory; `None` where it cannot be gathered.
-    pub(super) fn slot_caps(
+    /// How a transfer between these kinds of memory can be gathered for a lane; `None` where it cannot.
+    pub(super) fn gathering(
         &self,
         key: PeerKey,
         peer: &Peer,
         spec: &LaneSpec,
         op: TransferOp,
         [local, remote]: [MemoryKind; 2],
-    ) -> Option<PlanCaps> {
+    ) -> Option<Gathering> {
         let serves = spec.gathers() && op == TransferOp::Write && self.staging.served.contains(&(key, local));
         let ours = self.staging.ours.iter().find(|ours| serves && ours.spec.kind == local)?;
         let (holder, theirs) = (peer.holder(), self.staging.theirs.get(&remote)?);
-        let places = theirs.places.range((holder, 0)..=(holder, u32::MAX));
-        let bytes =
-            places.map(|(_, place)| place.len).min()?.min(ours.spec.slot_bytes).min(spec.bytes_per_chunk);
-        Some(PlanCaps {
+        let places = || theirs.places.range((holder, 0)..=(holder, u32::MAX)).map(|(_, place)| place);
+        let (shortest, first) = (places().map(|place| place.span.len).min()?, places().next()?);
+        let caps = PlanCaps {
             segments_per_chunk: ours.spec.segments_per_copy.min(DATA_SPANS_MAX),
-            bytes_per_chunk: bytes,
-        })
+            bytes_per_chunk: shortest.min(ours.spec.slot_bytes).min(spec.bytes_per_chunk),
+        };
+        Some(Gathering { below: spec.gathers_below, caps, devices: [ours.spec.device, first.device] })
     }
 
     /// A region of ours is revoked: if that is staging memory, nobody is lent any of it any more.
@@ -335,14 +355,18 @@ impl Endpoint {
 
     pub(super) fn handle_slot_granted(&mut self, key: PeerKey, slot: StagingSlot, span: Span) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let holds = |region: &Region| region.kind == slot.kind;
-        if span.len == 0 || !peer.regions.holding(span).is_some_and(holds) {
-            return self.close(key, &format!("it lends {}, {span}, which it has not announced", slot.lease));
+        let region = peer.regions.holding(span).filter(|region| region.kind == slot.kind && span.len > 0);
+        if slot.lease.index >= SLOTS_TAKEN_MAX {
+            return self.close(key, &format!("it lends {}, of more than {SLOTS_TAKEN_MAX}", slot.lease));
         }
+        let Some(device) = region.map(|region| region.device) else {
+            return self.close(key, &format!("it lends {}, {span}, which it has not announced", slot.lease));
+        };
         let (holder, theirs) = (peer.holder(), self.staging.theirs.entry(slot.kind).or_default());
         theirs.holdings.open(holder);
         theirs.holdings.handle(holder, ToHolder::Grant { slot: slot.lease, request: ANY });
-        theirs.places.insert((holder, slot.lease.index), span);
+        while theirs.holdings.poll_message().is_some() {} // an answer to what is said twice is nobody's
+        theirs.places.insert((holder, slot.lease.index), Place { span, device });
     }
 
     /// The peer has let go of a region: if that is our staging memory, it writes there no more.
@@ -370,7 +394,7 @@ impl Endpoint {
     pub(super) fn forget_slots_in(&mut self, key: PeerKey, region: Region) -> bool {
         let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return false };
         let Some(theirs) = self.staging.theirs.get_mut(&region.kind) else { return false };
-        let is_gone = |place: &Span| region.span.holds(*place);
+        let is_gone = |place: &Place| region.span.holds(place.span);
         let gone = theirs.places.range((holder, 0)..=(holder, u32::MAX)).any(|(_, place)| is_gone(place));
         if gone {
             theirs.places.retain(|(of, _), _| *of != holder);

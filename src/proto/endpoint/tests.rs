@@ -84,7 +84,7 @@ impl Hostile {
         Self::linked().come_up()
     }
 
-    fn come_up(mut self) -> Self {
+    pub fn come_up(mut self) -> Self {
         let peer = &mut self;
         if peer.endpoint.peer(peer.key).is_some_and(|peer| peer.phase() == SessionPhase::Listening) {
             peer.hello("them", [1; 16]);
@@ -97,8 +97,13 @@ impl Hostile {
     }
 
     pub fn hello(&mut self, name: &str, expected: [u8; 16]) {
+        self.hello_with(name, expected, 0);
+    }
+
+    /// With these capabilities.
+    pub fn hello_with(&mut self, name: &str, expected: [u8; 16], capabilities: u64) {
         let mut bytes = Vec::new();
-        section(2).encode(&mut bytes);
+        Section { capabilities, ..section(2) }.encode(&mut bytes);
         self.say(&Frame::Hello(Hello { link_id: LINK, expected, name, section: &bytes }));
     }
 

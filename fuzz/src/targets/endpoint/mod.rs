@@ -106,7 +106,8 @@ impl World {
         if lane.gathers() {
             world.register(STAGING);
             let (kind, slot_bytes) = (MemoryKind::Dram, 0x200);
-            let spec = StagingSpec { kind, copier: 1, memory: STAGING, slot_bytes, segments_per_copy: 8 };
+            let spec =
+                StagingSpec { kind, device: 0, copier: 1, memory: STAGING, slot_bytes, segments_per_copy: 8 };
             world.endpoint.add_staging(spec);
         }
         world
