@@ -280,8 +280,8 @@ impl Core {
         self.leave_lobby();
         self.fabrics.iter().filter_map(|fabric| fabric.wake()).for_each(|fd| self.watch.forget(fd));
         let closing = self.close_fabrics(); // one that panics has said so, and nobody is left to be told
-        self.free_staging(closing.have_closed);
         self.pinners.clear();
+        self.free_staging(closing.have_closed);
     }
 
     fn poll_sockets(&mut self, now: Instant) -> bool {

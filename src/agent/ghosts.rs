@@ -109,10 +109,15 @@ impl Ghosts {
         self.forget_the_dead(watch);
     }
 
+    /// Whether one of this session is about, who has not proved that it has let go.
+    pub fn is_about(&self, session: SessionId) -> bool {
+        self.about.iter().any(|ghost| ghost.session == session)
+    }
+
     /// Whether an agent of this session may still be writing what it had begun: it is about, or may be one of those that are
     /// not told apart any more.
     pub fn may_be_about(&self, session: SessionId) -> bool {
-        self.crowd.is_some() || self.about.iter().any(|ghost| ghost.session == session)
+        self.crowd.is_some() || self.is_about(session)
     }
 
     /// The name of one that may still touch a region.

@@ -63,7 +63,7 @@ use parking_lot::Mutex;
 use crate::config::EngineSettings;
 use crate::desc::{Descriptor, MemoryKind, PeerKey, Region, RegionKey, SessionId, Span, TransferOp};
 use crate::fabric::Fabric;
-use crate::proto::endpoint::Submission;
+use crate::proto::endpoint::{CommandError, Submission};
 use crate::proto::plan::{Party, Plan, Side};
 use crate::proto::regions::{RegionLookup, RegionTable};
 use crate::proto::stock;
@@ -190,20 +190,22 @@ impl Agent {
     /// Starts a transfer and returns at once. Nothing has moved if this is an error.
     pub fn submit(&self, request: &TransferRequest<'_>) -> Result<Transfer, SubmitError> {
         self.check_running()?;
-        let (planning, submission, mut core) = loop {
+        let outcome = Arc::new(OnceCell::new());
+        let (now, mut core, peer, planning, facts, id) = loop {
             let (planning, submission) = self.plan_in_sight(request)?;
-            let core = self.running_core()?;
+            let mut core = self.running_core()?;
             let ours = core.endpoint.regions();
             // Memory that another thread has deregistered meanwhile is not to be touched: the next plan says so.
-            if submission.regions.iter().all(|key| ours.by_key(*key).is_some()) {
-                break (planning, submission, core);
+            if !submission.regions.iter().all(|key| ours.by_key(*key).is_some()) {
+                continue;
+            }
+            let (now, facts) = (Instant::now(), marks::planned(&core.endpoint, &submission));
+            let (peer, is_gathered) = (submission.peer.clone(), submission.gathered.is_some());
+            match core.endpoint.submit(submission, now) {
+                Err(CommandError::LaneGone { .. }) if is_gathered => {} // its slots are; the next plan goes without
+                submitted => break (now, core, peer, planning, facts, submitted?),
             }
         };
-        let peer = submission.peer.clone();
-        let outcome = Arc::new(OnceCell::new());
-        let now = Instant::now();
-        let facts = marks::planned(&core.endpoint, &submission);
-        let id = core.endpoint.submit(submission, now)?;
         core.marks.submitted(id, planning, facts);
         core.transfers.insert(id, Arc::clone(&outcome));
         core.carry_on(now);
@@ -398,18 +400,22 @@ impl Agent {
         };
         let unplannable = |source| SubmitError::Plan { op: *op, peer: peer.clone(), source };
         for route in routes.iter() {
-            let near = side(Party::Local, local, &ours);
-            let far = side(Party::Remote, remote, &theirs);
-            let (src, dst) = if *op == TransferOp::Read { (far, near) } else { (near, far) };
-            plan.rebuild(src, dst, route.caps).map_err(unplannable)?;
+            let ends = || {
+                let (near, far) = (side(Party::Local, local, &ours), side(Party::Remote, remote, &theirs));
+                if *op == TransferOp::Read { (far, near) } else { (near, far) }
+            };
+            let (src, dst) = ends();
+            // What the pieces are before any is merged says whether it is worth a plan in slots.
+            let sides = [(local.kind, &*local.descs), (remote.kind, &*remote.descs)];
+            let gathering = route.gathering.filter(|gathering| gathering.may_suit(sides));
+            let in_slots = gathering
+                .filter(|gathering| plan.rebuild(src, dst, gathering.caps).is_ok() && gathering.suits(&plan));
+            if in_slots.is_none() {
+                let (src, dst) = ends();
+                plan.rebuild(src, dst, route.caps).map_err(unplannable)?;
+            }
             if routes.reaches(route, |party| touched(&plan, party)) {
-                let sides = [(local.kind, &*local.descs), (remote.kind, &*remote.descs)];
-                let gathering = route.gathering.filter(|gathering| gathering.suits(&plan, sides));
-                if let Some(gathering) = gathering {
-                    let (src, dst) = (side(Party::Local, local, &ours), side(Party::Remote, remote, &theirs));
-                    plan.rebuild(src, dst, gathering.caps).map_err(unplannable)?;
-                }
-                let gathered = gathering.map(|_| [local.kind, remote.kind]);
+                let gathered = in_slots.map(|_| [local.kind, remote.kind]);
                 let regions = touched(&plan, Party::Local);
                 let (peer, sync_message) = (peer.clone(), sync_message.clone());
                 let lane = route.lane;

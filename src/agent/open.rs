@@ -80,11 +80,12 @@ fn open_over(
     marks::attach(settings.profiler_library.as_deref());
     let gpus = Gpus::open(&settings);
     let (mut fabrics, unavailable) = open_lanes(&name, &settings, advertised.ip)?;
+    let copiers = staging::copiers(&fabrics, &settings, &gpus);
     let section = Section {
         session: SessionId(random().map_err(system("random bytes"))?),
         host: host_id(),
         uid: rustix::process::geteuid().as_raw(),
-        capabilities: section::CAPABILITY_SLOTS,
+        capabilities: if copiers.is_empty() { 0 } else { section::CAPABILITY_SLOTS },
         endpoints,
         fabrics: fabrics
             .iter()
@@ -100,7 +101,7 @@ fn open_over(
     };
     let lanes = fabrics.iter().map(|fabric| lane_spec(&**fabric, &settings)).collect();
     let endpoint = Endpoint::new(Identity { name: name.clone(), section }, lanes, deadlines);
-    fabrics.extend(staging::copiers(&fabrics, &settings, &gpus));
+    fabrics.extend(copiers);
     let (inbox, signal) = (Arc::new(Inbox::default()), Arc::new(Signal::default()));
     let mut core = Core::new(
         endpoint,

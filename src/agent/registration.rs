@@ -75,8 +75,8 @@ impl Agent {
     ) -> Result<(), RegisterError> {
         self.check_running()?;
         let pieces = self.pieces(list)?;
-        if let Some((_, piece)) = pieces.first().filter(|_| list.kind == MemoryKind::Vram) {
-            self.stage_gpu(piece.device)?;
+        if list.kind == MemoryKind::Vram {
+            self.ready_gpus(pieces.iter().map(|(_, piece)| piece.device).collect())?;
         }
         self.release_quarantined();
         // SAFETY: the caller's promise is the callee's.
@@ -407,10 +407,11 @@ fn register_below(core: &mut Core, region: &Region) -> Result<Vec<FabricKey>, Fa
     Ok(keys)
 }
 
-/// Makes memory of our own usable in transfers, as [`Agent::register`] does the host's, before there are peers.
+/// Makes memory of our own usable in transfers, as [`Agent::register`] does the host's.
 ///
 /// # Safety
-/// Until the fabrics are closed, the memory is mapped, readable and writable, and nobody holds a Rust reference to it.
+/// Until the fabrics are closed and their pinners are gone, the memory is mapped, readable and writable, and nobody holds a
+/// Rust reference to it.
 pub(super) unsafe fn add_own_region(
     core: &mut Core,
     kind: MemoryKind,
@@ -419,6 +420,7 @@ pub(super) unsafe fn add_own_region(
     let region = region(kind, memory, core.registered.next_key());
     let keys = register_below(core, &region)?;
     core.endpoint.add_region(AnnouncedRegion { region, keys }).map_err(|error| {
+        core.deregister_below(&[region.key]);
         FabricError::new("agent", "register", FabricErrorKind::InvalidRegion, 0, error.to_string())
     })
 }

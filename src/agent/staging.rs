@@ -9,14 +9,15 @@
 //! is copied by a fabric of its own that pulls from our own process, so that it has its queue, its turns and its threads.
 #![allow(unsafe_code)] // memory of our own, and the promise about it to the fabrics
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::time::Instant;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::config::EngineSettings;
-use crate::desc::{Descriptor, MemoryKind, PeerKey, Span};
+use crate::config::{EngineSettings, GATHER_BELOW_MAX};
+use crate::desc::{Descriptor, MemoryKind, PeerKey, SessionId, Span};
 use crate::device::DeviceBuffer;
 use crate::error::{FabricError, FabricErrorKind};
 use crate::fabric::registry::open_copier;
@@ -31,7 +32,7 @@ use super::registration::add_own_region;
 use super::{Agent, NotRunning};
 
 /// Bytes of a slot: enough for a network card to be at its best, little enough for copies and writes to overlap.
-const SLOT_BYTES: u64 = 512 << 10;
+const SLOT_BYTES: u64 = GATHER_BELOW_MAX;
 /// Slots: half for peers to write into, which eight peers have some of at a time, half to gather in.
 const SLOTS: u64 = 64;
 
@@ -78,7 +79,7 @@ impl HostPages {
     }
 
     fn span(&self) -> Span {
-        Span { addr: self.base.as_ptr().addr() as u64, len: self.len.get() as u64 }
+        Span { addr: self.base.as_ptr().expose_provenance() as u64, len: self.len.get() as u64 }
     }
 }
 
@@ -113,12 +114,18 @@ pub(super) fn kind_of(copier: &dyn Fabric) -> MemoryKind {
 }
 
 impl Agent {
-    /// Makes ready for GPU memory of a device that is about to be registered: staging memory on the first such device, where
-    /// a lane gathers it, and a note that cards may write to it.
-    pub(super) fn stage_gpu(&self, ordinal: u32) -> Result<(), NotRunning> {
-        if let Ok(device) = self.shared.gpus.device(ordinal) {
-            self.running_core()?.note_gpu(&device);
-        } // otherwise registering says so
+    /// Makes ready for GPU memory of devices that is about to be registered: a note of each, that cards may write to it, and
+    /// staging memory on the first of all, where a lane gathers it.
+    pub(super) fn ready_gpus(&self, ordinals: BTreeSet<u32>) -> Result<(), NotRunning> {
+        for ordinal in &ordinals {
+            if let Ok(device) = self.shared.gpus.device(*ordinal) {
+                self.running_core()?.note_gpu(&device);
+            } // otherwise registering says so
+        }
+        ordinals.first().map_or(Ok(()), |first| self.stage_gpu(*first))
+    }
+
+    fn stage_gpu(&self, ordinal: u32) -> Result<(), NotRunning> {
         if !self.running_core()?.wants_staging(MemoryKind::Vram) {
             return Ok(());
         }
@@ -207,14 +214,15 @@ impl Core {
 
     /// Hands slots out again that peers held who have since been proven to have let go of us.
     pub(super) fn reclaim_slots(&mut self, now: Instant) {
-        let quiet = |session: &_| !self.ghosts.may_be_about(*session);
+        let quiet = |session: &SessionId| !self.ghosts.may_be_about(*session);
         let sessions: Vec<_> = self.endpoint.holding_sessions().filter(quiet).collect();
         sessions.into_iter().for_each(|session| self.endpoint.handle_let_go(session, now));
     }
 
     /// Gives staging memory back, once the fabrics are closed; what a peer may still write into is left as it is.
     pub(super) fn free_staging(&mut self, nobody_writes: bool) {
-        for (kind, stock) in std::mem::take(&mut self.staging) {
+        let all = std::mem::take(&mut self.staging);
+        for (kind, stock) in all.into_iter().filter_map(|(kind, stock)| Some((kind, stock?))) {
             let quarantined = self.endpoint.slots(kind).of(SlotPhase::Quarantined);
             if quarantined > 0 || !nobody_writes {
                 tracing::warn!(

@@ -248,8 +248,9 @@ const AGES: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
 const SPIN_US: RangeInclusive<u64> = 0..=10_000;
 const COPY_THREADS: &str = "BATON_COPY_THREADS";
 const COPY_THREADS_RANGE: RangeInclusive<u64> = 1..=64;
-/// Larger pieces fit no slot of staging memory.
-const GATHER_BELOW: RangeInclusive<u64> = 0..=512 << 10;
+/// Pieces of so many bytes are not gathered: a slot of staging memory has no more.
+pub const GATHER_BELOW_MAX: u64 = 512 << 10;
+const GATHER_BELOW: RangeInclusive<u64> = 0..=GATHER_BELOW_MAX;
 const COPY_THREADS_ENOUGH: usize = 4;
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// IFNAMSIZ less the closing zero.

@@ -33,8 +33,8 @@ pub mod trust;
 pub mod variables;
 
 pub use engine::{
-    EngineSettings, abi_override, cuda_library, log_filter, process_abi_override, process_log_filter,
-    ucx_transports,
+    EngineSettings, GATHER_BELOW_MAX, abi_override, cuda_library, log_filter, process_abi_override,
+    process_log_filter, ucx_transports,
 };
 pub use environment::{Environment, SettingError};
 pub use lanes::LaneChoice;

@@ -27,7 +27,6 @@ impl Core {
         self.farewells.values_mut().for_each(|farewell| *farewell = Some(text.to_owned()));
         self.signal.raise();
         let closing = self.close_fabrics();
-        self.free_staging(closing.have_closed && closing.are_framed);
         // After the fabrics: the end of a stream tells the peer that nothing of ours moves any more.
         for (_, stream) in self.streams.drain() {
             match closing.have_closed {
@@ -38,6 +37,7 @@ impl Core {
         self.processes.clear();
         self.leave_lobby();
         self.pinners.clear();
+        self.free_staging(closing.have_closed && closing.are_framed);
         closing.have_closed && closing.are_framed
     }
 

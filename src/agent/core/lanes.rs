@@ -52,7 +52,9 @@ impl Core {
             let moved = fabric.poll(budget, &mut tap);
             *due = moved || fabric.wake().is_none();
             worked |= moved;
-            lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (fabric.name(), peer, error)));
+            if let Polled::Lane(lane) = source {
+                lost.extend(tap.into_lost().into_iter().map(|(peer, error)| (lane, peer, error)));
+            } // a copier's peer is this process
         }
         for (lane, peer, error) in lost {
             // It has left, perhaps, and its last words have come after this drive looked at its stream.

@@ -34,9 +34,13 @@ impl Core {
                 "notifications may not have come to the peer's host"
             );
         }
+        let (session, now) = (peer.session(), Instant::now());
         self.unlink(key);
-        self.part(key, Instant::now());
+        self.part(key, now);
         self.endpoint.handle_closed(key, reason);
+        if let Some(session) = session.filter(|session| !self.ghosts.is_about(*session)) {
+            self.endpoint.handle_let_go(session, now); // it has ended, or never moved a byte by itself
+        }
         if let Some(farewell) = self.farewells.get_mut(&key) {
             *farewell = Some(reason.into());
         }

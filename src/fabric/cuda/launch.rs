@@ -48,7 +48,9 @@ pub(super) fn placed(
             None => {
                 let region = ours.containing(dst).ok_or_else(|| gone(dst))?;
                 let window = match is_within {
-                    true => Some(Window::within(*ours.containing(src).ok_or_else(|| gone(src))?)),
+                    true => {
+                        Some(Window::within(*ours.containing(src).ok_or_else(|| gone(src))?, region.device)?)
+                    }
                     false => theirs.window((cuda, process), region.device, src, left)?,
                 };
                 let Some(window) = window else { return Ok(None) };

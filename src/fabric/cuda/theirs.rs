@@ -35,9 +35,18 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Of memory of this very process.
-    pub fn within(region: Region) -> Self {
-        Self { span: region.span, shift: 0, mapping: None }
+    /// Of memory of this very process, for copies on `device`: on that device alone, for nothing here gives one device
+    /// access to what another agent has on its own.
+    pub fn within(region: Region, device: u32) -> Result<Self, FabricError> {
+        if region.device != device {
+            let detail = format!(
+                "{} is on device {}, and device {device} has no access to it within one process: give each agent \
+                 a process of its own, or leave cuda out of BATON_LANES",
+                region.span, region.device
+            );
+            return Err(error("copy", FabricErrorKind::Unsupported, detail));
+        }
+        Ok(Self { span: region.span, shift: 0, mapping: None })
     }
 }
 
@@ -88,7 +97,7 @@ impl Theirs {
             return Err(error("copy", FabricErrorKind::InvalidRegion, detail));
         };
         if process.is_us() {
-            return Ok(Some(Window::within(region)));
+            return Window::within(region, device).map(Some);
         }
         let Some(mapped) = self.mapped((cuda, process), device, handle, left) else { return Ok(None) };
         let mapping = mapped?;

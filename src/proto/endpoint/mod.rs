@@ -11,7 +11,7 @@
 //!   names, and [`Endpoint::handle_timeout`] every [`TICK`].
 //!
 //! The flows of the two ends of a transfer are in `outgoing` and `incoming`, those of gathered ones in `gathered` and their
-//! slots in `staging`, the handshake is in
+//! slots in `staging` and `lending`, the handshake is in
 //! `handshake`, what time brings is in `clock`, what is done about silence in `stall` and `ask`.
 
 mod action;
@@ -26,6 +26,7 @@ mod gathered;
 mod handshake;
 mod incoming;
 mod lanes;
+mod lending;
 #[cfg(test)]
 mod many_tests;
 mod outgoing;
@@ -103,6 +104,8 @@ pub struct Endpoint {
     /// Plans of transfers that have ended, for their memory.
     spare_plans: Vec<Plan>,
     staging: Staging,
+    /// Whose turn it was to be the first of those with something to do.
+    pumped_first: PeerKey,
 }
 
 /// Something on its way: a posted batch or a landing payload.
@@ -199,6 +202,7 @@ impl Endpoint {
             actions: VecDeque::new(),
             spare_plans: Vec::new(),
             staging: Staging::default(),
+            pumped_first: PeerKey(0),
         }
     }
 
@@ -340,8 +344,13 @@ impl Endpoint {
     #[must_use]
     pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
         if self.actions.is_empty() {
-            let keys: Vec<_> =
+            let mut keys: Vec<_> =
                 self.peers.iter().filter(|(_, peer)| peer.wants_pump()).map(|(key, _)| *key).collect();
+            // What all of them share, slots to gather in, is for whoever comes first: each is, in turn.
+            let turn = keys.partition_point(|key| *key <= self.pumped_first);
+            let turn = turn % keys.len().max(1);
+            keys.rotate_left(turn);
+            self.pumped_first = keys.first().copied().unwrap_or(self.pumped_first);
             keys.into_iter().for_each(|key| self.pump(key, now));
         }
         self.actions.pop_front()

@@ -62,7 +62,7 @@ impl Endpoint {
         }
         let number = if planted::is(Planted::TransferIdWraps) { number % 8 } else { number };
         let id = TransferId::new(key, number);
-        // What gathers has no regions of its own to look at.
+        // Deregistered since it was planned. A fabric would refuse to send it; what gathers it would copy what is there now.
         let is_gone = gathered.is_some() && regions.iter().any(|key| self.regions.by_key(*key).is_none());
         let transfer = Outgoing {
             id,

@@ -203,6 +203,9 @@ impl Endpoint {
             };
             last = Some(region);
             if !keys.contains(&region.key) {
+                if self.staging.is_staging(region) {
+                    return Err(format!("{span} is staging memory, which only its slots' holders write to"));
+                }
                 keys.push(region.key);
             }
         }

@@ -40,16 +40,25 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// Whether a transfer that is planned so, between these descriptors of ours and the peer's, is better gathered: what lies
-    /// on another device than the slots is not.
-    pub fn suits(&self, plan: &Plan, sides: [(MemoryKind, &[Descriptor]); 2]) -> bool {
-        let pieces = plan.segments().len();
-        let is_small = pieces >= PIECES_MIN && plan.bytes() / (pieces as u64) < self.below;
+    /// Whether a transfer between these descriptors of ours and the peer's may gain by it: what has large pieces even before
+    /// any are merged does not, nor what lies on another device than the slots.
+    pub fn may_suit(&self, sides: [(MemoryKind, &[Descriptor]); 2]) -> bool {
+        let [(_, descs), _] = sides;
+        let bytes = descs.iter().fold(0_u64, |sum, descriptor| sum.saturating_add(descriptor.len));
         let mut sides = sides.into_iter().zip(self.devices);
-        is_small
+        self.gains(descs.len(), bytes)
             && sides.all(|((kind, descs), device)| {
                 kind != MemoryKind::Vram || descs.iter().all(|descriptor| descriptor.device == device)
             })
+    }
+
+    /// Whether one that is planned so does.
+    pub fn suits(&self, plan: &Plan) -> bool {
+        self.gains(plan.segments().len(), plan.bytes())
+    }
+
+    fn gains(&self, pieces: usize, bytes: u64) -> bool {
+        pieces >= PIECES_MIN && bytes / (pieces as u64) < self.below
     }
 }
 

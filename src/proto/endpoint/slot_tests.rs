@@ -13,8 +13,8 @@ use crate::proto::wire::Filled;
 /// Eight slots of 4 KiB, four of them for peers.
 const STAGING: Span = Span { addr: 0x40_0000, len: 8 * 4096 };
 
-/// A peer that is up over a lane that gathers, and has been lent four slots.
-fn lent() -> Hostile {
+/// A lane that gathers, and a peer that has said nothing yet.
+fn gathering() -> Hostile {
     let mut peer = Hostile::silent_over(LaneSpec { native_write: true, gathers_below: 4096, ..LANE });
     let region = Region { key: RegionKey(2), kind: MemoryKind::Dram, device: 0, span: STAGING };
     peer.endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
@@ -28,6 +28,12 @@ fn lent() -> Hostile {
     };
     peer.endpoint.add_staging(spec);
     peer.endpoint.handle_copier(peer.key, MemoryKind::Dram);
+    peer
+}
+
+/// One that is up and has been lent four slots.
+fn lent() -> Hostile {
+    let mut peer = gathering();
     peer.hello_with("them", [1; 16], CAPABILITY_SLOTS);
     peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
     let mut peer = peer.come_up();
@@ -73,6 +79,65 @@ fn a_filled_slot_is_scattered_and_lent_again() {
     peer.endpoint.handle_completed(*token, Ok(()), peer.now);
     assert_eq!(granted(&peer), 4);
     assert!(closed(&mut peer).is_none());
+}
+
+/// What a card has written is flushed before anything reads it, and before anybody is told.
+#[test]
+fn gpus_see_what_was_written_first() {
+    let kinds = &[MemoryKind::Dram, MemoryKind::Vram];
+    let mut peer = Hostile::silent_over(LaneSpec { native_write: true, gathers_below: 4096, kinds, ..LANE });
+    let vram = |key, span| Region { key: RegionKey(key), kind: MemoryKind::Vram, device: 2, span };
+    let target = Span { addr: 0x90_0000, len: 4096 };
+    for region in [vram(2, STAGING), vram(3, target)] {
+        peer.endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
+    }
+    let kind = MemoryKind::Vram;
+    let spec =
+        StagingSpec { kind, device: 2, copier: 1, memory: STAGING, slot_bytes: 4096, segments_per_copy: 64 };
+    peer.endpoint.add_staging(spec);
+    peer.endpoint.handle_copier(peer.key, kind);
+    peer.hello_with("them", [1; 16], CAPABILITY_SLOTS);
+    peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
+    let mut peer = peer.come_up();
+    let slot = StagingSlot { kind, ..slot(0, 1) };
+    peer.say(&filled(1, slot, 5, &[target]));
+    assert!(matches!(peer.actions()[..], [Action::Flush { .. }, Action::Post { lane: 1, .. }]));
+    peer.commit(6); // moved by the peer alone
+    assert!(matches!(peer.actions()[..], [Action::Flush { .. }, Action::Deliver { .. }]));
+    peer.commit(7);
+    let key = peer.key;
+    assert!(matches!(peer.endpoint.poll_action(peer.now), Some(Action::Flush { .. })));
+    peer.endpoint.handle_unflushed(key, "on purpose");
+    let rest = peer.answers().concat();
+    assert!(!rest.contains("Ack { id: TransferId(7)") && rest.contains("Goodbye"), "{rest}");
+}
+
+/// Hosts may give host memory any device's number.
+#[test]
+fn host_memory_of_any_number_is_scattered_to() {
+    let mut peer = lent();
+    let span = Span { addr: 0x90_0000, len: 4096 };
+    let region = Region { key: RegionKey(3), kind: MemoryKind::Dram, device: 3, span };
+    peer.endpoint.add_region(AnnouncedRegion { region, keys: Vec::new() }).expect("a region");
+    peer.say(&filled(1, slot(0, 1), 5, &[span]));
+    assert!(matches!(peer.actions()[..], [Action::Post { lane: 1, .. }]));
+}
+
+#[test]
+fn staging_memory_is_no_destination() {
+    let mut peer = lent();
+    peer.say(&filled(1, slot(0, 1), 5, &[Span { addr: STAGING.addr + 4096, len: 8 }]));
+    assert!(peer.actions().is_empty());
+    assert!(peer.answers().concat().contains("is staging memory"));
+}
+
+/// An older agent would not know what it is told.
+#[test]
+fn who_does_not_know_of_slots_is_lent_none() {
+    let mut peer = gathering();
+    peer.hello_with("them", [1; 16], 0);
+    peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
+    assert_eq!(granted(&peer.come_up()), 0);
 }
 
 #[test]
@@ -170,7 +235,7 @@ fn what_is_large_few_or_on_another_device_is_not_gathered() {
         let side = |party, descs| Side { party, kind, descs, regions: &table };
         let caps = PlanCaps { segments_per_chunk: 64, bytes_per_chunk: 1 << 20 };
         let plan = plan(side(Party::Local, &from), side(Party::Remote, &to), caps).expect("a plan");
-        gathering.suits(&plan, [(kind, &from), (kind, &to)])
+        gathering.may_suit([(kind, &from), (kind, &to)]) && gathering.suits(&plan)
     };
     use MemoryKind::{Dram, Vram};
     assert!(suits(Dram, 16, 4095, [0, 0]) && suits(Vram, 16, 4095, [0, 3]));
