@@ -21,6 +21,7 @@ mod counters;
 mod events;
 #[cfg(test)]
 mod fence_tests;
+mod flight;
 mod flush;
 mod gathered;
 mod handshake;
@@ -56,7 +57,7 @@ use super::regions::RegionTable;
 use super::section::Section;
 use super::session::{Deadlines, SessionPhase};
 use super::transfer::TransferError;
-use super::wire::{Event, Frame, StagingSlot};
+use super::wire::{Event, Frame};
 
 pub use action::{Action, CommandError, Placement, Stall, Standing};
 pub use clock::TICK;
@@ -68,7 +69,8 @@ pub use peer::Peer;
 pub use routes::{Gathering, Route, Routes};
 pub use staging::StagingSpec;
 
-use self::staging::{SlotPair, Staging};
+use self::flight::{Flight, FlightKind};
+use self::staging::Staging;
 
 /// Who we are, as peers see it. Its regions are kept up to date by the endpoint.
 #[derive(Clone, Debug)]
@@ -106,47 +108,6 @@ pub struct Endpoint {
     staging: Staging,
     /// Whose turn it was to be the first of those with something to do.
     pumped_first: PeerKey,
-}
-
-/// Something on its way: a posted batch or a landing payload.
-#[derive(Debug)]
-struct Flight {
-    peer: PeerKey,
-    /// The lane that it is on.
-    lane: usize,
-    id: TransferId,
-    chunk: u32,
-    bytes: u64,
-    kind: FlightKind,
-    /// Our regions that it touches for the peer; for a transfer of ours, the transfer has them.
-    regions: Vec<RegionKey>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FlightKind {
-    /// A batch we posted for a transfer of ours.
-    OutgoingPost,
-    /// The payload of an answer to a read of ours.
-    AnswerLanding,
-    /// A batch that pulls for the peer's write.
-    PullPost,
-    /// A batch that answers the peer's read.
-    AnswerPost,
-    /// The payload of the peer's write.
-    WriteLanding,
-    /// A copy that gathers a chunk of a transfer of ours into a slot of our own.
-    Gather(SlotPair),
-    /// A batch that writes what was gathered into a slot of the peer's.
-    SlotWrite(SlotPair),
-    /// A copy that scatters what the peer has written into a slot of ours.
-    Scatter(StagingSlot),
-}
-
-impl FlightKind {
-    /// Whether it is for a transfer of ours.
-    fn is_ours(self) -> bool {
-        matches!(self, Self::OutgoingPost | Self::AnswerLanding | Self::Gather(_) | Self::SlotWrite(_))
-    }
 }
 
 /// Transfers that one peer may have unfinished, in each direction.

@@ -8,7 +8,7 @@ use crate::desc::{Descriptor, MemoryKind, Region, Segment, Span, TransferOp};
 use crate::proto::grant::{Slot, SlotPhase};
 use crate::proto::plan::{Party, PlanCaps, Side, plan};
 use crate::proto::section::{AnnouncedRegion, CAPABILITY_SLOTS};
-use crate::proto::wire::Filled;
+use crate::proto::wire::{Filled, StagingSlot};
 
 /// Eight slots of 4 KiB, four of them for peers.
 const STAGING: Span = Span { addr: 0x40_0000, len: 8 * 4096 };

@@ -45,9 +45,8 @@ pub fn goals(cells: &[Value], corrupt: usize) -> Vec<Goal> {
     };
     let parts = cells.iter().filter(is_large).filter_map(|cell| number(cell, "of_limit"));
     let worst = parts.min_by(f64::total_cmp);
-    let is_small = |cell: &&Value| {
-        number(cell, "size") == Some(4096.0) && number(cell, "bytes") >= Some(LARGE_BYTES)
-    };
+    let is_small =
+        |cell: &&Value| number(cell, "size") == Some(4096.0) && number(cell, "bytes") >= Some(LARGE_BYTES);
     let beside = cells.iter().filter(is_small).filter_map(|cell| number(cell, "times_nixl"));
     let slowest = beside.min_by(f64::total_cmp);
     let per_descriptor = of_headline("plan_ns").zip(of_headline("list_ns")).map(|(plan, list)| plan + list);
@@ -70,7 +69,12 @@ pub fn goals(cells: &[Value], corrupt: usize) -> Vec<Goal> {
             per_descriptor,
             at_most(per_descriptor, 12.0),
         ),
-        goal("times NIXL cuda_ipc at 4 KiB, worst of 64 MiB and up", "at least 20", slowest, at_least(slowest, 20.0)),
+        goal(
+            "times NIXL cuda_ipc at 4 KiB, worst of 64 MiB and up",
+            "at least 20",
+            slowest,
+            at_least(slowest, 20.0),
+        ),
         goal("checks with wrong bytes", "0", Some(corrupt as f64), Some(corrupt == 0)),
     ]
 }
