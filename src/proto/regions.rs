@@ -49,11 +49,10 @@ pub trait RegionLookup {
 /// Why no region holds a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
+    /// There is no region of this kind and device.
+    Nothing,
     /// No region touches it.
-    Nowhere {
-        /// Regions of the same kind and device there are.
-        regions: usize,
-    },
+    Nowhere,
     /// It begins or ends inside this region but is not all in it.
     Straddles(Region),
     /// It is registered, but as memory of another kind or device.
@@ -63,8 +62,8 @@ pub enum Miss {
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nowhere { regions: 0 } => f.write_str("no such memory is registered at all"),
-            Self::Nowhere { regions } => write!(f, "none of the {regions} registered regions touches it"),
+            Self::Nothing => f.write_str("no such memory is registered at all"),
+            Self::Nowhere => f.write_str("no registered region touches it"),
             Self::Straddles(region) => write!(f, "it crosses the edge of region {}", region.span),
             Self::OtherMemory(region) => {
                 write!(f, "that memory is registered as {} of device {}", region.kind, region.device)
@@ -196,10 +195,10 @@ impl RegionLookup for RegionTable {
         if let Some(region) = other.filter_map(|(_, space)| containing(space, span)).next() {
             return Miss::OtherMemory(*region);
         }
-        let Some(space) = self.space(kind, device) else { return Miss::Nowhere { regions: 0 } };
+        let Some(space) = self.space(kind, device) else { return Miss::Nothing };
         match space.touching(span) {
             Some(region) => Miss::Straddles(*region),
-            None => Miss::Nowhere { regions: space.len() },
+            None => Miss::Nowhere,
         }
     }
 }

@@ -43,13 +43,13 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "our array is not registered": (
         lambda a, p: _write(a, host.descs(STRANGE), host.descs(p.dst[:4096]), p.gen_name),
-        "local descriptor 0 (DRAM {STRANGE}+4096) is not inside one registered region: none of the 1 registered "
-        "regions touches it; register the memory with this agent first",
+        "local descriptor 0 (DRAM {STRANGE}+4096) is not inside one registered region: no registered region "
+        "touches it; register the memory with this agent first",
     ),
     "the peer's array is not registered": (
         lambda a, p: _write(a, host.descs(p.src[:4096]), host.descs(STRANGE), p.gen_name),
-        "remote descriptor 0 (DRAM {STRANGE}+4096) is not inside one registered region: none of the 1 registered "
-        "regions touches it; register the memory on the peer, then load the peer's metadata again",
+        "remote descriptor 0 (DRAM {STRANGE}+4096) is not inside one registered region: no registered region "
+        "touches it; register the memory on the peer, then load the peer's metadata again",
     ),
     "lengths differ": (
         lambda a, p: _write(a, host.descs(p.src[:100]), host.descs(p.dst[:200]), p.gen_name),

@@ -138,8 +138,8 @@ fn errors_name_the_descriptor_and_the_way_out() {
     );
     assert_eq!(
         text(&[(0, 2)], &[(5, 2)]),
-        "remote descriptor 0 (DRAM 0x5+2) is not inside one registered region: none of the 1 registered regions \
-         touches it; register the memory on the peer, then load the peer's metadata again"
+        "remote descriptor 0 (DRAM 0x5+2) is not inside one registered region: no registered region touches it; \
+         register the memory on the peer, then load the peer's metadata again"
     );
 }
 
