@@ -1,7 +1,8 @@
 //! Writes of scattered pieces over ucx, straight and gathered: `cargo bench --bench gathering`; one line of it: `-- 256`.
 //!
 //! Two agents of one process move 4 MiB between pools whose pieces lie in opposite orders, so that nothing merges. Where the
-//! two lines cross is what `ucx` has for a threshold (`BATON_GATHER_BELOW`). `BATON_UCX_LIBRARY` names another libucp.
+//! two lines cross is what `ucx` has for a threshold (`BATON_GATHER_BELOW`). `BATON_UCX_LIBRARY` names another libucp than
+//! the system's; `scripts/install-ucx.sh` fetches one and prints its path.
 #![allow(unsafe_code)] // vouches for its own memory
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ fn writes(criterion: &mut Criterion) {
         let Some([ours, theirs]) = agents(below) else { return };
         let [from, to] = [&ours, &theirs].map(pool);
         ours.load_blob(theirs.name(), &theirs.local_blob()).expect("it loads");
+        let mut has_run = false;
         for size in PIECES {
             let request = TransferRequest {
                 op: TransferOp::Write,
@@ -41,6 +43,7 @@ fn writes(criterion: &mut Criterion) {
                 sync_message: None,
             };
             group.bench_function(BenchmarkId::new(way, size), |bencher| {
+                has_run = true;
                 bencher.iter(|| {
                     let transfer = ours.submit(&request).expect("it is taken");
                     assert_eq!(
@@ -52,7 +55,8 @@ fn writes(criterion: &mut Criterion) {
                 });
             });
         }
-        assert_eq!(ours.gathered_chunks() > 0, below > 0, "what was measured is not what is said");
+        let is_as_said = (ours.gathered_chunks() > 0) == (below > 0);
+        assert!(is_as_said || !has_run, "what was measured is not what is said");
     }
     group.finish();
 }

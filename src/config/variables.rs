@@ -81,7 +81,7 @@ const REMOVED: &str = "TensorRT-LLM 1.2 and later no longer read it";
 pub const VARIABLES: &[Variable] = &[
     baton(
         "BATON_LANES",
-        "local,ucx,stream",
+        "local,ucx,cuda,stream",
         "lanes that may carry data: local, ucx, cuda, libfabric, mpi, stream (both of stream-unix, stream-tcp); a list without a stream has no fallback",
     ),
     baton(
