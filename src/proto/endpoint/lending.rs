@@ -25,8 +25,7 @@ impl Endpoint {
     /// Gives it staging memory of a kind of which it has none.
     pub fn add_staging(&mut self, spec: StagingSpec) {
         self.staging.ours.push(OurSlots::new(spec));
-        let up: Vec<_> = self.peers.keys().copied().collect();
-        up.into_iter().for_each(|key| self.lend_ahead(key));
+        self.lend_ahead_to_all();
     }
 
     /// How many of our slots that peers write into stand where; all zero without staging memory.
@@ -61,13 +60,14 @@ impl Endpoint {
         let (proved, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, of)| *of == session);
         self.staging.unproved = rest;
         for (holder, _) in proved {
-            for ours in &mut self.staging.ours {
-                ours.pool.handle_quiet(holder, now);
-                while ours.pool.poll_action().is_some() {}
-            }
+            self.staging.ours.iter_mut().for_each(|ours| ours.note_quiet(holder, now));
         }
-        let up: Vec<_> = self.peers.keys().copied().collect();
-        up.into_iter().for_each(|key| self.lend_ahead(key));
+        self.lend_ahead_to_all();
+    }
+
+    fn lend_ahead_to_all(&mut self) {
+        let keys: Vec<_> = self.peers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.lend_ahead(key));
     }
 
     /// How a transfer between these kinds of memory can be gathered for a lane; `None` where it cannot.
@@ -81,8 +81,8 @@ impl Endpoint {
     ) -> Option<Gathering> {
         let serves = spec.gathers() && op == TransferOp::Write && self.staging.served.contains(&(key, local));
         let ours = self.staging.of(local).filter(|_| serves)?;
-        let (holder, theirs) = (peer.holder(), self.staging.theirs.get(&remote)?);
-        let places = || theirs.places.range((holder, 0)..=(holder, u32::MAX)).map(|(_, place)| place);
+        let theirs = self.staging.theirs.get(&remote)?;
+        let places = || theirs.places_of(peer.holder());
         let (shortest, first) = (places().map(|place| place.span.len).min()?, places().next()?);
         if shortest < ours.spec.slot_bytes.min(SLOT_BYTES_MIN) {
             return None; // a chunk for each few bytes gains nothing
@@ -120,10 +120,9 @@ impl Endpoint {
             if has_some || !is_served || free == 0 || !gathering.iter().any(|spec| spec.carries([kind; 2])) {
                 continue;
             }
-            let _ = ours.pool.ask(holder, ANY, free, now); // so many are free
-            while let Some(slot) = ours.granted() {
+            for (slot, span) in ours.lend(holder, free, now) {
                 peer.lent.insert(kind);
-                peer.tell(Event::SlotGranted { slot, span: ours.place(slot.lease.index) });
+                peer.tell(Event::SlotGranted { slot, span });
             }
         }
     }
@@ -140,9 +139,8 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key).filter(|_| ours.region.is_none()) else {
             return;
         };
-        let _ = ours.pool.ask(peer.holder(), ANY, 1, now); // one has just become free
-        while let Some(slot) = ours.granted() {
-            peer.tell(Event::SlotGranted { slot, span: ours.place(slot.lease.index) });
+        for (slot, span) in ours.lend(peer.holder(), 1, now) {
+            peer.tell(Event::SlotGranted { slot, span });
         }
     }
 
@@ -169,8 +167,7 @@ impl Endpoint {
             return;
         };
         for ours in self.staging.ours.iter_mut().filter(|ours| ours.region == Some(region)) {
-            ours.pool.handle_quiet(holder, now);
-            while ours.pool.poll_action().is_some() {}
+            ours.note_quiet(holder, now);
         }
     }
 
@@ -187,11 +184,9 @@ impl Endpoint {
     pub(super) fn forget_slots_in(&mut self, key: PeerKey, region: Region) -> bool {
         let Some(holder) = self.peers.get(&key).map(Peer::holder) else { return false };
         let Some(theirs) = self.staging.theirs.get_mut(&region.kind) else { return false };
-        let is_gone = |place: &Place| region.span.holds(place.span);
-        let gone = theirs.places.range((holder, 0)..=(holder, u32::MAX)).any(|(_, place)| is_gone(place));
+        let gone = theirs.places_of(holder).any(|place| region.span.holds(place.span));
         if gone {
-            theirs.places.retain(|(of, _), _| *of != holder);
-            theirs.holdings.close(holder);
+            theirs.forget(holder);
         }
         gone
     }
@@ -218,15 +213,11 @@ impl Endpoint {
         let before = quarantined(&self.staging);
         for ours in &mut self.staging.ours {
             match planted::is(Planted::SlotsFreedWithStream) {
-                true => ours.pool.handle_quiet(holder, now),
-                false => ours.pool.handle_lost(holder, now),
+                true => ours.note_quiet(holder, now),
+                false => ours.note_lost(holder, now),
             }
-            while ours.pool.poll_action().is_some() {}
         }
-        for theirs in self.staging.theirs.values_mut() {
-            theirs.holdings.close(holder);
-            theirs.places.retain(|(of, _), _| *of != holder);
-        }
+        self.staging.theirs.values_mut().for_each(|theirs| theirs.forget(holder));
         self.staging.served.retain(|(of, _)| *of != key);
         if let Some(session) = peer.session().filter(|_| quarantined(&self.staging) > before) {
             self.staging.unproved.push((holder, session));

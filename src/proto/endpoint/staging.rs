@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::desc::{MemoryKind, PeerKey, Region, RegionKey, SessionId, Span};
 use crate::proto::grant::{
-    Action as PoolAction, Holdings, Pool, PoolLimits, RequestId, SlotPhase, ToHolder, ToOwner,
+    Action as PoolAction, Holdings, Pool, PoolLimits, RequestId, Slot, SlotPhase, ToHolder, ToOwner,
 };
 use crate::proto::wire::StagingSlot;
 
@@ -94,6 +94,7 @@ const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 86400);
 
 /// All grants are for whatever comes.
 pub(super) const ANY: RequestId = RequestId(0);
+
 impl StagingSpec {
     fn slots(&self) -> u32 {
         (self.memory.len / self.slot_bytes.max(1)) as u32
@@ -120,14 +121,48 @@ impl OurSlots {
         Span { addr: memory.addr + u64::from(index) * slot_bytes, len: slot_bytes }
     }
 
-    /// The next slot that has been granted, once the pool has been asked.
-    pub fn granted(&mut self) -> Option<StagingSlot> {
-        while let Some(action) = self.pool.poll_action() {
-            if let PoolAction::Say(_, ToHolder::Grant { slot: lease, .. }) = action {
-                return Some(StagingSlot { kind: self.spec.kind, lease });
-            }
-        }
-        None
+    /// Lends so many slots, which are free. They are to be told, each with its place.
+    pub fn lend(&mut self, holder: SessionId, count: u32, now: Instant) -> Vec<(StagingSlot, Span)> {
+        let _ = self.pool.ask(holder, ANY, count, now); // a pool of free slots grants them
+        let actions = std::iter::from_fn(|| self.pool.poll_action());
+        let leases: Vec<_> = actions
+            .filter_map(|action| match action {
+                PoolAction::Say(_, ToHolder::Grant { slot, .. }) => Some(slot),
+                _ => None,
+            })
+            .collect();
+        let placed = |lease: Slot| (StagingSlot { kind: self.spec.kind, lease }, self.place(lease.index));
+        leases.into_iter().map(placed).collect()
+    }
+
+    /// Nothing of this holder's lands in any of them any more.
+    pub fn note_quiet(&mut self, holder: SessionId, now: Instant) {
+        self.pool.handle_quiet(holder, now);
+        self.ignore_actions();
+    }
+
+    /// This holder is lost, and may still be writing.
+    pub fn note_lost(&mut self, holder: SessionId, now: Instant) {
+        self.pool.handle_lost(holder, now);
+        self.ignore_actions();
+    }
+
+    /// What the pool says of leases that have ended is nobody's business: whoever had them is gone.
+    fn ignore_actions(&mut self) {
+        while self.pool.poll_action().is_some() {}
+    }
+}
+
+impl TheirSlots {
+    /// Where the slots of one holder are.
+    pub fn places_of(&self, holder: SessionId) -> impl Iterator<Item = &Place> {
+        self.places.range((holder, 0)..=(holder, u32::MAX)).map(|(_, place)| place)
+    }
+
+    /// The slots of one holder are gone.
+    pub fn forget(&mut self, holder: SessionId) {
+        self.places.retain(|(of, _), _| *of != holder);
+        self.holdings.close(holder);
     }
 }
 
