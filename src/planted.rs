@@ -76,6 +76,8 @@ bugs!(
     RevokeUnsaid,
     /// Memory counts as out of use before the peers have let go of it.
     RevokeNotAwaited,
+    /// Memory goes out of use, and whoever waits for that is not woken.
+    QuietUnsaid,
     /// A newer blob of a name is taken for the session that is up.
     OldSessionKept,
     /// A staging slot is lent again before what is in it has been read.

@@ -349,6 +349,7 @@ impl Core {
                     let _ = fabric.import(peer, &region, None); // withdrawing what was never there is no error
                 }
             }
+            Action::Quieter => self.signal.raise(),
             Action::Post { peer, lane, token, op, segments, header } => {
                 self.post(lane, peer, Batch { token, op, segments, header }, now);
             }

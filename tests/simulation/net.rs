@@ -40,6 +40,8 @@ pub struct Net<W> {
     pub stuck: Vec<bool>,
     /// Streams that a node has let go of, and why.
     pub closed: Vec<(usize, PeerKey, String)>,
+    /// How often whoever waits for something of a node has been told to look again.
+    pub wakes: Vec<u64>,
     /// Silences that a node has reported.
     pub silences: Vec<(usize, u64)>,
     /// Stalls that a node has reported, and when.
@@ -75,6 +77,7 @@ impl<W: Watch> Net<W> {
             frozen: vec![false; count],
             stuck: vec![false; count],
             closed: Vec::new(),
+            wakes: vec![0; count],
             silences: Vec::new(),
             stalls: Vec::new(),
             post_failures: 0,
@@ -194,7 +197,9 @@ impl<W: Watch> Net<W> {
             let lingers = |wire: &&Wire| {
                 let theirs = other.and_then(|other| wire.side(other)).map(|side| &wire.ends[side]);
                 let ours = wire.side(n).map(|side| &wire.ends[side]);
-                ours.zip(theirs).is_some_and(|(ours, theirs)| !ours.open && theirs.open)
+                // One that never took the stream in has nothing to let go of.
+                ours.zip(theirs)
+                    .is_some_and(|(ours, theirs)| !ours.open && theirs.open && theirs.key.is_some())
             };
             if self.wires.iter().find(lingers).is_none() {
                 self.nodes[n].endpoint.handle_let_go(session, self.now);
@@ -209,6 +214,7 @@ impl<W: Watch> Net<W> {
         }
         self.trace(|net| format!("{} lets go of stream {:?}: {reason}", NAMES[n], net.wire_of(n, key)));
         self.nodes[n].let_go(key, reason);
+        self.wakes[n] += 1;
         self.closed.push((n, key, reason.into()));
         if let Some(at) = self.wire_of(n, key) {
             self.wires[at].end(n).close();
@@ -360,6 +366,11 @@ impl<W: Watch> Net<W> {
         }
         self.trace(|_| format!("{}: {}", NAMES[n], cut(&format!("{action:?}"))));
         let Some(action) = self.nodes[n].carry_out(action, self.now) else { return };
+        let wakes = matches!(
+            action,
+            Action::Deliver { .. } | Action::Ended { .. } | Action::Up { .. } | Action::Quieter
+        );
+        self.wakes[n] += u64::from(wakes); // as in the agent
         match action {
             Action::Deliver { peer, message } => self.host.delivered(n, &peer, &message),
             Action::Ended { id, outcome } => self.host.ended(n, id, outcome),

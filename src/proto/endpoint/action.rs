@@ -30,6 +30,9 @@ pub enum Action {
         /// The region.
         region: Region,
     },
+    /// Something that kept a revoked region of ours busy is over: whoever waits for that looks again, see
+    /// [`Endpoint::region_is_busy`](super::Endpoint::region_is_busy).
+    Quieter,
     /// Post a batch on a lane.
     Post {
         /// To whom.

@@ -358,7 +358,7 @@ impl Endpoint {
 
     /// A posted batch is over.
     pub fn handle_completed(&mut self, token: OpToken, outcome: Result<(), String>, now: Instant) {
-        let Some(flight) = self.flights.remove(&token.0) else { return };
+        let Some(flight) = self.take_flight(token.0) else { return };
         if let Some(peer) = self.peers.get_mut(&flight.peer) {
             peer.lanes.note_completed(flight.lane);
         }
@@ -376,7 +376,7 @@ impl Endpoint {
 
     /// A landing payload is in place, or could not be placed.
     pub fn handle_landed(&mut self, ticket: u64, outcome: Result<(), String>, now: Instant) {
-        let Some(flight) = self.flights.remove(&ticket) else { return };
+        let Some(flight) = self.take_flight(ticket) else { return };
         match flight.kind {
             FlightKind::AnswerLanding => self.outgoing_flight_done(&flight, outcome, now),
             _ => self.incoming_flight_done(&flight, outcome, now),

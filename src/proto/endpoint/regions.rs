@@ -11,6 +11,7 @@ use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::{OutgoingPhase, TransferError};
 use crate::proto::wire::Event;
 
+use super::flight::Flight;
 use super::peer::Releasing;
 use super::{Action, Endpoint, LaneSpec, Unkeyed};
 
@@ -118,6 +119,21 @@ impl Endpoint {
                 .flat_map(|peer| peer.outgoing.values())
                 .any(|transfer| transfer.phase != OutgoingPhase::Over && transfer.regions.contains(&key))
             || self.peers.values().any(|peer| peer.revoking.contains(&key))
+    }
+
+    /// A flight that is over, out of those that touch regions.
+    pub(super) fn take_flight(&mut self, number: u64) -> Option<Flight> {
+        let flight = self.flights.remove(&number)?;
+        if flight.regions.iter().any(|key| self.regions.by_key(*key).is_none()) {
+            self.note_quieter();
+        }
+        Some(flight)
+    }
+
+    fn note_quieter(&mut self) {
+        if !planted::is(Planted::QuietUnsaid) {
+            self.actions.push_back(Action::Quieter);
+        }
     }
 
     pub(super) fn handle_region_add(&mut self, key: PeerKey, bytes: &[u8]) {
@@ -229,8 +245,10 @@ impl Endpoint {
     }
 
     pub(super) fn handle_region_released(&mut self, key: PeerKey, region: RegionKey) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.revoking.remove(&region);
+        if let Some(peer) = self.peers.get_mut(&key)
+            && peer.revoking.remove(&region)
+        {
+            self.note_quieter();
         }
         self.note_released(key, region);
     }

@@ -478,6 +478,22 @@ fn a_stream_stays_while_the_peer_may_still_write_to_what_is_revoked() {
     assert!(wait(&mut peer), "nobody needs it any more");
 }
 
+#[test]
+fn whoever_waits_for_a_revoked_region_is_told_when_the_peer_has_let_go_of_it() {
+    let mut peer = Hostile::up_over(LaneSpec { native_write: true, ..LANE });
+    peer.say(&Frame::Event { number: 1, event: Event::Loaded { loaded: false } });
+    peer.endpoint.remove_region(RegionKey(1));
+    let is_told = |peer: &mut Hostile, number, key| {
+        peer.say(&Frame::Event { number, event: Event::RegionReleased { key: RegionKey(key) } });
+        peer.actions().iter().filter(|action| matches!(action, Action::Quieter)).count()
+    };
+    assert_eq!(is_told(&mut peer, 2, 7), 0, "there is no such region");
+    assert!(peer.endpoint.region_is_busy(RegionKey(1)));
+    assert_eq!(is_told(&mut peer, 3, 1), 1);
+    assert!(!peer.endpoint.region_is_busy(RegionKey(1)));
+    assert_eq!(is_told(&mut peer, 4, 1), 0, "once");
+}
+
 /// Looking up its spans is what costs most of a data frame: it comes last, and not for what is thrown away anyway.
 #[test]
 fn the_spans_of_a_data_frame_are_looked_up_last() {

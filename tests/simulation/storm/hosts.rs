@@ -7,7 +7,7 @@ use baton::fabric::Fabric;
 use baton::proto::endpoint::{CommandError, Standing};
 
 use super::coverage::Kind;
-use super::{Storm, TRANSFER_LIMIT};
+use super::{Rule, Storm, TRANSFER_LIMIT};
 use crate::net::NAMES;
 use crate::work::planned;
 
@@ -178,7 +178,8 @@ impl Storm {
             self.coverage.strike(Kind::Deregistered);
         }
         self.net.trace(|_| format!("{} deregisters area {area}, {key}", NAMES[n]));
-        self.net.host.areas[area].is_revoked = true;
+        let revoked = &mut self.net.host.areas[area];
+        (revoked.is_revoked, revoked.slept_at) = (true, None);
         self.net.nodes[n].endpoint.remove_region(key);
         self.net.act(n);
     }
@@ -191,8 +192,17 @@ impl Storm {
             else {
                 continue;
             };
-            if self.net.frozen[owner] || self.net.nodes[owner].endpoint.region_is_busy(key) {
+            if self.net.frozen[owner] {
                 continue;
+            }
+            let wakes = self.net.wakes[owner];
+            if self.net.nodes[owner].endpoint.region_is_busy(key) {
+                self.net.host.areas[area].slept_at = Some(wakes);
+                continue;
+            }
+            if self.net.host.areas[area].slept_at.take() == Some(wakes) {
+                let text = format!("{} is not told that {key} of area {area} is out of use", NAMES[owner]);
+                self.net.host.fail(Rule::Unwoken, text);
             }
             self.net.nodes[owner].fabric.deregister(key);
             if !self.net.host.is_haunted(area) {

@@ -57,6 +57,8 @@ pub struct Area {
     pub key: Option<RegionKey>,
     /// Being deregistered.
     pub is_revoked: bool,
+    /// It was still in use at the last look, when its node's waiters had been woken so often.
+    pub slept_at: Option<u64>,
     at: usize,
     generation: u32,
 }
@@ -117,6 +119,7 @@ impl Ledger {
             is_source: at % AREAS < AREAS / 2,
             key: None,
             is_revoked: false,
+            slept_at: None,
             at: at * (AREA_BYTES + GAP_BYTES),
             generation: 1,
         });
@@ -274,7 +277,7 @@ impl Ledger {
         self.notes.missing(&self.gone)
     }
 
-    fn fail(&mut self, rule: Rule, text: String) {
+    pub(super) fn fail(&mut self, rule: Rule, text: String) {
         self.violation.get_or_insert(rule.broken(text));
     }
 

@@ -33,6 +33,8 @@ rules!(
     Notification = "notification",
     /// Every transfer ends by its deadline, and everything comes to rest once nothing is wrong any more.
     Hang = "hang",
+    /// Whoever waits until memory is out of use is woken once it is.
+    Unwoken = "not woken",
     /// Nothing is left of what is over.
     Leak = "leak",
     /// Once nothing is wrong any more, everything succeeds.
