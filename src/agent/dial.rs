@@ -218,8 +218,9 @@ impl Agent {
         let mut core = self.engine_core()?;
         let Some(peer) = core.endpoint.peer(key) else { return Ok(false) };
         let reasons = peer.lanes().reasons(core.endpoint.lanes());
-        let dram = core.carrier(key, MemoryKind::Dram);
-        let vram = core.carrier(key, MemoryKind::Vram);
+        let dram = core.carrier(key, [MemoryKind::Dram; 2]);
+        let vram = core.carrier(key, [MemoryKind::Vram; 2]);
+        let mixed = core.carrier(key, [MemoryKind::Dram, MemoryKind::Vram]);
         let Some(lane) = dram.or(vram) else {
             core.endpoint.invalidate(name);
             core.drive(Instant::now());
@@ -229,7 +230,9 @@ impl Agent {
             let reasons = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LoadError::NoLane { peer: name.into(), reasons });
         };
-        tracing::info!(agent = self.name(), peer = name, lane, vram, reason = reasons, "peer loaded");
+        let gathers_below = core.endpoint.gathers_below(key);
+        let agent = self.name();
+        tracing::info!(agent, peer = name, lane, vram, mixed, gathers_below, reason = reasons, "peer loaded");
         core.endpoint.mark_loaded(key);
         core.drive(Instant::now());
         drop(core);

@@ -52,6 +52,9 @@ impl Gpus {
                     devices = cuda.device_count(),
                     "GPU memory can be registered"
                 ),
+                Err(error) if settings.asks_for_gpus() => {
+                    tracing::warn!(%error, "GPU memory cannot be registered, though it is asked for; host memory can");
+                }
                 Err(error) => tracing::info!(%error, "GPU memory cannot be registered; host memory can"),
             }
         }
@@ -61,6 +64,11 @@ impl Gpus {
     /// The driver, where there is one.
     pub fn cuda(&self) -> Option<&'static Cuda> {
         self.0.as_ref().ok().copied()
+    }
+
+    /// Why there is no driver.
+    pub fn missing(&self) -> Option<&DeviceError> {
+        self.0.as_ref().err()
     }
 
     /// A device, by its ordinal.

@@ -72,6 +72,11 @@ impl Default for EngineSettings {
 }
 
 impl EngineSettings {
+    /// Whether GPU memory is asked for by name: a libcuda, or the lane that carries nothing else.
+    pub fn asks_for_gpus(&self) -> bool {
+        self.cuda_library.is_some() || self.lanes.explicit && self.lanes.cuda
+    }
+
     /// The settings of an agent that serves as `backend`, and the warnings to log once. What the environment
     /// says of the NIXL backend is for [`Backend::Nixl`] alone.
     ///

@@ -25,6 +25,18 @@ fn with_a_missing_library() {
 }
 
 #[test]
+fn what_is_no_file_is_not_waited_for() {
+    in_a_process("refusals::with_a_folder_for_a_library", &[]);
+}
+
+#[test]
+#[ignore = "in a process of its own"]
+fn with_a_folder_for_a_library() {
+    let text = refusal(std::env::temp_dir());
+    assert!(text.ends_with("it is no file; BATON_CUDA_LIBRARY names a file that does not load"), "{text}");
+}
+
+#[test]
 fn a_machine_without_a_driver() {
     in_a_process("refusals::without_a_driver", &[("LD_LIBRARY_PATH", "")]);
 }

@@ -106,10 +106,10 @@ impl Core {
         &mut self.fabrics[..lanes]
     }
 
-    /// What carries this kind of memory between a peer and us, as its fabric says.
-    pub(in crate::agent) fn carrier(&self, key: PeerKey, kind: MemoryKind) -> Option<&'static str> {
+    /// What carries memory of the one kind to memory of the other between a peer and us, as its fabric says.
+    pub(in crate::agent) fn carrier(&self, key: PeerKey, kinds: [MemoryKind; 2]) -> Option<&'static str> {
         let lanes = self.endpoint.peer(key)?.lanes();
-        let mut carrying = lanes.carrying(self.endpoint.lanes(), TransferOp::Write, [kind, kind]);
+        let mut carrying = lanes.carrying(self.endpoint.lanes(), TransferOp::Write, kinds);
         let (lane, ..) = carrying.next()?;
         self.fabrics.get(lane).map(|fabric| fabric.carrier(key))
     }

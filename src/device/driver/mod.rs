@@ -110,6 +110,8 @@ impl Driver {
     }
 }
 
+const NAMED_ADVICE: &str = "BATON_CUDA_LIBRARY names a file that does not load";
+
 /// 12080 is 12.8.
 fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
@@ -119,12 +121,20 @@ fn load(override_path: Option<&Path>) -> Result<Library, DeviceError> {
     if let Ok(loaded) = dlopen(OsStr::new(SONAME), libc::RTLD_NOLOAD) {
         return Ok(loaded);
     }
+    // One without a slash the linker looks for in its own folders.
+    if let Some(path) = override_path.filter(|path| path.components().count() > 1)
+        && path.exists()
+        && !path.is_file()
+    {
+        let detail = format!("cannot load {}: it is no file; {NAMED_ADVICE}", path.display());
+        return Err(DeviceError::ours("dlopen", None, detail)); // a pipe would be waited for
+    }
     let name = override_path.map_or(OsStr::new(SONAME), Path::as_os_str);
     dlopen(name, 0).map_err(|error| {
         // libloading keeps the linker's own words in the error's source.
         let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         let advice = match override_path {
-            Some(_) => "BATON_CUDA_LIBRARY names a file that does not load",
+            Some(_) => NAMED_ADVICE,
             None => "install NVIDIA's driver, or let the container see the host's, to move GPU memory",
         };
         DeviceError::ours(

@@ -70,6 +70,14 @@ impl Endpoint {
         keys.into_iter().for_each(|key| self.lend_ahead(key));
     }
 
+    /// The bytes that pieces for this peer have at least, on average, where they are not gathered; `None` where none
+    /// are, because no lane to it gathers or because it does not lend slots.
+    pub fn gathers_below(&self, key: PeerKey) -> Option<u64> {
+        let peer = self.peers.get(&key).filter(|peer| lends_slots(peer))?;
+        let agreed = peer.lanes.agreed().iter().map(|lane| &self.lanes[*lane]);
+        agreed.filter(|spec| spec.gathers()).map(|spec| spec.gathers_below).max()
+    }
+
     /// How a transfer between these kinds of memory can be gathered for a lane; `None` where it cannot.
     pub(super) fn gathering(
         &self,
@@ -106,7 +114,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.phase == SessionPhase::Up) else {
             return;
         };
-        if peer.section.as_ref().is_none_or(|section| section.capabilities & CAPABILITY_SLOTS == 0) {
+        if !lends_slots(peer) {
             return;
         }
         let (holder, now) = (peer.holder(), peer.liveness.heard());
@@ -223,4 +231,9 @@ impl Endpoint {
             self.staging.unproved.push((holder, session));
         }
     }
+}
+
+/// Whether a peer has staging memory of its own to lend, and understands what is said of slots.
+fn lends_slots(peer: &Peer) -> bool {
+    peer.section.as_ref().is_some_and(|section| section.capabilities & CAPABILITY_SLOTS != 0)
 }

@@ -165,52 +165,56 @@ impl Endpoint {
 
     /// Issues the next chunk of a transfer; false when there is none or no room. `asked` segments wait at the peer.
     fn issue_chunk(&mut self, key: PeerKey, id: TransferId, asked: &mut usize, now: Instant) -> bool {
-        let Some(peer) = self.peers.get_mut(&key) else { return false };
-        if peer.outgoing.get(&id).is_some_and(|transfer| transfer.mover == Mover::Gathered) {
-            return self.gather_chunk(key, id, now);
+        match self.peers.get(&key).and_then(|peer| peer.outgoing.get(&id)).map(|transfer| transfer.mover) {
+            Some(Mover::Gathered) => self.gather_chunk(key, id, now),
+            Some(Mover::Pulled | Mover::Answered) => self.request_chunk(key, id, asked, now),
+            Some(Mover::Native | Mover::Framed) => self.post_chunk(key, id, now),
+            None => false,
         }
-        let output_has_room = peer.output_has_room();
-        let (tag, heard) = (peer.tag(), peer.events_heard());
-        let Some(transfer) = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue())
-        else {
-            return false;
-        };
-        let (chunk, mover, op, lane) = (transfer.next_chunk, transfer.mover, transfer.op, transfer.lane);
+    }
+
+    /// Has the peer move the next chunk.
+    fn request_chunk(&mut self, key: PeerKey, id: TransferId, asked: &mut usize, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.output_has_room()) else { return false };
+        let transfer = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue());
+        let Some(transfer) = transfer else { return false };
+        let chunk = transfer.next_chunk;
         let Some(segments) = transfer.plan.chunk(chunk as usize) else { return false };
-        let has_room = match mover {
-            Mover::Native | Mover::Framed | Mover::Gathered => peer.lanes.has_room(&self.lanes, lane),
-            Mover::Pulled | Mover::Answered => {
-                let fits = *asked == 0 || *asked + segments.len() <= SEGMENTS_ASKED_MAX;
-                let has_room = output_has_room && fits;
-                *asked += if has_room { segments.len() } else { 0 };
-                has_room
-            }
-        };
-        if !has_room {
+        if *asked > 0 && *asked + segments.len() > SEGMENTS_ASKED_MAX {
             return false;
         }
+        *asked += segments.len();
         transfer.progress.note(now);
-        match mover {
-            Mover::Pulled | Mover::Answered => {
-                transfer.next_chunk += chunks_at_once(chunk);
-                peer.say_request(id, chunk);
-            }
-            Mover::Native | Mover::Framed | Mover::Gathered => {
-                let segments = segments.to_vec();
-                transfer.next_chunk += chunks_at_once(chunk);
-                transfer.in_flight += 1;
-                peer.lanes.note_posted(lane);
-                let header = match mover {
-                    Mover::Framed => write_header((tag, heard), id, chunk, &segments),
-                    _ => Vec::new(),
-                };
-                let bytes = segments.iter().map(|segment| segment.len).sum();
-                let kind = FlightKind::OutgoingPost;
-                let flight = Flight { peer: key, lane, id, chunk, bytes, kind, regions: Vec::new() };
-                let token = OpToken(self.take_off(flight));
-                self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
-            }
+        transfer.next_chunk += chunks_at_once(chunk);
+        peer.say_request(id, chunk);
+        true
+    }
+
+    /// Posts the next chunk.
+    fn post_chunk(&mut self, key: PeerKey, id: TransferId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let frame = (peer.tag(), peer.events_heard());
+        let transfer = peer.outgoing.get_mut(&id).filter(|transfer| transfer.has_chunk_to_issue());
+        let Some(transfer) = transfer else { return false };
+        let (chunk, op, lane) = (transfer.next_chunk, transfer.op, transfer.lane);
+        let Some(segments) = transfer.plan.chunk(chunk as usize) else { return false };
+        if !peer.lanes.has_room(&self.lanes, lane) {
+            return false;
         }
+        let segments = segments.to_vec();
+        transfer.progress.note(now);
+        transfer.next_chunk += chunks_at_once(chunk);
+        transfer.in_flight += 1;
+        peer.lanes.note_posted(lane);
+        let header = match transfer.mover {
+            Mover::Framed => write_header(frame, id, chunk, &segments),
+            _ => Vec::new(),
+        };
+        let bytes = segments.iter().map(|segment| segment.len).sum();
+        let kind = FlightKind::OutgoingPost;
+        let flight = Flight { peer: key, lane, id, chunk, bytes, kind, regions: Vec::new() };
+        let token = OpToken(self.take_off(flight));
+        self.actions.push_back(Action::Post { peer: key, lane, token, op, segments, header });
         true
     }
 

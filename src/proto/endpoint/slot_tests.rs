@@ -38,8 +38,18 @@ fn lent() -> Hostile {
     peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
     let mut peer = peer.come_up();
     assert_eq!(granted(&peer), 4);
+    assert_eq!(peer.endpoint.gathers_below(peer.key), Some(4096));
     peer.actions();
     peer
+}
+
+#[test]
+fn a_peer_that_lends_no_slots_is_lent_none() {
+    let mut peer = gathering();
+    peer.hello("them", [1; 16]);
+    peer.endpoint.handle_lane(peer.key, LANE.name, Ok(()));
+    let peer = peer.come_up();
+    assert_eq!((granted(&peer), peer.endpoint.gathers_below(peer.key)), (0, None));
 }
 
 fn granted(peer: &Hostile) -> u32 {

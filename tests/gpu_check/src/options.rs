@@ -67,7 +67,7 @@ pub struct Options {
     pub bench_mib: u64,
 
     /// The libcuda to open, if not the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "BATON_CUDA_LIBRARY")]
     pub library: Option<PathBuf>,
 
     /// A Python that has NIXL (nixl-cu12 or nixl-cu13) and numpy, for the bench

@@ -24,6 +24,14 @@ pub enum DemoError {
         /// What the system says.
         source: io::Error,
     },
+    /// The lane carries GPU memory alone, and somebody has other memory.
+    #[error(
+        "--lane cuda carries memory of GPUs that other processes can be given, and the ranks have {memories}: add --memory vram or vmm"
+    )]
+    NotOnGpus {
+        /// What they have, context ranks first.
+        memories: String,
+    },
     /// The report has no place.
     #[error("the report cannot be written to {path}: {source}; name another file with --out")]
     Report {

@@ -19,6 +19,8 @@ pub struct Fleet {
     /// Those who must notice when one of them ends.
     concerned: Vec<usize>,
     lanes: Vec<BTreeSet<String>>,
+    /// What comes before a lane that carries this run's memory.
+    lane_word: &'static str,
     logs: Vec<VecDeque<String>>,
     /// When each rank last said a line, whatever it was.
     heard: Vec<Instant>,
@@ -46,7 +48,8 @@ impl Fleet {
         let heard = vec![Instant::now(); hosts.len()];
         let concerned = (0..hosts.len()).collect();
         let (contexts, bar) = (shape.tp as usize, launch.bar.clone());
-        Ok(Fleet { hosts, said, contexts, concerned, lanes, logs, heard, bar, verbose })
+        let lane_word = launch.memories.lane_word();
+        Ok(Fleet { hosts, said, contexts, concerned, lanes, lane_word, logs, heard, bar, verbose })
     }
 
     /// Ranks of a phase.
@@ -204,7 +207,7 @@ impl Fleet {
         if self.verbose {
             eprintln!("  [{}] {line}", self.hosts[index].label);
         }
-        self.lanes[index].extend(lane_in(&line).map(str::to_owned));
+        self.lanes[index].extend(lane_in(&line, self.lane_word).map(str::to_owned));
         let log = &mut self.logs[index];
         if log.len() == LOG_LINES {
             log.pop_front();
@@ -233,11 +236,11 @@ impl Fleet {
     }
 }
 
-/// The lane that a log line says a peer was loaded with.
-fn lane_in(line: &str) -> Option<&str> {
+/// The lane that a log line says a peer was loaded with, behind this word.
+fn lane_in<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
     value("peer=")?;
-    Some(value("lane=")?.trim_matches(['"', ',', ';']))
+    Some(value(word)?.trim_matches(['"', ',', ';']))
 }
 
 /// Lines of the hosts that may wait to be read.
@@ -257,9 +260,13 @@ mod tests {
 
     #[test]
     fn the_lane_is_read_from_the_line_that_names_a_peer() {
-        assert_eq!(lane_in("INFO peer loaded peer=ctx0 lane=local reason=same host"), Some("local"));
-        assert_eq!(lane_in("INFO peer loaded peer=\"ctx0\" lane=\"stream-tcp\""), Some("stream-tcp"));
-        assert_eq!(lane_in("INFO lane=local"), None);
-        assert_eq!(lane_in("peer=ctx0 gone"), None);
+        let lane_of = |line| lane_in(line, "lane=");
+        assert_eq!(lane_of("INFO peer loaded peer=ctx0 lane=local reason=same host"), Some("local"));
+        assert_eq!(lane_of("INFO peer loaded peer=\"ctx0\" lane=\"stream-tcp\""), Some("stream-tcp"));
+        assert_eq!(lane_of("INFO lane=local"), None);
+        assert_eq!(lane_of("peer=ctx0 gone"), None);
+        let line = "INFO peer loaded peer=ctx0 lane=local vram=cuda mixed=stream-unix";
+        assert_eq!(lane_in(line, "vram="), Some("cuda"));
+        assert_eq!(lane_in(line, "mixed="), Some("stream-unix"));
     }
 }

@@ -35,6 +35,22 @@ impl Memories {
         [self.context, self.generation] != [MemoryOption::Dram; 2]
     }
 
+    /// Whether all is memory of GPUs that other processes can be given.
+    pub fn are_shareable_gpus(&self) -> bool {
+        let is_one = |memory| matches!(memory, MemoryOption::Vram | MemoryOption::Vmm);
+        is_one(self.context) && is_one(self.generation)
+    }
+
+    /// The word of the library's line about a peer that says which lane carries this.
+    pub fn lane_word(&self) -> &'static str {
+        match self.need_gpu() {
+            false => "lane=",
+            true if self.are_shareable_gpus() => "vram=",
+            // What no other process can be given goes where host memory comes in.
+            true => "mixed=",
+        }
+    }
+
     /// The flags that tell a rank, the `index`-th of all ranks of a run, its memory. None for DRAM, which is what
     /// hosts have by themselves.
     pub fn flags(&self, phase: Phase, index: u32) -> Vec<String> {

@@ -202,6 +202,10 @@ struct Setup {
 impl Setup {
     fn new(args: &DemoArgs) -> Result<Setup, DemoError> {
         let environment = Environment::from_process();
+        let memories = args.memories();
+        if args.lane == LaneOption::Cuda && !memories.are_shareable_gpus() {
+            return Err(DemoError::NotOnGpus { memories: memories.to_string() });
+        }
         let settings =
             settings::transfer(args.config.as_deref(), args.seam, &environment, args.tokens_per_block)?;
         eprintln!("baton demo: seam {}: {}", settings.seam, settings.why);
@@ -217,7 +221,7 @@ impl Setup {
         }
         let programs = programs::find(args, settings.seam, settings.seam.library(settings.backend))?;
         let log_filter = settings::log_filter(&environment);
-        let library_path = settings::library_path(&programs.library_folder, args.memories(), &environment);
+        let library_path = settings::library_path(&programs.library_folder, memories, &environment);
         Ok(Setup { runs, programs, settings, log_filter, library_path })
     }
 

@@ -42,6 +42,8 @@ pub enum LaneOption {
     StreamTcp,
     /// UCX's native transports
     Ucx,
+    /// Memory of GPUs, from one process's into the other's: for --memory vram or vmm
+    Cuda,
 }
 
 impl LaneOption {
@@ -53,6 +55,7 @@ impl LaneOption {
             LaneOption::StreamUnix => Some("stream-unix"),
             LaneOption::StreamTcp => Some("stream-tcp"),
             LaneOption::Ucx => Some("ucx"),
+            LaneOption::Cuda => Some("cuda"),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Gpus {
     pub error: Option<String>,
     /// Whether the kernel has NVIDIA's driver, started or not: a GPU is there that nobody can use without libcuda.
     pub has_kernel_driver: bool,
+    /// Whether BATON_CUDA_LIBRARY names one.
+    pub is_named: bool,
     /// What it sees.
     pub devices: Vec<Gpu>,
 }
@@ -37,14 +39,18 @@ impl Gpus {
     /// Those of this machine, as far as this process sees them.
     pub fn gather(settings: &EngineSettings) -> Self {
         let has_kernel_driver = Path::new("/dev/nvidiactl").exists();
+        let is_named = settings.cuda_library.is_some();
         match Cuda::open(&DeviceConfig { library: settings.cuda_library.clone() }) {
             Ok(cuda) => Self {
                 driver: Some(cuda.library().to_owned()),
                 error: None,
                 has_kernel_driver,
+                is_named,
                 devices: (0..cuda.device_count()).filter_map(|ordinal| gpu(cuda, ordinal)).collect(),
             },
-            Err(error) => Self { error: Some(error.to_string()), has_kernel_driver, ..Self::default() },
+            Err(error) => {
+                Self { error: Some(error.to_string()), has_kernel_driver, is_named, ..Self::default() }
+            }
         }
     }
 

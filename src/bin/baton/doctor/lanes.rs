@@ -194,9 +194,15 @@ fn cuda(facts: &LaneFacts, lanes: &LaneChoice) -> LaneReport {
     match (&gpus.error, &facts.cuda.error) {
         // A machine without a GPU has no memory for this lane: nothing is amiss, unless somebody asks for it.
         (Some(error), _) => {
-            let is_missed = lanes.explicit || gpus.has_kernel_driver;
-            let advice =
-                "let the workers see the driver (docker run --gpus all) and a GPU, or do without GPU memory";
+            let is_missed = lanes.explicit || gpus.has_kernel_driver || gpus.is_named;
+            let advice = match gpus.is_named {
+                true => {
+                    "have BATON_CUDA_LIBRARY name the driver's libcuda.so.1 by its absolute path, or unset it"
+                }
+                false => {
+                    "let the workers see the driver (docker run --gpus all) and a GPU, or do without GPU memory"
+                }
+            };
             refused(error.clone(), advice, is_missed.then_some(Severity::Warning))
         }
         (None, Some(error)) => {
@@ -365,6 +371,10 @@ mod tests {
         let report = cuda_of(hidden, Tried::default(), &LaneChoice::default());
         assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
         assert!(report.advice.unwrap().contains("--gpus all"));
+        let named = Gpus { is_named: true, ..none() };
+        let report = cuda_of(named, Tried::default(), &LaneChoice::default());
+        assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
+        assert!(report.advice.unwrap().contains("BATON_CUDA_LIBRARY"));
         let some = || Gpus { driver: Some("12.8 (libcuda.so.1)".into()), ..Gpus::default() };
         let report = cuda_of(some(), refused(1), &LaneChoice { cuda: false, ..LaneChoice::default() });
         assert_eq!((report.usable, report.severity), (false, None), "nobody uses it");
