@@ -341,6 +341,7 @@ impl Core {
     }
 
     fn carry_out(&mut self, action: Action, now: Instant) {
+        let wakes = action.wakes();
         match action {
             Action::Link { peer, link_id } => self.link(peer, link_id),
             Action::Import { peer, announced } => self.import(peer, &announced),
@@ -349,7 +350,7 @@ impl Core {
                     let _ = fabric.import(peer, &region, None); // withdrawing what was never there is no error
                 }
             }
-            Action::Quieter => self.signal.raise(),
+            Action::Quieter => {} // nothing but that
             Action::Post { peer, lane, token, op, segments, header } => {
                 self.post(lane, peer, Batch { token, op, segments, header }, now);
             }
@@ -359,7 +360,6 @@ impl Core {
                     tracing::error!(peer, "its notifications are not being read and have filled the inbox");
                     self.endpoint.handle_undelivered(&peer);
                 }
-                self.signal.raise();
             }
             Action::Committed { id } => self.marks.committed(id),
             Action::Ended { id, outcome } => {
@@ -371,7 +371,6 @@ impl Core {
                 if let Some(cell) = self.transfers.remove(&id) {
                     let _ = cell.set(outcome); // invariant: an end is told once
                 }
-                self.signal.raise();
             }
             Action::Up { peer } => {
                 if let Some(stream) = self.streams.get_mut(&peer) {
@@ -385,7 +384,6 @@ impl Core {
                 {
                     self.ghosts.lay(session, &self.watch);
                 }
-                self.signal.raise();
             }
             Action::Silent { peer, silent_ms } => {
                 self.mishaps.silences += 1;
@@ -402,6 +400,9 @@ impl Core {
                 self.write_stream(peer, &goodbye);
                 self.let_go(peer, &reason);
             }
+        }
+        if wakes {
+            self.signal.raise();
         }
     }
 }

@@ -53,7 +53,7 @@ impl Gpus {
                     "GPU memory can be registered"
                 ),
                 Err(error) if settings.asks_for_gpus() => {
-                    tracing::warn!(%error, "GPU memory cannot be registered, though it is asked for; host memory can");
+                    tracing::warn!(%error, "GPU memory cannot be registered, though BATON_CUDA_LIBRARY or BATON_LANES asks for it");
                 }
                 Err(error) => tracing::info!(%error, "GPU memory cannot be registered; host memory can"),
             }

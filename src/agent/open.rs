@@ -230,7 +230,6 @@ fn open_lanes(name: &str, settings: &EngineSettings, ip: std::net::IpAddr) -> Re
     }
     // Where nobody asks for it by name, a machine without a GPU lacks nothing.
     if let Some(error) = Gpus::open(settings).missing().filter(|_| lanes.cuda && lanes.explicit) {
-        tracing::warn!(agent = name, lane = "cuda", %error, "lane not available");
         unavailable.push(format!("cuda: not available here: {error}"));
     }
     let reasons = unavailable.join("; ");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use baton::agent::{Agent, AgentConfig, DescriptorList, RegisterError, TransferRequest, TransferState};
+use baton::config::{EngineSettings, LaneChoice};
 use baton::desc::{Descriptor, MemoryKind, Segment, Span, TransferOp};
 use baton::device::{Cuda, Device, DeviceConfig, Urgency};
 
@@ -321,6 +322,12 @@ fn no_cuda() {
     assert!(error.to_string().contains("GPU memory needs CUDA"), "{error}");
     assert!(error.to_string().contains("/no/such/libcuda.so"), "{error}");
     host.register(&agent);
+    let lanes = LaneChoice { cuda: true, ..LaneChoice::NONE };
+    let settings = EngineSettings { lanes, ..settings(Lane::StreamUnix) };
+    let error =
+        Agent::new(AgentConfig { name: "gen".into(), settings }).expect_err("it has no lane").to_string();
+    let said = "no lane can be had (cuda: not available here: CUDA: dlopen: cannot load /no/such/libcuda.so";
+    assert!(error.contains(said), "{error}");
 }
 
 /// A device that fails in the midst of transfers: each ends, the error says which call on which device, and host memory

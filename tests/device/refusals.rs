@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use baton::device::{Cuda, DeviceConfig};
 use fake_cuda::in_a_process;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 fn refusal(library: PathBuf) -> String {
     let error = Cuda::open(&DeviceConfig { library: Some(library) }).expect_err("it is refused");
@@ -20,20 +21,28 @@ fn a_missing_library() {
 fn with_a_missing_library() {
     let text = refusal(Path::new("/nowhere/libcuda.so.1").into());
     assert!(text.starts_with("CUDA: dlopen: cannot load /nowhere/libcuda.so.1: "), "{text}");
-    assert!(text.ends_with("BATON_CUDA_LIBRARY names a file that does not load"), "{text}");
+    assert!(
+        text.ends_with("; have BATON_CUDA_LIBRARY name the driver's libcuda.so.1, or unset it"),
+        "{text}"
+    );
     assert_eq!(refusal(fake_cuda::library()), text, "the outcome of the first call stays");
 }
 
+/// Opening a pipe takes as long as nobody writes to it.
 #[test]
-fn what_is_no_file_is_not_waited_for() {
-    in_a_process("refusals::with_a_folder_for_a_library", &[]);
+fn a_pipe_for_a_library() {
+    in_a_process("refusals::with_a_pipe_for_a_library", &[]);
 }
 
 #[test]
 #[ignore = "in a process of its own"]
-fn with_a_folder_for_a_library() {
-    let text = refusal(std::env::temp_dir());
-    assert!(text.ends_with("it is no file; BATON_CUDA_LIBRARY names a file that does not load"), "{text}");
+fn with_a_pipe_for_a_library() {
+    let pipe = std::env::temp_dir().join(format!("baton-pipe-{}", std::process::id()));
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, &pipe, FileType::Fifo, mode, 0).expect("a pipe");
+    let text = refusal(pipe.clone());
+    std::fs::remove_file(pipe).expect("it is still there");
+    assert!(text.contains(": it is no regular file; have BATON_CUDA_LIBRARY name"), "{text}");
 }
 
 #[test]

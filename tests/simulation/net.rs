@@ -366,11 +366,7 @@ impl<W: Watch> Net<W> {
         }
         self.trace(|_| format!("{}: {}", NAMES[n], cut(&format!("{action:?}"))));
         let Some(action) = self.nodes[n].carry_out(action, self.now) else { return };
-        let wakes = matches!(
-            action,
-            Action::Deliver { .. } | Action::Ended { .. } | Action::Up { .. } | Action::Quieter
-        );
-        self.wakes[n] += u64::from(wakes); // as in the agent
+        self.wakes[n] += u64::from(action.wakes());
         match action {
             Action::Deliver { peer, message } => self.host.delivered(n, &peer, &message),
             Action::Ended { id, outcome } => self.host.ended(n, id, outcome),

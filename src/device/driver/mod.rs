@@ -23,6 +23,7 @@ use super::DeviceError;
 
 /// The name that the dynamic linker knows the driver by.
 const SONAME: &str = "libcuda.so.1";
+const NAMED_ADVICE: &str = "have BATON_CUDA_LIBRARY name the driver's libcuda.so.1, or unset it";
 
 /// The oldest driver that is served, as CUDA counts: 12.0. What it lacks, Baton does not use.
 const OLDEST: i32 = 12_000;
@@ -110,8 +111,6 @@ impl Driver {
     }
 }
 
-const NAMED_ADVICE: &str = "BATON_CUDA_LIBRARY names a file that does not load";
-
 /// 12080 is 12.8.
 fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
@@ -126,7 +125,7 @@ fn load(override_path: Option<&Path>) -> Result<Library, DeviceError> {
         && path.exists()
         && !path.is_file()
     {
-        let detail = format!("cannot load {}: it is no file; {NAMED_ADVICE}", path.display());
+        let detail = format!("cannot load {}: it is no regular file; {NAMED_ADVICE}", path.display());
         return Err(DeviceError::ours("dlopen", None, detail)); // a pipe would be waited for
     }
     let name = override_path.map_or(OsStr::new(SONAME), Path::as_os_str);

@@ -99,6 +99,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether somebody may wait for what it says: those who wait for anything look again once it is carried out.
+    pub fn wakes(&self) -> bool {
+        matches!(self, Self::Quieter | Self::Deliver { .. } | Self::Ended { .. } | Self::Up { .. })
+    }
+}
+
 /// What is known of a transfer that stands still.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {

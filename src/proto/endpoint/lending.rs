@@ -71,11 +71,20 @@ impl Endpoint {
     }
 
     /// The bytes that pieces for this peer have at least, on average, where they are not gathered; `None` where none
-    /// are, because no lane to it gathers or because it does not lend slots.
+    /// are: no lane to it gathers, or one of the two has no staging memory that serves the other.
     pub fn gathers_below(&self, key: PeerKey) -> Option<u64> {
         let peer = self.peers.get(&key).filter(|peer| lends_slots(peer))?;
+        let serves = |spec: &&LaneSpec| {
+            let is_of = |ours: &OurSlots| spec.carries([ours.spec.kind; 2]) && self.serves(key, ours);
+            spec.gathers() && self.staging.ours.iter().any(is_of)
+        };
         let agreed = peer.lanes.agreed().iter().map(|lane| &self.lanes[*lane]);
-        agreed.filter(|spec| spec.gathers()).map(|spec| spec.gathers_below).max()
+        agreed.filter(serves).map(|spec| spec.gathers_below).max()
+    }
+
+    /// Whether slots of ours are for this peer, too.
+    fn serves(&self, key: PeerKey, ours: &OurSlots) -> bool {
+        ours.region.is_none() && self.staging.served.contains(&(key, ours.spec.kind))
     }
 
     /// How a transfer between these kinds of memory can be gathered for a lane; `None` where it cannot.

@@ -358,7 +358,7 @@ impl Endpoint {
 
     /// A posted batch is over.
     pub fn handle_completed(&mut self, token: OpToken, outcome: Result<(), String>, now: Instant) {
-        let Some(flight) = self.take_flight(token.0) else { return };
+        let Some(flight) = self.end_flight(token.0) else { return };
         if let Some(peer) = self.peers.get_mut(&flight.peer) {
             peer.lanes.note_completed(flight.lane);
         }
@@ -376,7 +376,7 @@ impl Endpoint {
 
     /// A landing payload is in place, or could not be placed.
     pub fn handle_landed(&mut self, ticket: u64, outcome: Result<(), String>, now: Instant) {
-        let Some(flight) = self.take_flight(ticket) else { return };
+        let Some(flight) = self.end_flight(ticket) else { return };
         match flight.kind {
             FlightKind::AnswerLanding => self.outgoing_flight_done(&flight, outcome, now),
             _ => self.incoming_flight_done(&flight, outcome, now),
@@ -450,11 +450,21 @@ impl Endpoint {
         self.actions.push_back(Action::Close { peer: key, reason: reason.into() });
     }
 
+    /// Begins a flight. Its number comes back to [`Endpoint::end_flight`].
     fn take_off(&mut self, flight: Flight) -> u64 {
         let ticket = self.next_flight;
         self.next_flight += 1;
         self.flights.insert(ticket, flight);
         ticket
+    }
+
+    /// Takes out a flight that is over. Whoever waits for a revoked region that it has touched is told.
+    fn end_flight(&mut self, number: u64) -> Option<Flight> {
+        let flight = self.flights.remove(&number)?;
+        if flight.regions.iter().any(|key| self.regions.by_key(*key).is_none()) {
+            self.note_quieter();
+        }
+        Some(flight)
     }
 }
 

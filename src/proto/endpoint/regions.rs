@@ -11,7 +11,6 @@ use crate::proto::section::AnnouncedRegion;
 use crate::proto::transfer::{OutgoingPhase, TransferError};
 use crate::proto::wire::Event;
 
-use super::flight::Flight;
 use super::peer::Releasing;
 use super::{Action, Endpoint, LaneSpec, Unkeyed};
 
@@ -121,16 +120,8 @@ impl Endpoint {
             || self.peers.values().any(|peer| peer.revoking.contains(&key))
     }
 
-    /// A flight that is over, out of those that touch regions.
-    pub(super) fn take_flight(&mut self, number: u64) -> Option<Flight> {
-        let flight = self.flights.remove(&number)?;
-        if flight.regions.iter().any(|key| self.regions.by_key(*key).is_none()) {
-            self.note_quieter();
-        }
-        Some(flight)
-    }
-
-    fn note_quieter(&mut self) {
+    /// Something that kept a revoked region of ours busy is over.
+    pub(super) fn note_quieter(&mut self) {
         if !planted::is(Planted::QuietUnsaid) {
             self.actions.push_back(Action::Quieter);
         }

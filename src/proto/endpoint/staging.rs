@@ -121,7 +121,7 @@ impl OurSlots {
         Span { addr: memory.addr + u64::from(index) * slot_bytes, len: slot_bytes }
     }
 
-    /// Lends so many slots, which are free. They are to be told, each with its place.
+    /// Lends so many slots, which are free. The holder is to be told of each, with its place.
     pub fn lend(&mut self, holder: SessionId, count: u32, now: Instant) -> Vec<(StagingSlot, Span)> {
         let _ = self.pool.ask(holder, ANY, count, now); // a pool of free slots grants them
         let actions = std::iter::from_fn(|| self.pool.poll_action());

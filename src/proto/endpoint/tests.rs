@@ -494,6 +494,23 @@ fn whoever_waits_for_a_revoked_region_is_told_when_the_peer_has_let_go_of_it() {
     assert_eq!(is_told(&mut peer, 4, 1), 0, "once");
 }
 
+#[test]
+fn whoever_waits_for_a_revoked_region_is_told_when_what_was_landing_there_has_landed() {
+    let mut peer = Hostile::up_over(LaneSpec { native_read: false, framed: true, ..LANE });
+    let spans = vec![Span { addr: 0x10000, len: 8 }];
+    let (id, link) = (TransferId(5), 0x0707_0707_0707_0707);
+    let header = DataHeader { link, id, answer: false, heard: 0, chunk: 0, spans };
+    let Placement::Scatter { ticket, .. } = peer.endpoint.handle_arrived(peer.key, &header.encode(), 8)
+    else {
+        panic!("it has a place");
+    };
+    peer.endpoint.remove_region(RegionKey(1));
+    let is_told = |peer: &mut Hostile| peer.actions().iter().any(|action| matches!(action, Action::Quieter));
+    assert!(!is_told(&mut peer) && peer.endpoint.region_is_busy(RegionKey(1)));
+    peer.endpoint.handle_landed(ticket, Ok(()), peer.now);
+    assert!(is_told(&mut peer) && !peer.endpoint.region_is_busy(RegionKey(1)));
+}
+
 /// Looking up its spans is what costs most of a data frame: it comes last, and not for what is thrown away anyway.
 #[test]
 fn the_spans_of_a_data_frame_are_looked_up_last() {

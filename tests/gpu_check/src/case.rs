@@ -26,6 +26,14 @@ pub enum Part {
 }
 
 impl Part {
+    /// Whether its checks hold bytes against those that should be there.
+    pub fn compares_bytes(self) -> bool {
+        match self {
+            Self::Kernels | Self::Paths | Self::Kills | Self::Demo | Self::Bench => true,
+            Self::Driver | Self::Sanitizer => false,
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

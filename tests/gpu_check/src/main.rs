@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use baton::config::{Environment, cuda_library};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -114,7 +115,8 @@ fn do_all(rig: &Rig, cases: &[Case], results: &mut Results) -> Result<(), String
 fn rig(options: &Options, folder: PathBuf) -> Result<Rig, String> {
     let exe = std::env::current_exe().map_err(|error| error.to_string())?;
     let whole = |path: &PathBuf| std::path::absolute(path).map_err(|error| error.to_string());
-    let library = options.library.as_ref().map(whole).transpose()?;
+    let named = cuda_library(&Environment::from_process()).map_err(|error| error.to_string())?;
+    let library = options.library.as_ref().or(named.as_ref()).map(whole).transpose()?;
     let mut probe = Other::start("probe", rig::worker(&exe, library.as_ref()), &folder)?;
     let machine: Machine = probe.ask(&Order::Describe, OPEN_LIMIT)?;
     let effort = Effort {

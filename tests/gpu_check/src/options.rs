@@ -66,8 +66,8 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub bench_mib: u64,
 
-    /// The libcuda to open, if not the system's
-    #[arg(long, value_name = "FILE", env = "BATON_CUDA_LIBRARY")]
+    /// The libcuda to open, if not the one that BATON_CUDA_LIBRARY names, or the system's
+    #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
 
     /// A Python that has NIXL (nixl-cu12 or nixl-cu13) and numpy, for the bench

@@ -104,7 +104,10 @@ impl Results {
         let (part, name, seed) = (case.part, case.name.clone(), self.seed);
         self.checks.push(Check { part, name, seed, seconds, outcome });
         let all = self.all();
-        let corrupt = all.iter().filter(|check| check.outcome.verdict == Verdict::Corrupt).count();
+        let compared: Vec<_> = all.iter().filter(|check| check.part.compares_bytes()).collect();
+        let of = |verdict| compared.iter().filter(|check| check.outcome.verdict == verdict).count();
+        let (right, wrong) = (of(Verdict::Passed), of(Verdict::Corrupt));
+        let corrupt = Some(wrong).filter(|wrong| right + wrong > 0);
         let bench = all.into_iter().filter(|check| check.part == Part::Bench);
         let figures: Vec<Value> = bench.map(|check| check.outcome.figures).collect();
         self.goals = if self.fake { Vec::new() } else { goals(&figures, corrupt) };

@@ -24,9 +24,10 @@ pub enum DemoError {
         /// What the system says.
         source: io::Error,
     },
-    /// The lane carries GPU memory alone, and somebody has other memory.
+    /// The lane carries memory of GPUs alone, out of a source that can be shared.
     #[error(
-        "--lane cuda carries memory of GPUs that other processes can be given, and the ranks have {memories}: add --memory vram or vmm"
+        "--lane cuda copies from GPU to GPU, out of memory that can be shared, and the ranks have {memories}: add \
+         --memory vram or vmm"
     )]
     NotOnGpus {
         /// What they have, context ranks first.

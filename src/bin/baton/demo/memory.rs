@@ -35,18 +35,19 @@ impl Memories {
         [self.context, self.generation] != [MemoryOption::Dram; 2]
     }
 
-    /// Whether all is memory of GPUs that other processes can be given.
-    pub fn are_shareable_gpus(&self) -> bool {
-        let is_one = |memory| matches!(memory, MemoryOption::Vram | MemoryOption::Vmm);
-        is_one(self.context) && is_one(self.generation)
+    /// Whether the receiver can copy all of it from GPU to GPU: what it is to read has to be memory that another process
+    /// can be given.
+    pub fn go_from_gpu_to_gpu(&self) -> bool {
+        matches!(self.context, MemoryOption::Vram | MemoryOption::Vmm)
+            && self.generation != MemoryOption::Dram
     }
 
     /// The word of the library's line about a peer that says which lane carries this.
     pub fn lane_word(&self) -> &'static str {
         match self.need_gpu() {
             false => "lane=",
-            true if self.are_shareable_gpus() => "vram=",
-            // What no other process can be given goes where host memory comes in.
+            true if self.go_from_gpu_to_gpu() => "vram=",
+            // A source that no other process can be given goes where host memory does.
             true => "mixed=",
         }
     }
@@ -94,6 +95,19 @@ const CHUNK_BYTES: u64 = 32 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lane_is_that_of_the_memory_that_is_moved() {
+        use MemoryOption::{Dram, Vmm, VmmPrivate, Vram};
+        let word = |context, generation| Memories { context, generation, devices: 1 }.lane_word();
+        assert_eq!(word(Dram, Dram), "lane=");
+        for pair in [(Vram, Vram), (Vmm, Vram), (Vram, VmmPrivate), (Vmm, VmmPrivate)] {
+            assert_eq!(word(pair.0, pair.1), "vram=", "{pair:?}");
+        }
+        for pair in [(Dram, Vram), (Vram, Dram), (Vmm, Dram), (VmmPrivate, Vram), (VmmPrivate, VmmPrivate)] {
+            assert_eq!(word(pair.0, pair.1), "mixed=", "{pair:?}");
+        }
+    }
 
     #[test]
     fn each_rank_is_told_its_memory_and_its_gpu() {

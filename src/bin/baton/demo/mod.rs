@@ -203,7 +203,7 @@ impl Setup {
     fn new(args: &DemoArgs) -> Result<Setup, DemoError> {
         let environment = Environment::from_process();
         let memories = args.memories();
-        if args.lane == LaneOption::Cuda && !memories.are_shareable_gpus() {
+        if args.lane == LaneOption::Cuda && !memories.go_from_gpu_to_gpu() {
             return Err(DemoError::NotOnGpus { memories: memories.to_string() });
         }
         let settings =

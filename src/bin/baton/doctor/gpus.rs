@@ -16,8 +16,10 @@ pub struct Gpus {
     pub error: Option<String>,
     /// Whether the kernel has NVIDIA's driver, started or not: a GPU is there that nobody can use without libcuda.
     pub has_kernel_driver: bool,
-    /// Whether BATON_CUDA_LIBRARY names one.
-    pub is_named: bool,
+    /// Whether BATON_CUDA_LIBRARY names the library.
+    pub library_is_named: bool,
+    /// Whether there is no such library, or it is none of CUDA's.
+    pub does_not_load: bool,
     /// What it sees.
     pub devices: Vec<Gpu>,
 }
@@ -39,18 +41,23 @@ impl Gpus {
     /// Those of this machine, as far as this process sees them.
     pub fn gather(settings: &EngineSettings) -> Self {
         let has_kernel_driver = Path::new("/dev/nvidiactl").exists();
-        let is_named = settings.cuda_library.is_some();
+        let library_is_named = settings.cuda_library.is_some();
         match Cuda::open(&DeviceConfig { library: settings.cuda_library.clone() }) {
             Ok(cuda) => Self {
                 driver: Some(cuda.library().to_owned()),
                 error: None,
                 has_kernel_driver,
-                is_named,
+                library_is_named,
+                does_not_load: false,
                 devices: (0..cuda.device_count()).filter_map(|ordinal| gpu(cuda, ordinal)).collect(),
             },
-            Err(error) => {
-                Self { error: Some(error.to_string()), has_kernel_driver, is_named, ..Self::default() }
-            }
+            Err(error) => Self {
+                error: Some(error.to_string()),
+                has_kernel_driver,
+                library_is_named,
+                does_not_load: matches!(error.call, "dlopen" | "dlsym"),
+                ..Self::default()
+            },
         }
     }
 

@@ -189,13 +189,14 @@ fn cuda(facts: &LaneFacts, lanes: &LaneChoice) -> LaneReport {
         usable: false,
         why,
         advice: Some(advice.to_owned()),
-        severity: severity.filter(|_| allowed),
+        // By a driver of its own somebody wants GPU memory, whichever lane carries it.
+        severity: severity.filter(|_| allowed || gpus.library_is_named),
     };
     match (&gpus.error, &facts.cuda.error) {
         // A machine without a GPU has no memory for this lane: nothing is amiss, unless somebody asks for it.
         (Some(error), _) => {
-            let is_missed = lanes.explicit || gpus.has_kernel_driver || gpus.is_named;
-            let advice = match gpus.is_named {
+            let is_missed = lanes.explicit || gpus.has_kernel_driver || gpus.library_is_named;
+            let advice = match gpus.library_is_named && gpus.does_not_load {
                 true => {
                     "have BATON_CUDA_LIBRARY name the driver's libcuda.so.1 by its absolute path, or unset it"
                 }
@@ -371,10 +372,13 @@ mod tests {
         let report = cuda_of(hidden, Tried::default(), &LaneChoice::default());
         assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
         assert!(report.advice.unwrap().contains("--gpus all"));
-        let named = Gpus { is_named: true, ..none() };
-        let report = cuda_of(named, Tried::default(), &LaneChoice::default());
-        assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
-        assert!(report.advice.unwrap().contains("BATON_CUDA_LIBRARY"));
+        for (does_not_load, advice) in [(true, "BATON_CUDA_LIBRARY"), (false, "--gpus all")] {
+            let named = Gpus { library_is_named: true, does_not_load, ..none() };
+            let report =
+                cuda_of(named, Tried::default(), &LaneChoice { cuda: false, ..LaneChoice::default() });
+            assert_eq!((report.usable, report.severity), (false, Some(Severity::Warning)));
+            assert!(report.advice.unwrap().contains(advice));
+        }
         let some = || Gpus { driver: Some("12.8 (libcuda.so.1)".into()), ..Gpus::default() };
         let report = cuda_of(some(), refused(1), &LaneChoice { cuda: false, ..LaneChoice::default() });
         assert_eq!((report.usable, report.severity), (false, None), "nobody uses it");
