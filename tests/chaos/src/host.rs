@@ -9,12 +9,14 @@ use crate::bench::Bench;
 use crate::clock::now_ns;
 use crate::row::{Case, Lane, Seam};
 use crate::watchdog;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,6 +95,8 @@ pub struct Host {
     stdin: Mutex<Option<ChildStdin>>,
     pending: Arc<Pending>,
     log: Arc<Mutex<Vec<LogLine>>>,
+    /// Where the log comes from.
+    stderr: Option<Arc<ChildStderr>>,
     is_read: Arc<AtomicBool>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -114,19 +118,20 @@ impl Host {
             readers.push(thread::spawn(move || read_answers(stdout, &pending)));
         }
         let is_read = Arc::new(AtomicBool::new(true));
-        if let Some(stderr) = child.stderr.take() {
+        let stderr = child.stderr.take().map(Arc::new);
+        if let Some(stderr) = stderr.clone() {
             if let Some(bytes) = spec.pipe_bytes {
-                fcntl_setpipe_size(&stderr, bytes)?;
+                fcntl_setpipe_size(&*stderr, bytes)?;
             }
             let file = File::create(folder.join(format!("{name}.log")))?;
             let (log, is_read) = (Arc::clone(&log), Arc::clone(&is_read));
-            readers.push(thread::spawn(move || read_log(stderr, &log, &is_read, file)));
+            readers.push(thread::spawn(move || read_log(&stderr, &log, &is_read, file)));
         }
         let stdin = Mutex::new(child.stdin.take());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         pid.into_iter().for_each(watchdog::watch);
         let child = Mutex::new(child);
-        Ok(Host { arena, pid, child, stdin, pending, log, is_read, readers })
+        Ok(Host { arena, pid, child, stdin, pending, log, stderr, is_read, readers })
     }
 
     /// Gives a command.
@@ -167,6 +172,19 @@ impl Host {
     /// Whether its standard error is read from now on; at first it is.
     pub fn read_log(&self, is_read: bool) {
         self.is_read.store(is_read, Ordering::Release);
+    }
+
+    /// Waits until the log has all that the host has written so far. An answer comes another way, and may overtake what was
+    /// logged before it.
+    pub fn catch_up(&self) {
+        let (Some(stderr), begin) = (&self.stderr, Instant::now()) else { return };
+        let is_behind = || {
+            let _log = lock(&self.log);
+            ioctl_fionread(stderr).is_ok_and(|bytes| bytes > 0)
+        };
+        while is_behind() && begin.elapsed() < CATCH_UP_LIMIT {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The first line with all of `parts` that came at or after a moment.
@@ -249,19 +267,41 @@ fn command(bench: &Bench, spec: &HostSpec, arena: &Arena) -> Command {
     command
 }
 
-fn read_log(stderr: impl Read, log: &Mutex<Vec<LogLine>>, is_read: &AtomicBool, mut file: File) {
-    for line in BufReader::with_capacity(READ_AHEAD, stderr).split(b'\n').map_while(Result::ok) {
-        let text = String::from_utf8_lossy(&line).into_owned();
+/// What has left the pipe is in the log, but for a line that has no end yet: both happen under the log's lock.
+fn read_log(stderr: &ChildStderr, log: &Mutex<Vec<LogLine>>, is_read: &AtomicBool, mut file: File) {
+    let mut keep = |log: &mut Vec<LogLine>, line: &[u8]| {
+        let text = String::from_utf8_lossy(line).into_owned();
         let _ = writeln!(file, "{text}"); // a full disk loses the copy, not the run
-        lock(log).push(LogLine { at_ns: now_ns(), text });
+        log.push(LogLine { at_ns: now_ns(), text });
+    };
+    let (mut some, mut rest) = ([0; READ_AHEAD], Vec::new());
+    loop {
+        let _ = poll(&mut [PollFd::new(stderr, PollFlags::IN)], None); // where it fails, reading waits
+        let mut log = lock(log);
+        match rustix::io::read(stderr, &mut some) {
+            Ok(0) => break,
+            Ok(count) => rest.extend_from_slice(&some[..count]),
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        }
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            keep(&mut log, &rest[..end]);
+            rest.drain(..=end);
+        }
+        drop(log);
         while !is_read.load(Ordering::Acquire) {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+    if !rest.is_empty() {
+        keep(&mut lock(log), &rest);
     }
 }
 
 /// Little, so that what nobody reads waits in the pipe.
 const READ_AHEAD: usize = 512;
+/// A log that is not read for so long is judged as it is.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a panicked thread left is still whole: every change under these locks is one step.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -147,6 +147,7 @@ pub fn judge_release(stage: &Stage<'_>, strike: &Strike, is_returned: bool, find
 
 /// The line in which the library has said that it does not let go of memory: then its owner must not use it (D9).
 pub fn kept_memory(host: &Host) -> Option<LogLine> {
+    host.catch_up();
     ["must not be reused", "must not be used for anything else", "while its process lives"]
         .iter()
         .find_map(|words| host.logged(0, &[words]))
